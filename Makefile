@@ -1,0 +1,79 @@
+# `make` prints the targets. Everything runs in .venv, which the targets that need it make.
+
+PYTHON ?= python3
+# torch goes in first and pinned: an unpinned torch takes the newest build, gigabytes of it.
+# Any pip arguments do, for example TORCH='torch==2.13.0 --index-url <an index of CPU builds>'.
+TORCH  ?= torch==2.13.0
+# Passed on: make test ARGS='-k table', make demo ARGS='--steps 100'.
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check
+
+# A stamp says what is installed. torch's stamp carries the request, so that another TORCH reinstalls.
+TORCH_STAMP := $(VENV)/.stamp-$(shell printf '%s' '$(TORCH)' | tr -c 'A-Za-z0-9.' '_')
+DEMO_STAMP  := $(VENV)/.stamp-demo
+DEV_STAMP   := $(VENV)/.stamp-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint type notebooks bench wheel ci format clean
+
+help:  ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule and compare it with LambdaLR
+	$(BIN)/python -m tensorsched.demo $(ARGS)
+
+test: $(DEV_STAMP)  ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: $(DEV_STAMP)  ## Check formatting and lint rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(DEV_STAMP)  ## Rewrite the files in the format that lint asks for
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
+	$(BIN)/mypy
+
+notebooks: $(DEV_STAMP)  ## Execute every notebook
+	$(BIN)/python tests/run_notebooks.py $(ARGS)
+
+bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere
+	$(BIN)/python tests/check_wheel.py
+
+ci:  ## All of it, tests first
+	$(MAKE) test
+	$(MAKE) lint
+	$(MAKE) type
+	$(MAKE) notebooks
+	$(MAKE) wheel
+
+clean:  ## Remove .venv, builds and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is the last thing that venv makes: where it is, the environment is whole.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(TORCH_STAMP): | $(BIN)/pip
+	rm -f $(VENV)/.stamp-*
+	$(PIP) install $(TORCH)
+	touch $@
+
+$(DEMO_STAMP): pyproject.toml $(TORCH_STAMP)
+	$(PIP) install --editable '.[demo]'
+	touch $@
+
+$(DEV_STAMP): pyproject.toml $(TORCH_STAMP)
+	$(PIP) install --editable '.[dev]'
+	touch $@

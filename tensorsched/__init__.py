@@ -1,0 +1,79 @@
+"""tensorsched: schedules for PyTorch hyperparameters, compiled once into tensors and read by step."""
+
+from __future__ import annotations
+
+from tensorsched.binding.attach import Attachment, attach
+from tensorsched.engine import ScheduleEngine
+from tensorsched.errors import BindingError, ScheduleError
+from tensorsched.schedules import (
+    Schedule,
+    constant,
+    cosine,
+    cyclic,
+    exponential,
+    exponential_decay,
+    from_dict,
+    from_function,
+    from_json,
+    from_values,
+    initial,
+    inverse_sqrt,
+    linear,
+    maximum,
+    minimum,
+    multistep,
+    noam,
+    one_cycle,
+    piecewise_constant,
+    piecewise_linear,
+    polynomial,
+    step_decay,
+    warm_restarts,
+    warmup_constant,
+    warmup_cosine,
+    warmup_inverse_sqrt,
+    warmup_linear,
+    wsd,
+)
+from tensorsched.table import ScheduleTable, tabulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attachment",
+    "BindingError",
+    "Schedule",
+    "ScheduleEngine",
+    "ScheduleError",
+    "ScheduleTable",
+    "__version__",
+    "attach",
+    "constant",
+    "cosine",
+    "cyclic",
+    "exponential",
+    "exponential_decay",
+    "from_dict",
+    "from_function",
+    "from_json",
+    "from_values",
+    "initial",
+    "inverse_sqrt",
+    "linear",
+    "maximum",
+    "minimum",
+    "multistep",
+    "noam",
+    "one_cycle",
+    "piecewise_constant",
+    "piecewise_linear",
+    "polynomial",
+    "step_decay",
+    "tabulate",
+    "warm_restarts",
+    "warmup_constant",
+    "warmup_cosine",
+    "warmup_inverse_sqrt",
+    "warmup_linear",
+    "wsd",
+]

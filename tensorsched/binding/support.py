@@ -1,0 +1,93 @@
+"""Data: which optimizer, in which implementation, takes which hyperparameter as a device tensor without a sync.
+
+Measured on torch 2.13 and checked row by row by tests/test_support.py. Everything that is not listed, third-party
+optimizers and subclasses included, is taken to read its hyperparameters on the host and gets host slots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import optim
+
+LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED = "loop", "capturable loop", "foreach", "capturable foreach", "fused"
+IMPLEMENTATIONS = (LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What an optimizer does with one hyperparameter that is a 0-dim tensor on the parameters' device.
+
+    `free`: implementations that never read it on the host. `raises`: those that refuse it. All others work, but read it on
+    the host at every step: a synchronisation.
+    """
+
+    free: frozenset[str] = frozenset()
+    raises: frozenset[str] = frozenset()
+
+
+def _row(*free: str, raises: tuple[str, ...] = ()) -> Row:
+    return Row(frozenset(free), frozenset(raises))
+
+
+_ADAM = {
+    "lr": _row(LOOP_CAP, FOREACH_CAP, FUSED, raises=(FOREACH,)),
+    "betas[0]": _row(LOOP_CAP, raises=(FOREACH,)),
+    "betas[1]": _row(raises=(FOREACH,)),
+    "eps": _row(LOOP, LOOP_CAP),
+    "weight_decay": _row(),
+}
+
+ROWS: Mapping[type, Mapping[str, Row]] = {
+    optim.Adam: _ADAM,
+    optim.AdamW: _ADAM,
+    optim.SGD: {"lr": _row(FUSED), "momentum": _row(), "dampening": _row(), "weight_decay": _row()},
+}
+"""The exact type (a subclass may do anything) and "key" or "key[element]" -> Row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a slot may hold a tensor, and the reason in words."""
+
+    free: bool
+    raises: bool
+    why: str
+
+
+def implementation(group: Mapping[str, Any]) -> str:
+    """Which implementation torch picks for a param_group, by its flags and its parameters' devices."""
+    if group.get("fused"):
+        return FUSED
+    foreach = group.get("foreach")
+    if foreach is None and not group.get("differentiable"):
+        foreach = all(p.device.type != "cpu" for p in group.get("params", ()))
+    if foreach:
+        return FOREACH_CAP if group.get("capturable") else FOREACH
+    return LOOP_CAP if group.get("capturable") else LOOP
+
+
+def judge(optimizer: object, group: Mapping[str, Any], key: str, element: int | None) -> Verdict:
+    """Whether (optimizer, group, key) may hold a device tensor, and why or why not."""
+    kind = type(optimizer)
+    name = key if element is None else f"{key}[{element}]"
+    if kind not in ROWS:
+        return Verdict(free=False, raises=False, why=f"{kind.__name__} is not in the table of torch's optimizers")
+    how = implementation(group)
+    if kind in (optim.Adam, optim.AdamW) and key == "lr" and how == FOREACH and group.get("foreach") is None:
+        how = LOOP  # torch's own default falls back to the loop for a tensor lr that is not capturable
+    row = ROWS[kind].get(name, Row())
+    if how in row.raises:
+        return Verdict(free=False, raises=True, why=f"{kind.__name__} ({how}) refuses a tensor for {name}")
+    if how in row.free:
+        return Verdict(free=True, raises=False, why=f"{kind.__name__} ({how}) reads {name} on the device")
+    return Verdict(free=False, raises=False, why=f"{kind.__name__} ({how}) reads {name} on the host")
+
+
+def device_of(group: Mapping[str, Any]) -> torch.device | None:
+    """The one device of the group's parameters; None if there are none, or several."""
+    devices = {p.device for p in group.get("params", ()) if isinstance(p, torch.Tensor)}
+    return devices.pop() if len(devices) == 1 else None

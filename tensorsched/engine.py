@@ -1,0 +1,235 @@
+"""L4: the clock, the table and the live values. Knows nothing of optimizers.
+
+The engine owns three tensors on the table's device: the clock (int64, the number of completed steps, the only truth about
+where we are), the data, and `live`, a (1, K) buffer that always holds the row of the clock's step. Every value handed out
+is a 0-dim view of `live`: allocated once, only ever filled.
+
+`advance()` never synchronises. On a CPU it is a numpy row write into live's memory (about a microsecond, whatever the
+number of values). On a device it is two kernels, one that counts and one that copies the row, and a third that
+multiplies where the table is scaled.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules.fields import MAX_STEPS, check_count
+from tensorsched.table import ScheduleTable
+
+__all__ = ["ScheduleEngine"]
+
+
+class ScheduleEngine:
+    """Reads a table by its own clock.
+
+    Args:
+        table: from `tabulate`.
+
+    Raises:
+        ScheduleError: the table does not fit into the device's memory.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> engine = ts.ScheduleEngine(ts.tabulate({"kl_weight": ts.linear(0.0, 1.0, steps=4)}))
+        >>> weight = engine.value("kl_weight")
+        >>> engine.advance(), weight.item(), engine.step_count
+        (None, 0.25, 1)
+        >>> engine.seek(10**12), weight.item(), engine.step_count
+        (None, 1.0, 1000000000000)
+    """
+
+    def __init__(self, table: ScheduleTable) -> None:
+        self.table = table
+        self.live = torch.zeros(1, table.columns, dtype=table.dtype, device=table.device)
+        self._cells = self.live[0].unbind(0)
+        on_host = _HostDriver if table.factors is None else _ScaledHostDriver
+        self._driver: _Driver = (on_host if table.device.type == "cpu" else DeviceDriver)(table, self.live)
+        self.seek(0)
+
+    def advance(self, found_inf: torch.Tensor | None = None) -> None:
+        """Count one completed step and fill `live` with the next row. Does not synchronise.
+
+        Args:
+            found_inf: as GradScaler leaves it on a fused optimizer: a tensor on this device, not 0 if the optimizer step
+                was skipped; then the clock stays where it is (decided on the device).
+        """
+        self._driver.advance(found_inf)
+        self._version = self.live._version
+
+    def seek(self, step: int) -> None:
+        """Set the clock to `step` and fill `live` with its row. Does not synchronise.
+
+        Raises:
+            ScheduleError: step is negative or not an int.
+        """
+        self._driver.seek(check_count("seek: step", step))
+        self._version = self.live._version
+
+    def intact(self) -> bool:
+        """Whether nobody but the engine has written to `live` (through any of its views). Does not synchronise.
+
+        It compares the tensor's version counter, which every in-place operation of torch raises.
+        """
+        return bool(self.live._version == self._version)
+
+    @property
+    def step_count(self) -> int:
+        """Number of completed steps, read from the clock. Synchronises where the device is not a CPU."""
+        return int(self._driver.clock.item())
+
+    @property
+    def clock(self) -> torch.Tensor:
+        """The int64 clock, shape (1,), on the device. Move it with `seek`, not by hand."""
+        return self._driver.clock
+
+    def value(self, name: str) -> torch.Tensor:
+        """The live value of `name`: a 0-dim tensor that is always current. Does not synchronise.
+
+        It is a view that the engine fills; read it, do not write to it. Clone it to keep a value.
+
+        Raises:
+            ScheduleError: the table has no such name.
+        """
+        if name not in self.table.live_column:
+            known = ", ".join(map(repr, self.table.live_column))
+            raise ScheduleError(f"the table has no schedule named {name!r}; it has {known}")
+        return self._cells[self.table.live_column[name]]
+
+    def __repr__(self) -> str:
+        return f"ScheduleEngine({self.table!r})"
+
+
+class _Driver(Protocol):
+    clock: torch.Tensor
+
+    def advance(self, found_inf: torch.Tensor | None = None) -> None: ...
+
+    def seek(self, step: int) -> None: ...
+
+
+class _HostDriver:
+    """Clock and live values in CPU memory, written through views of the tensors' memory.
+
+    Memoryviews because they cost the least: indexing one gives a Python int, and copying a slice of bytes is a memcpy
+    without numpy's set-up. The tensors' version counters do not see these writes, which is what `intact` builds on.
+    """
+
+    def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
+        self.clock = torch.zeros(1, dtype=torch.int64)
+        self._count = memoryview(self.clock.numpy())
+        self._live = memoryview(live.numpy()).cast("B")
+        self._rows = memoryview(table.host).cast("B")
+        self._width = live.numel() * live.element_size()
+        self._last = table.rows - 1
+
+    def advance(self, found_inf: torch.Tensor | None = None) -> None:
+        if found_inf is not None and found_inf.item() != 0:
+            return
+        step = self._count[0] + 1
+        self._count[0] = step
+        at = (step if step < self._last else self._last) * self._width
+        self._live[:] = self._rows[at : at + self._width]
+
+    def seek(self, step: int) -> None:
+        self._count[0] = step
+        at = min(step, self._last) * self._width
+        self._live[:] = self._rows[at : at + self._width]
+
+
+class _ScaledHostDriver:
+    """As _HostDriver, for a scaled table: a row is gathered and multiplied in float64, then rounded into live."""
+
+    def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
+        self.clock = torch.zeros(1, dtype=torch.int64)
+        self._count = memoryview(self.clock.numpy())
+        self._live = live.numpy()[0]
+        self._data, self._factors = table.host, table.factors
+        self._source = None if table.host.shape[0] == 1 else table.source  # a single column is broadcast
+        self._last = table.rows - 1
+
+    def advance(self, found_inf: torch.Tensor | None = None) -> None:
+        if found_inf is None or found_inf.item() == 0:
+            self.seek(self._count[0] + 1)
+
+    def seek(self, step: int) -> None:
+        self._count[0] = step
+        row = min(step, self._last)
+        base = self._data[:, row] if self._source is None else self._data[self._source, row]
+        np.multiply(base, self._factors, out=self._live, casting="same_kind")
+
+
+class DeviceDriver:
+    """Clock and live values in device memory, moved by kernels alone.
+
+    One int64 tensor holds the clock and, behind it, the index of each entry to read: [step, row] for a table in the equal
+    layout, [step, source_0 * rows + row, ...] for a scaled one. All of them grow by 1 a step, the indices up to their
+    last row, where they stay: an index out of range would be a device assert. "Add 1, but not beyond the limit" is one
+    kernel by way of nextafter: the bits of positive float64 numbers, read as integers, count up through all of them, and
+    nextafter(x, limit) steps to the next one or stays at the limit. (Counting and clamping would be two kernels.)
+    """
+
+    def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
+        device, last = table.device, table.rows - 1
+        starts = np.zeros(1, dtype=np.int64) if table.source is None else table.source * table.rows
+        self._starts = torch.from_numpy(starts).to(device)
+        self._last = last
+        self._state = torch.zeros(1 + len(starts), dtype=torch.int64, device=device)
+        self._limit = torch.from_numpy(np.concatenate(([MAX_STEPS], starts + last))).to(device)
+        self._state_bits, self._limit_bits = self._state.view(torch.float64), self._limit.view(torch.float64)
+        self.clock, self._index = self._state[:1], self._state[1:]
+        data = table.to_device()
+        self._data = data if table.source is None else data.view(-1, 1)
+        self._live = live
+        self._factors = None if table.factors is None else torch.from_numpy(table.factors).to(device).view(1, -1)
+        self._read = live if table.factors is None else torch.zeros_like(self._factors).view(-1, 1)
+        self._count = _count_by_nextafter if _nextafter_counts(device) else _count_and_clamp
+
+    def advance(self, found_inf: torch.Tensor | None = None) -> None:
+        if found_inf is None:
+            self._count(self._state, self._limit, self._state_bits, self._limit_bits)
+        else:
+            moved = self._state + (found_inf == 0).to(torch.int64)
+            torch.minimum(moved, self._limit, out=self._state)
+        self._fill()
+
+    def seek(self, step: int) -> None:
+        self.clock.fill_(step)
+        torch.add(self._starts, min(step, self._last), out=self._index)
+        self._fill()
+
+    def _fill(self) -> None:
+        torch.index_select(self._data, 0, self._index, out=self._read)
+        if self._factors is not None:
+            torch.mul(self._read.view(1, -1), self._factors, out=self._live)
+
+
+def _count_by_nextafter(
+    state: torch.Tensor, limit: torch.Tensor, state_bits: torch.Tensor, limit_bits: torch.Tensor
+) -> None:
+    torch.nextafter(state_bits, limit_bits, out=state_bits)
+
+
+def _count_and_clamp(
+    state: torch.Tensor, limit: torch.Tensor, state_bits: torch.Tensor, limit_bits: torch.Tensor
+) -> None:
+    torch.minimum(state.add_(1), limit, out=state)
+
+
+@functools.cache
+def _nextafter_counts(device: torch.device) -> bool:
+    """Whether nextafter steps through the bit patterns on this device (subnormals kept, limit respected)."""
+    start, limit = [0, 1, 2**40, 2**52 - 1, 7, 0], [9, 2, 2**53, 2**53, 7, 0]
+    expected = [1, 2, 2**40 + 1, 2**52, 7, 0]
+    try:
+        state = torch.tensor(start, dtype=torch.int64, device=device)
+        bound = torch.tensor(limit, dtype=torch.int64, device=device)
+        bits = state.view(torch.float64)
+        torch.nextafter(bits, bound.view(torch.float64), out=bits)
+        return bool(state.tolist() == expected)
+    except (RuntimeError, NotImplementedError):  # no float64, or no such kernel, on this device
+        return False

@@ -1,0 +1,46 @@
+"""How much memory a device has left: what a table is checked against before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tensorsched.errors import ScheduleError
+
+
+def existing_device(device: torch.device | str) -> torch.device:
+    """`device` as a torch.device that can hold a tensor.
+
+    Raises:
+        ScheduleError: there is no such device on this machine, or torch was built without it.
+    """
+    try:
+        wanted = torch.device(device)
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise ScheduleError(f"device {device!r} cannot hold a table: {reason}; pass device='cpu' or an existing one") from None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that are free on `device`, or None where that cannot be told. Does not synchronise."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(available[0]) * 1024 if available else None
+
+
+def readable(count: float) -> str:
+    """A number of bytes for people: 1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":  # noqa: PLR2004  what the units are about
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

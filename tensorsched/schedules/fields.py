@@ -1,0 +1,183 @@
+"""What a node of a schedule may hold: one rule per kind of field, used by the constructors and by `spec`.
+
+A node is a frozen dataclass whose fields are declared with the functions below. Each puts its check into the field's
+metadata; the check normalises what the user passed (ints to floats, arrays to tuples) or refuses it with the
+argument's name, the value and the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorsched.errors import ScheduleError
+
+MAX_STEPS = 2**53
+"""Durations and steps stay below this, so that every position is an exact float64."""
+
+
+def refuse(where: str, rule: str, value: object) -> ScheduleError:
+    """The one sentence that every argument error is made of: which argument, what it must be, what it was."""
+    try:
+        shown = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an int of more digits than Python prints
+        shown = f"a {type(value).__name__} too large to show"
+    return ScheduleError(f"{where} must be {rule}, got {shown if len(shown) <= 80 else shown[:77] + '...'}")
+
+
+def check_real(where: str, value: object) -> float:
+    """A finite number as a Python float; -0.0 becomes 0.0 so that equal schedules print and hash alike."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise refuse(where, "a finite number", value)
+    try:
+        number = float(value) + 0.0
+    except OverflowError:
+        raise refuse(where, "a finite number that fits a float64", value) from None
+    if not math.isfinite(number):
+        raise refuse(where, "a finite number", value)
+    return number
+
+
+def check_positive(where: str, value: object) -> float:
+    """A finite number above zero."""
+    number = check_real(where, value)
+    if number <= 0.0:
+        raise refuse(where, "a number above 0", value)
+    return number
+
+
+def check_count(where: str, value: object, *, least: int = 0) -> int:
+    """A whole number of steps, `least <= value <= 2**53`; a float is refused even if it is whole."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise refuse(where, f"a whole number of steps (an int of at least {least})", value)
+    count = int(value)
+    if count < least:
+        raise refuse(where, f"a whole number of steps of at least {least}", value)
+    if count > MAX_STEPS:
+        raise refuse(where, f"at most 2**53 = {MAX_STEPS} steps", value)
+    return count
+
+
+def check_flag(where: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise refuse(where, "True or False", value)
+    return bool(value)
+
+
+def _items(where: str, value: object, what: str) -> list[Any]:
+    if hasattr(value, "__array__"):  # numpy arrays and CPU tensors alike
+        array = np.asarray(value)
+        value = array.tolist() if array.ndim else value
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise refuse(where, f"a one-dimensional sequence of {what}", value)
+    return list(value)
+
+
+def check_reals(where: str, value: object) -> tuple[float, ...]:
+    """A non-empty sequence (or 1-d array) of finite numbers, as a tuple of floats."""
+    items = _items(where, value, "finite numbers")
+    if not items:
+        raise refuse(where, "a sequence of at least one number", value)
+    if set(map(type, items)) == {float} and np.isfinite(array := np.array(items)).all():
+        return tuple((array + 0.0).tolist())  # the common case, a million values at a time
+    return tuple(check_real(f"{where}[{i}]", item) for i, item in enumerate(items))
+
+
+def check_boundaries(where: str, value: object) -> tuple[int, ...]:
+    """A strictly increasing sequence of steps; may be empty."""
+    steps = tuple(check_count(f"{where}[{i}]", item) for i, item in enumerate(_items(where, value, "steps")))
+    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        raise refuse(where, "strictly increasing steps", value)
+    return steps
+
+
+def check_points(where: str, value: object) -> tuple[tuple[int, float], ...]:
+    """A non-empty sequence of (step, value) pairs whose steps never decrease; an equal step is a jump."""
+    points: list[tuple[int, float]] = []
+    for i, item in enumerate(_items(where, value, "(step, value) pairs")):
+        pair = _items(f"{where}[{i}]", item, "a step and a value")
+        if len(pair) != 2:  # noqa: PLR2004  a pair has two parts
+            raise refuse(f"{where}[{i}]", "a (step, value) pair", item)
+        step = check_count(f"{where}[{i}] step", pair[0])
+        points.append((step, check_real(f"{where}[{i}] value", pair[1])))
+        if i and step < points[i - 1][0]:
+            raise refuse(where, "in order of their steps", value)
+    if not points:
+        raise refuse(where, "at least one (step, value) pair", value)
+    return tuple(points)
+
+
+def _choice(options: Iterable[str]) -> Callable[[str, Any], str]:
+    allowed = tuple(options)
+
+    def check(where: str, value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise refuse(where, "one of " + ", ".join(map(repr, allowed)), value)
+        return value
+
+    return check
+
+
+def declare(check: Callable[[str, Any], Any], **options: Any) -> Any:
+    """A dataclass field that is normalised by `check`."""
+    return dataclasses.field(metadata={"check": check}, **options)
+
+
+def real(**options: Any) -> Any:
+    """A field that holds a finite float."""
+    return declare(check_real, **options)
+
+
+def positive(**options: Any) -> Any:
+    """A field that holds a float above zero."""
+    return declare(check_positive, **options)
+
+
+def duration(*, least: int = 0, **options: Any) -> Any:
+    """A keyword-only field that holds a number of steps."""
+    return declare(lambda where, value: check_count(where, value, least=least), kw_only=True, **options)
+
+
+def count(*, least: int = 0) -> Any:
+    """A positional field that holds a number of steps."""
+    return declare(lambda where, value: check_count(where, value, least=least))
+
+
+def optional_duration(*, least: int = 0) -> Any:
+    """A keyword-only field that holds a number of steps or None (unbounded, the default)."""
+    return declare(
+        lambda where, value: None if value is None else check_count(where, value, least=least),
+        kw_only=True,
+        default=None,
+    )
+
+
+def flag(**options: Any) -> Any:
+    """A keyword-only field that holds True or False."""
+    return declare(check_flag, kw_only=True, **options)
+
+
+def choice(*options: str, default: Any = dataclasses.MISSING) -> Any:
+    """A keyword-only field that holds one of a few words."""
+    return declare(_choice(options), kw_only=True, default=default)
+
+
+def reals() -> Any:
+    """A field that holds a tuple of floats."""
+    return declare(check_reals)
+
+
+def boundaries() -> Any:
+    """A field that holds a tuple of increasing steps."""
+    return declare(check_boundaries)
+
+
+def points() -> Any:
+    """A field that holds a tuple of (step, value) pairs."""
+    return declare(check_points)

@@ -1,0 +1,382 @@
+"""The shapes: one small class each, with its formula. `t` is the step (0-based), `n` the length, `p = t / n`.
+
+A shape is called like a function and prints like one, hence the lower-case class names (as `range` and `slice` have). To
+add one: a class here, its scalar formula in `reference`, one line in tests/strategies.py.
+
+A bounded shape covers the steps 0..n-1, *reaches* its end value at n and holds it; n = 0 is a jump to the end value.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules import fields as f
+from tensorsched.schedules.algebra import Schedule, constant
+from tensorsched.schedules.base import Array, node
+
+__all__ = [
+    "constant",
+    "cosine",
+    "exponential",
+    "exponential_decay",
+    "from_function",
+    "from_values",
+    "inverse_sqrt",
+    "linear",
+    "piecewise_constant",
+    "piecewise_linear",
+    "polynomial",
+]
+
+
+def _ramp(t: Array, n: int, end: float, curve: Callable[[Array], Array]) -> Array:
+    """curve(t / n) before step n, exactly `end` from there on."""
+    out = np.full(t.shape, end)
+    running = t < n
+    out[running] = curve(t[running] / n) if n else end
+    return out
+
+
+@node
+class linear(Schedule):
+    """Straight line: f(t) = start + (end - start) * t / n.
+
+    Args:
+        start: value at step 0.
+        end: value reached at step `steps` and held.
+        steps: the length n, an int >= 0.
+
+    Raises:
+        ScheduleError: a value is not finite, or steps is not a whole number >= 0.
+
+    Source: optax.linear_schedule, keras PolynomialDecay(power=1), Megatron "linear".
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.linear(0.0, 1.0, steps=4).values(6).tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    start: float = f.real()
+    end: float = f.real()
+    steps: int = f.duration()
+
+    def _at(self, t: Array) -> Array:
+        return _ramp(t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p)
+
+
+@node
+class cosine(Schedule):
+    """Half a cosine wave: f(t) = end + (start - end) * (1 + cos(pi * t / n)) / 2; exactly `start` at step 0.
+
+    Args:
+        start: value at step 0.
+        end: value reached at step `steps` and held (no rise after it, unlike torch's CosineAnnealingLR).
+        steps: the length n, an int >= 0.
+
+    Raises:
+        ScheduleError: a value is not finite, or steps is not a whole number >= 0.
+
+    Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5; optax.cosine_decay_schedule.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> [round(v, 4) for v in ts.cosine(1.0, 0.0, steps=4).values(6).tolist()]
+        [1.0, 0.8536, 0.5, 0.1464, 0.0, 0.0]
+    """
+
+    start: float = f.real()
+    end: float = f.real()
+    steps: int = f.duration()
+
+    def _at(self, t: Array) -> Array:
+        wave = _ramp(
+            t, self.steps, self.end, lambda p: self.end + (self.start - self.end) * (0.5 * (1.0 + np.cos(np.pi * p)))
+        )
+        return np.where((t == 0.0) & (self.steps > 0), self.start, wave)
+
+
+@node
+class polynomial(Schedule):
+    """Power law: f(t) = end + (start - end) * (1 - t / n)**power; exactly `start` at step 0.
+
+    With `of="elapsed"` the power is taken of the elapsed part instead: f(t) = start + (end - start) * (t / n)**power;
+    power=0.5 is then the "1-sqrt" cool-down.
+
+    Args:
+        start: value at step 0.
+        end: value reached at step `steps` and held.
+        power: exponent above 0.
+        steps: the length n, an int >= 0.
+        of: "remaining" (default) or "elapsed".
+
+    Raises:
+        ScheduleError: a value is not finite, power is not above 0, or steps is not a whole number >= 0.
+
+    Source: "remaining": optax.polynomial_schedule, transformers, keras, torch PolynomialLR. "elapsed" with 0.5:
+    Haegele et al. 2024 (arXiv 2405.18392), Megatron "minus_sqrt", torchtitan "sqrt".
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.polynomial(1.0, 0.0, 2.0, steps=4).values(6).tolist()
+        [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
+        >>> ts.polynomial(1.0, 0.0, 0.5, steps=4, of="elapsed").values(5).tolist()
+        [1.0, 0.5, 0.2928932188134524, 0.1339745962155614, 0.0]
+    """
+
+    start: float = f.real()
+    end: float = f.real()
+    power: float = f.positive(default=1.0)
+    steps: int = f.duration()
+    of: str = f.choice("remaining", "elapsed", default="remaining")
+
+    def _at(self, t: Array) -> Array:
+        if self.of == "elapsed":
+            return _ramp(t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p**self.power)
+        fall = _ramp(t, self.steps, self.end, lambda p: self.end + (self.start - self.end) * (1.0 - p) ** self.power)
+        return np.where((t == 0.0) & (self.steps > 0), self.start, fall)
+
+
+@node
+class exponential(Schedule):
+    """Geometric from start to end: f(t) = start * (end / start)**(t / n).
+
+    Args:
+        start: value at step 0; not 0.
+        end: value reached at step `steps` and held; not 0 and of the sign of start.
+        steps: the length n, an int >= 0.
+
+    Raises:
+        ScheduleError: start or end is 0 or not finite, their signs differ, end / start overflows or underflows, or steps
+            is not a whole number >= 0.
+
+    Source: Megatron "exponential", torch ExponentialLR with gamma = (end / start)**(1 / n).
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.exponential(1.0, 0.0625, steps=2).values(4).tolist()
+        [1.0, 0.25, 0.0625, 0.0625]
+    """
+
+    start: float = f.real()
+    end: float = f.real()
+    steps: int = f.duration()
+
+    def _prepare(self) -> None:
+        for name, value in (("start", self.start), ("end", self.end)):
+            if value == 0.0:
+                raise ScheduleError(
+                    f"exponential: {name} must not be 0: no constant factor leads to or from it; use a small value "
+                    "such as 1e-8, or cosine or linear"
+                )
+        if (self.start > 0.0) != (self.end > 0.0):
+            raise ScheduleError(
+                f"exponential: start and end must have the same sign, got {self.start!r} and {self.end!r}: a geometric "
+                "curve does not cross 0; use linear"
+            )
+        if not sys.float_info.min <= self.end / self.start <= sys.float_info.max:
+            raise ScheduleError(
+                f"exponential: end / start must fit a float64, got {self.end!r} / {self.start!r}; go there in two parts "
+                "with >>"
+            )
+
+    def _at(self, t: Array) -> Array:
+        return _ramp(t, self.steps, self.end, lambda p: self.start * (self.end / self.start) ** p)
+
+
+@node
+class exponential_decay(Schedule):
+    """Multiply by `rate` every `every` steps: f(t) = start * rate**(t / every), unbounded.
+
+    With `staircase` the exponent is rounded down, so that the value changes at multiples of `every` only.
+
+    Args:
+        start: value at step 0.
+        rate: factor per `every` steps, above 0.
+        every: number of steps, an int >= 1.
+        staircase: hold between the multiples of `every` (torch StepLR) or not (default).
+
+    Raises:
+        ScheduleError: a value is not finite, rate is not above 0, or every is not a whole number >= 1.
+
+    Source: optax.exponential_decay, keras ExponentialDecay; torch ExponentialLR is every=1, StepLR is staircase.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.exponential_decay(1.0, 0.25, every=2).values(4).tolist()
+        [1.0, 0.5, 0.25, 0.125]
+        >>> ts.exponential_decay(1.0, 0.25, every=2, staircase=True).values(4).tolist()
+        [1.0, 1.0, 0.25, 0.25]
+    """
+
+    start: float = f.real()
+    rate: float = f.positive()
+    every: int = f.duration(least=1)
+    staircase: bool = f.flag(default=False)
+
+    def _prepare(self) -> None:
+        object.__setattr__(self, "steps", None)
+
+    def _at(self, t: Array) -> Array:
+        exponent = np.floor_divide(t, self.every) if self.staircase else t / self.every
+        return self.start * np.power(self.rate, exponent)
+
+
+@node
+class inverse_sqrt(Schedule):
+    """Inverse square root decay: f(t) = peak * sqrt(timescale / (t + timescale)), unbounded.
+
+    Args:
+        peak: value at step 0.
+        timescale: number of steps, above 0, after which the value is peak / sqrt(2).
+
+    Raises:
+        ScheduleError: peak is not finite, or timescale is not above 0.
+
+    Source: transformers get_inverse_sqrt_schedule, T5; after a warm-up of `timescale` steps it is Noam's decay.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.inverse_sqrt(1.0, timescale=1).values(4).tolist()
+        [1.0, 0.7071067811865476, 0.5773502691896257, 0.5]
+    """
+
+    peak: float = f.real()
+    timescale: float = f.positive(kw_only=True)
+
+    def _prepare(self) -> None:
+        object.__setattr__(self, "steps", None)
+
+    def _at(self, t: Array) -> Array:
+        return self.peak * np.sqrt(self.timescale / (t + self.timescale))
+
+
+@node
+class piecewise_constant(Schedule):
+    """Levels: f(t) = levels[i], where i is the number of boundaries <= t; unbounded.
+
+    The new value is used *at* its boundary (torch MultiStepLR, optax); keras switches one step later.
+
+    Args:
+        levels: one value more than there are boundaries.
+        boundaries: strictly increasing steps; may be empty.
+
+    Raises:
+        ScheduleError: the counts do not fit, the boundaries do not increase, or a value is not finite.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.piecewise_constant([1.0, 0.1], [2]).values(4).tolist()
+        [1.0, 1.0, 0.1, 0.1]
+    """
+
+    levels: tuple[float, ...] = f.reals()
+    boundaries: tuple[int, ...] = f.boundaries()
+
+    def _prepare(self) -> None:
+        if len(self.levels) != len(self.boundaries) + 1:
+            raise ScheduleError(
+                f"piecewise_constant: {len(self.boundaries)} boundaries separate {len(self.boundaries) + 1} values, got "
+                f"{len(self.levels)} values"
+            )
+        object.__setattr__(self, "steps", None)
+
+    @property
+    def settled(self) -> int | None:
+        return self.boundaries[-1] if self.boundaries else 0
+
+    def _at(self, t: Array) -> Array:
+        return np.asarray(self.levels)[np.searchsorted(self.boundaries, t, side="right")]
+
+
+@node
+class piecewise_linear(Schedule):
+    """Straight lines between the given (step, value) points; constant before the first and after the last.
+
+    Two points at one step are a jump: the later value is used at that step.
+
+    Args:
+        points: (step, value) pairs, steps not decreasing; the length is the last one's step.
+
+    Raises:
+        ScheduleError: no points, a step that decreases or is no whole number >= 0, or a value that is not finite.
+
+    Source: optax.piecewise_interpolate_schedule("linear"), ignite PiecewiseLinear.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.piecewise_linear([(1, 0.0), (3, 1.0), (3, 0.5), (5, 0.0)]).values(7).tolist()
+        [0.0, 0.0, 0.5, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    points: tuple[tuple[int, float], ...] = f.points()
+
+    def _prepare(self) -> None:
+        object.__setattr__(self, "steps", self.points[-1][0])
+
+    def _at(self, t: Array) -> Array:
+        at, value = (np.array(column, dtype=np.float64) for column in zip(*self.points, strict=True))
+        before = np.searchsorted(at, t, side="right") - 1  # the last point at or before t; -1 in front of the first
+        i, j = np.maximum(before, 0), np.minimum(before + 1, len(at) - 1)
+        width = np.maximum(at[j] - at[i], 1.0)  # 1 where both are the same point, whose value then stays
+        return value[i] + (value[j] - value[i]) * ((t - at[i]) / width)
+
+
+@node
+class from_values(Schedule):
+    """Tabulated: f(t) = entries[t], the last value held. (Below a `stretch`: linear between the entries.)
+
+    Args:
+        entries: a non-empty sequence or one-dimensional array of numbers; its length is the schedule's.
+
+    Raises:
+        ScheduleError: no values, or one that is not finite.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.from_values([3.0, 1.0, 2.0]).values(5).tolist()
+        [3.0, 1.0, 2.0, 2.0, 2.0]
+    """
+
+    entries: tuple[float, ...] = f.reals()
+
+    def _prepare(self) -> None:
+        object.__setattr__(self, "steps", len(self.entries))
+
+    @property
+    def settled(self) -> int | None:
+        return len(self.entries) - 1
+
+    def _at(self, t: Array) -> Array:
+        entries = np.asarray(self.entries)
+        t = np.minimum(t, len(entries) - 1)
+        low = np.floor(t).astype(np.int64)
+        part = t - low
+        high = np.minimum(low + 1, len(entries) - 1)
+        return np.where(part == 0.0, entries[low], entries[low] + (entries[high] - entries[low]) * part)
+
+
+def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
+    """`fn(0), ..., fn(steps - 1)`, called once each here and never again; the last value is held.
+
+    Args:
+        fn: called with the step, a Python int; returns a finite number.
+        steps: how many steps to tabulate, an int >= 1.
+
+    Returns:
+        A `from_values` schedule: it prints, compares and saves by its values, whatever fn was.
+
+    Raises:
+        ScheduleError: steps is not a whole number >= 1, or fn returned something that is not a finite number.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.from_function(lambda step: 1 / (1 + step), 2)
+        from_values((1.0, 0.5))
+    """
+    n = f.check_count("from_function: steps", steps, least=1)
+    return from_values([f.check_real(f"from_function: fn({step})", fn(step)) for step in range(n)])

@@ -1,0 +1,297 @@
+"""L3: schedules compiled to a tensor indexed by step.
+
+A table holds the rows for steps 0..last; `last` is the step from which no schedule changes any more, so the row at
+min(step, last) is right for every step. Values are computed in float64 and rounded once.
+
+Columns are shared at two levels. Equal columns are stored once, and one element of the live buffer serves all that read
+it. Where the table would be large (`SCALE_ABOVE`) columns that differ by a constant factor are stored once as well:
+
+    equal layout    data (rows, C) in the live dtype     live = data[row]
+    scaled layout   data (B, rows) in float64            live = float32(data[source, row] * factor)
+
+The product is taken in float64, so a scaled column is still rounded only once. It costs one more small kernel a step on
+a GPU, which is why small tables are stored unscaled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tensorsched.errors import ScheduleError
+from tensorsched.memory import existing_device, free_bytes, readable
+from tensorsched.schedules import Schedule
+from tensorsched.schedules.algebra import Combine, constant
+from tensorsched.schedules.base import evaluate
+from tensorsched.schedules.fields import check_count, refuse
+
+__all__ = ["ScheduleTable", "tabulate"]
+
+SCALE_ABOVE = 64 * 2**20
+"""Bytes above which a table looks for columns that differ by a constant factor."""
+
+PROPORTIONAL = 2.0**-50
+"""Columns share when they are proportional to this relative bound: 8 float64 roundings, 2**-26 of a float32 ulp."""
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_PROBES = 257  # rows at which two columns are compared before all of them are
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScheduleTable:
+    """Schedules compiled for one device; made by `tabulate`, read by `ScheduleEngine`.
+
+    Nothing is on the device until `data` is read for the first time; `nbytes` is known before.
+
+    Attributes:
+        schedules: the schedule of each name.
+        live_column: index into the live buffer for each name; names with equal columns share one.
+        rows: number of rows; the last one is right for every later step.
+        device: where the tensors will be.
+        dtype: of the live values, float32 or float64.
+        host: the numbers, as a numpy array in the layout of the device tensor.
+        source: (K,) for the scaled layout: which row of `host` each live column reads; else None.
+        factors: (K,) float64 for the scaled layout: what it is multiplied by; else None.
+    """
+
+    schedules: Mapping[str, Schedule]
+    live_column: Mapping[str, int]
+    rows: int
+    device: torch.device
+    dtype: torch.dtype
+    host: Array
+    source: Array | None = None
+    factors: Array | None = None
+
+    @property
+    def columns(self) -> int:
+        """Number of live values, K."""
+        return self.host.shape[1] if self.factors is None else len(self.factors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device, known before anything is allocated there."""
+        extra = 0 if self.source is None or self.factors is None else self.source.nbytes + self.factors.nbytes
+        return self.host.nbytes + extra
+
+    def to_device(self) -> torch.Tensor:
+        """The numbers as a new tensor on `device`, in the layout of `host` (on a CPU it shares host's memory).
+
+        Raises:
+            ScheduleError: the device has not enough memory left.
+        """
+        try:
+            return torch.from_numpy(self.host).to(self.device)
+        except torch.OutOfMemoryError as error:
+            raise _does_not_fit(self.nbytes, self.rows, self.schedules, self.device, free_bytes(self.device)) from error
+
+    def __repr__(self) -> str:
+        layout = "" if self.factors is None else f" from {self.host.shape[0]} scaled"
+        return (
+            f"ScheduleTable({self.rows} rows, {len(self.schedules)} schedules in {self.columns} columns{layout}, "
+            f"{self.dtype}, {readable(self.nbytes)} on {self.device})"
+        )
+
+
+def tabulate(
+    schedules: Mapping[str, Schedule],
+    *,
+    steps: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    scale: bool | None = None,
+    max_bytes: int | None = None,
+) -> ScheduleTable:
+    """Compile schedules into one table.
+
+    Args:
+        schedules: a schedule for each name.
+        steps: how far to tabulate schedules that never settle (they hold their value from there on); bounded ones are
+            always tabulated whole.
+        device: where the table will be read.
+        dtype: of the live values, torch.float32 (default) or torch.float64; rounded once from float64.
+        scale: share columns that differ by a constant factor: True, False, or None (default) for tables over 64 MiB.
+        max_bytes: most bytes that the table may take; default: what is free on the device.
+
+    Returns:
+        A ScheduleTable; nothing has been allocated on the device and nothing synchronises.
+
+    Raises:
+        ScheduleError: no schedules, something that is no schedule, a schedule that never settles without `steps`, a value
+            that is not finite in the dtype, a device that does not exist, or a table that does not fit.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> lr = ts.warmup_cosine(3e-4, total=20_000, warmup=500)
+        >>> ts.tabulate({"lr": lr, "half": 0.5 * lr, "kl_weight": ts.linear(0.0, 1.0, steps=5_000)})
+        ScheduleTable(20001 rows, 3 schedules in 3 columns, torch.float32, 234.4 KiB on cpu)
+    """
+    where = existing_device(device)
+    if dtype not in _NUMPY:
+        raise refuse("tabulate: dtype", "torch.float32 or torch.float64", dtype)
+    rows = _row_count(schedules, None if steps is None else check_count("tabulate: steps", steps))
+    unique = list(dict.fromkeys(schedules.values()))
+    plan = _Plan(schedules, rows, where, dtype, free_bytes(where) if max_bytes is None else max_bytes)
+    equal_bytes = rows * len(unique) * np.dtype(_NUMPY[dtype]).itemsize
+    if scale or (scale is None and equal_bytes > SCALE_ABOVE):
+        table = _scaled(plan, unique, equal_bytes if scale is None else None)
+        if table is not None:
+            return table
+    return _equal(plan, unique)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is known before any value is computed."""
+
+    schedules: Mapping[str, Schedule]
+    rows: int
+    device: torch.device
+    dtype: torch.dtype
+    limit: int | None
+
+    def check(self, nbytes: int) -> None:
+        if self.limit is not None and nbytes > self.limit:
+            raise _does_not_fit(nbytes, self.rows, self.schedules, self.device, self.limit)
+
+    def names(self, live: Mapping[Schedule, int]) -> dict[str, int]:
+        return {name: live[schedule] for name, schedule in self.schedules.items()}
+
+    def rounded(self, column: Array, schedule: Schedule) -> Array:
+        with np.errstate(over="ignore"):  # reported below, with its step
+            out = column.astype(_NUMPY[self.dtype])
+        bad = np.flatnonzero(~np.isfinite(out))
+        if bad.size:
+            raise ScheduleError(
+                f"the value {column[bad[0]]!r} at step {int(bad[0])} overflows {self.dtype}; pass dtype=torch.float64, or "
+                f"clamp it: {schedule!r}"
+            )
+        return out
+
+
+def _row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
+    if not isinstance(schedules, Mapping) or not schedules:
+        raise refuse("tabulate: schedules", "a dict of at least one name and schedule", schedules)
+    last = 0
+    for name, schedule in schedules.items():
+        if not isinstance(schedule, Schedule):
+            raise refuse(f"tabulate: {name}", "a schedule", schedule)
+        settled = schedule.settled if schedule.settled is not None else steps
+        if settled is None:
+            raise ScheduleError(
+                f"{name!r} never settles, so its table needs a length: pass steps=n, the number of steps of the run "
+                f"(after it the last value is held), or bound it with .take(n): {schedule!r}"
+            )
+        last = max(last, settled)
+    return last + 1
+
+
+def _equal(plan: _Plan, unique: list[Schedule]) -> ScheduleTable:
+    """One column for each different column of values."""
+    itemsize = np.dtype(_NUMPY[plan.dtype]).itemsize
+    plan.check(plan.rows * itemsize)
+    columns: list[Array] = []
+    seen: dict[bytes, int] = {}
+    live: dict[Schedule, int] = {}
+    for schedule in unique:
+        column = plan.rounded(evaluate(schedule, 0, plan.rows), schedule)
+        digest = hashlib.sha256(column).digest()
+        if digest not in seen:
+            plan.check((len(columns) + 1) * plan.rows * itemsize)
+            seen[digest] = len(columns)
+            columns.append(column)
+        live[schedule] = seen[digest]
+    host = np.ascontiguousarray(np.stack(columns, axis=1))
+    return ScheduleTable(dict(plan.schedules), plan.names(live), plan.rows, plan.device, plan.dtype, host)
+
+
+def _scaled(plan: _Plan, unique: list[Schedule], at_most: int | None) -> ScheduleTable | None:
+    """One float64 column for all that are proportional; None if that takes no less than `at_most` bytes."""
+    # Float64 has no rounding to hide a difference behind: there only equal columns count as proportional.
+    bound = PROPORTIONAL if plan.dtype == torch.float32 else 0.0
+    bases: list[Array] = []
+    found: dict[Schedule, tuple[int, float]] = {}
+    columns: dict[tuple[int, float], int] = {}
+    live: dict[Schedule, int] = {}
+    for schedule in unique:
+        factor, expression = _split(schedule)
+        if expression not in found:
+            match = _find_base(expression, bases, plan.rows, bound)
+            if match is None:
+                size = (len(bases) + 1) * plan.rows * 8
+                if at_most is not None and size >= at_most:
+                    return None
+                plan.check(size)
+                bases.append(evaluate(expression, 0, plan.rows))
+                match = len(bases) - 1, 1.0
+            found[expression] = match
+        base, ratio = found[expression]
+        if float(np.abs(bases[base]).max()) * abs(ratio * factor) > np.finfo(_NUMPY[plan.dtype]).max:
+            plan.rounded(evaluate(schedule, 0, plan.rows), schedule)  # raises, naming the step
+        live[schedule] = columns.setdefault((base, ratio * factor), len(columns))
+    return ScheduleTable(
+        dict(plan.schedules),
+        plan.names(live),
+        plan.rows,
+        plan.device,
+        plan.dtype,
+        np.stack(bases),
+        source=np.array([base for base, _ in columns], dtype=np.int64),
+        factors=np.array([factor for _, factor in columns], dtype=np.float64),
+    )
+
+
+def _split(schedule: Schedule) -> tuple[float, Schedule]:
+    """(c, x) where the schedule is written c * x or x * c: the same float64 product at every step, so exact."""
+    if isinstance(schedule, Combine) and schedule.op == "*":
+        for number, rest in (schedule.children(), schedule.children()[::-1]):
+            if isinstance(number, constant) and number.value != 0.0:
+                return number.value, rest
+    return 1.0, schedule
+
+
+def _find_base(expression: Schedule, bases: list[Array], rows: int, bound: float) -> tuple[int, float] | None:
+    """(index, ratio) of a stored column that the expression is `ratio` times, at every row to `bound`."""
+    probes = np.unique(np.linspace(0, rows - 1, min(rows, _PROBES)).astype(np.int64))
+    with np.errstate(all="ignore"):
+        sample = expression._at(probes.astype(np.float64))
+    column: Array | None = None
+    for index, base in enumerate(bases):
+        largest = int(np.argmax(np.abs(base[probes])))
+        if base[probes][largest] == 0.0:
+            continue
+        ratio = float(sample[largest] / base[probes][largest]) if bound else 1.0
+        if ratio == 0.0 or not np.isfinite(ratio) or not _proportional(sample, base[probes], ratio, bound):
+            continue
+        column = evaluate(expression, 0, rows) if column is None else column
+        if _proportional(column, base, ratio, bound):
+            return index, ratio
+    return None
+
+
+def _proportional(column: Array, base: Array, ratio: float, bound: float) -> bool:
+    difference = base * ratio
+    difference -= column
+    np.abs(difference, out=difference)
+    return bool((difference <= bound * np.abs(column)).all())
+
+
+def _does_not_fit(
+    nbytes: int, rows: int, schedules: Mapping[str, Schedule], device: torch.device, limit: int | None
+) -> ScheduleError:
+    longest = sorted(schedules, key=lambda name: schedules[name].settled or rows, reverse=True)
+    named = ", ".join(map(repr, longest[:3])) + (f" and {len(longest) - 3} more" if len(longest) > 3 else "")  # noqa: PLR2004
+    room = "" if limit is None else f", and {readable(limit)} may be used"
+    return ScheduleError(
+        f"the table does not fit: it takes {nbytes} bytes ({readable(nbytes)}) or more on {device}{room}: {rows} rows for "
+        f"{named}. Shorten the longest with .take(n), pass a smaller steps=, tabulate fewer schedules (those that differ "
+        "by a factor share a column: c * schedule), or count in epochs with .hold_each(n) and step once an epoch"
+    )
