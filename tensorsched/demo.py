@@ -8,7 +8,6 @@ the first group falls linearly. Prints the slot table, writes a plot, and exits 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import math
 import os
@@ -16,6 +15,7 @@ import pydoc_data.topics
 import statistics
 import sys
 import time
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,8 +198,7 @@ def differences(ours: Run, theirs: Run) -> list[str]:
     for key, held in (("lr", (ours.lr, theirs.lr)), ("weight_decay", (ours.decay, theirs.decay))):
         pairs = [(float(a), float(b)) for a, b in zip(*held, strict=True)]
         if apart := [step for step, (a, b) in enumerate(pairs) if a != b]:
-            a, b = pairs[apart[0]]
-            lines.append(f"{key} differs at {len(apart)} steps, first at {apart[0]}: {a!r} and {b!r}")
+            lines.append(f"{key} differs at {len(apart)} steps, first at {apart[0]}: {pairs[apart[0]]}")
     parameters = theirs.model.state_dict()
     for name, tensor in ours.model.state_dict().items():
         if not torch.equal(tensor, parameters[name]):
@@ -255,8 +254,7 @@ def draw(ours: Run, theirs: Run, path: Path) -> None:
 
 def parse(argv: Sequence[str] | None) -> tuple[Settings, Path]:
     """Read the command line."""
-    defaults = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser("python -m tensorsched.demo", formatter_class=defaults)
+    parser = ArgumentParser("python -m tensorsched.demo", formatter_class=ArgumentDefaultsHelpFormatter)
     parser.description = (__doc__ or "").partition("\n")[0]
     parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each run")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")

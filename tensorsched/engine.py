@@ -1,8 +1,8 @@
 """L4: the clock, the table and the live values. Knows nothing of optimizers.
 
-The engine owns three tensors on the table's device: the clock (int64, the number of completed steps, the only truth about
-where we are), the data, and `live`, a (1, K) buffer that always holds the row of the clock's step. Every value handed out
-is a 0-dim view of `live`: allocated once, only ever filled.
+The engine owns three tensors on the table's device: the clock (int64, the number of completed steps, the only truth
+about where we are), the data, and `live`, a (1, K) buffer that always holds the row of the clock's step. Every value
+handed out is a 0-dim view of `live`: allocated once, only ever filled.
 
 `advance()` never synchronises. On a CPU it is a numpy row write into live's memory (about a microsecond, whatever the
 number of values). On a device it is two kernels, one that counts and one that copies the row, and a third that
@@ -55,11 +55,11 @@ class ScheduleEngine:
         """Count one completed step and fill `live` with the next row. Does not synchronise.
 
         Args:
-            found_inf: as GradScaler leaves it on a fused optimizer: a tensor on this device, not 0 if the optimizer step
-                was skipped; then the clock stays where it is (decided on the device).
+            found_inf: as GradScaler leaves it on a fused optimizer: a tensor on this device, not 0 if the optimizer
+                step was skipped; then the clock stays where it is (decided on the device).
         """
         self._driver.advance(found_inf)
-        self._version = self.live._version
+        self._version = self.live._version  # noqa: SLF001  torch has no public name for it
 
     def seek(self, step: int) -> None:
         """Set the clock to `step` and fill `live` with its row. Does not synchronise.
@@ -68,14 +68,14 @@ class ScheduleEngine:
             ScheduleError: step is negative or not an int.
         """
         self._driver.seek(check_count("seek: step", step))
-        self._version = self.live._version
+        self._version = self.live._version  # noqa: SLF001  torch has no public name for it
 
     def intact(self) -> bool:
         """Whether nobody but the engine has written to `live` (through any of its views). Does not synchronise.
 
         It compares the tensor's version counter, which every in-place operation of torch raises.
         """
-        return bool(self.live._version == self._version)
+        return bool(self.live._version == self._version)  # noqa: SLF001  torch has no public name for it
 
     @property
     def step_count(self) -> int:
@@ -121,9 +121,9 @@ class _HostDriver:
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         self.clock = torch.zeros(1, dtype=torch.int64)
-        self._count = memoryview(self.clock.numpy())
-        self._live = memoryview(live.numpy()).cast("B")
-        self._rows = memoryview(table.host).cast("B")
+        self._count = memoryview(self.clock.numpy().data)
+        self._live = memoryview(live.numpy().data).cast("B")
+        self._rows = memoryview(table.host.data).cast("B")
         self._width = live.numel() * live.element_size()
         self._last = table.rows - 1
 
@@ -132,7 +132,7 @@ class _HostDriver:
             return
         step = self._count[0] + 1
         self._count[0] = step
-        at = (step if step < self._last else self._last) * self._width
+        at = (step if step < self._last else self._last) * self._width  # noqa: FURB136  min() costs more
         self._live[:] = self._rows[at : at + self._width]
 
     def seek(self, step: int) -> None:
@@ -146,9 +146,10 @@ class _ScaledHostDriver:
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         self.clock = torch.zeros(1, dtype=torch.int64)
-        self._count = memoryview(self.clock.numpy())
+        self._count = memoryview(self.clock.numpy().data)
         self._live = live.numpy()[0]
-        self._data, self._factors = table.host, table.factors
+        self._data = table.host
+        self._factors = np.array(1.0) if table.factors is None else table.factors
         self._source = None if table.host.shape[0] == 1 else table.source  # a single column is broadcast
         self._last = table.rows - 1
 
@@ -166,11 +167,12 @@ class _ScaledHostDriver:
 class DeviceDriver:
     """Clock and live values in device memory, moved by kernels alone.
 
-    One int64 tensor holds the clock and, behind it, the index of each entry to read: [step, row] for a table in the equal
-    layout, [step, source_0 * rows + row, ...] for a scaled one. All of them grow by 1 a step, the indices up to their
-    last row, where they stay: an index out of range would be a device assert. "Add 1, but not beyond the limit" is one
-    kernel by way of nextafter: the bits of positive float64 numbers, read as integers, count up through all of them, and
-    nextafter(x, limit) steps to the next one or stays at the limit. (Counting and clamping would be two kernels.)
+    One int64 tensor holds the clock and, behind it, the index of each entry to read: [step, row] for a table in the
+    equal layout, [step, source_0 * rows + row, ...] for a scaled one. All of them grow by 1 a step, the indices up
+    to their last row, where they stay: an index out of range would be a device assert. "Add 1, but not beyond the
+    limit" is one kernel by way of nextafter: the bits of positive float64 numbers, read as integers, count up
+    through all of them, and nextafter(x, limit) steps to the next one or stays at the limit. (Counting and clamping
+    would be two kernels.)
     """
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
@@ -185,15 +187,18 @@ class DeviceDriver:
         data = table.to_device()
         self._data = data if table.source is None else data.view(-1, 1)
         self._live = live
-        self._factors = None if table.factors is None else torch.from_numpy(table.factors).to(device).view(1, -1)
-        self._read = live if table.factors is None else torch.zeros_like(self._factors).view(-1, 1)
-        self._count = _count_by_nextafter if _nextafter_counts(device) else _count_and_clamp
+        self._factors: torch.Tensor | None = None
+        self._read = live
+        if table.factors is not None:
+            self._factors = torch.from_numpy(table.factors).to(device).view(1, -1)
+            self._read = torch.zeros_like(self._factors).view(-1, 1)
+        self._by_nextafter = _nextafter_counts(device)
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
-        if found_inf is None:
-            self._count(self._state, self._limit, self._state_bits, self._limit_bits)
+        if found_inf is None and self._by_nextafter:
+            torch.nextafter(self._state_bits, self._limit_bits, out=self._state_bits)
         else:
-            moved = self._state + (found_inf == 0).to(torch.int64)
+            moved = self._state + (1 if found_inf is None else (found_inf == 0).to(torch.int64))
             torch.minimum(moved, self._limit, out=self._state)
         self._fill()
 
@@ -206,18 +211,6 @@ class DeviceDriver:
         torch.index_select(self._data, 0, self._index, out=self._read)
         if self._factors is not None:
             torch.mul(self._read.view(1, -1), self._factors, out=self._live)
-
-
-def _count_by_nextafter(
-    state: torch.Tensor, limit: torch.Tensor, state_bits: torch.Tensor, limit_bits: torch.Tensor
-) -> None:
-    torch.nextafter(state_bits, limit_bits, out=state_bits)
-
-
-def _count_and_clamp(
-    state: torch.Tensor, limit: torch.Tensor, state_bits: torch.Tensor, limit_bits: torch.Tensor
-) -> None:
-    torch.minimum(state.add_(1), limit, out=state)
 
 
 @functools.cache

@@ -20,7 +20,9 @@ def existing_device(device: torch.device | str) -> torch.device:
         return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
-        raise ScheduleError(f"device {device!r} cannot hold a table: {reason}; pass device='cpu' or an existing one") from None
+        raise ScheduleError(
+            f"device {device!r} cannot hold a table: {reason}; pass device='cpu' or an existing one"
+        ) from None
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -48,7 +48,9 @@ def value(schedule: Schedule, step: int) -> float:
         0.5
     """
     if not isinstance(schedule, Schedule):
-        raise ScheduleError(f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)")
+        raise ScheduleError(
+            f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)"
+        )
     result = at(schedule, float(check_count("step", step)))
     if not math.isfinite(result):
         raise ScheduleError(

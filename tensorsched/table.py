@@ -39,7 +39,7 @@ SCALE_ABOVE = 64 * 2**20
 PROPORTIONAL = 2.0**-50
 """Columns share when they are proportional to this relative bound: 8 float64 roundings, 2**-26 of a float32 ulp."""
 
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_NUMPY: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32, torch.float64: np.float64}
 _PROBES = 257  # rows at which two columns are compared before all of them are
 
 Array = npt.NDArray[Any]
@@ -91,7 +91,9 @@ class ScheduleTable:
         try:
             return torch.from_numpy(self.host).to(self.device)
         except torch.OutOfMemoryError as error:
-            raise _does_not_fit(self.nbytes, self.rows, self.schedules, self.device, free_bytes(self.device)) from error
+            raise _does_not_fit(
+                self.nbytes, self.rows, self.schedules, self.device, free_bytes(self.device)
+            ) from error
 
     def __repr__(self) -> str:
         layout = "" if self.factors is None else f" from {self.host.shape[0]} scaled"
@@ -125,8 +127,8 @@ def tabulate(
         A ScheduleTable; nothing has been allocated on the device and nothing synchronises.
 
     Raises:
-        ScheduleError: no schedules, something that is no schedule, a schedule that never settles without `steps`, a value
-            that is not finite in the dtype, a device that does not exist, or a table that does not fit.
+        ScheduleError: no schedules, something that is no schedule, a schedule that never settles without `steps`, a
+            value that is not finite in the dtype, a device that does not exist, or a table that does not fit.
 
     Example:
         >>> import tensorsched as ts
@@ -171,14 +173,15 @@ class _Plan:
         bad = np.flatnonzero(~np.isfinite(out))
         if bad.size:
             raise ScheduleError(
-                f"the value {column[bad[0]]!r} at step {int(bad[0])} overflows {self.dtype}; pass dtype=torch.float64, or "
+                f"the value {column[bad[0]]!r} at step {int(bad[0])} overflows {self.dtype}; pass "
+                "dtype=torch.float64, or "
                 f"clamp it: {schedule!r}"
             )
         return out
 
 
 def _row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
-    if not isinstance(schedules, Mapping) or not schedules:
+    if not schedules or not isinstance(schedules, Mapping):
         raise refuse("tabulate: schedules", "a dict of at least one name and schedule", schedules)
     last = 0
     for name, schedule in schedules.items():
@@ -203,7 +206,7 @@ def _equal(plan: _Plan, unique: list[Schedule]) -> ScheduleTable:
     live: dict[Schedule, int] = {}
     for schedule in unique:
         column = plan.rounded(evaluate(schedule, 0, plan.rows), schedule)
-        digest = hashlib.sha256(column).digest()
+        digest = hashlib.sha256(column.data).digest()
         if digest not in seen:
             plan.check((len(columns) + 1) * plan.rows * itemsize)
             seen[digest] = len(columns)
@@ -234,7 +237,7 @@ def _scaled(plan: _Plan, unique: list[Schedule], at_most: int | None) -> Schedul
                 match = len(bases) - 1, 1.0
             found[expression] = match
         base, ratio = found[expression]
-        if float(np.abs(bases[base]).max()) * abs(ratio * factor) > np.finfo(_NUMPY[plan.dtype]).max:
+        if float(np.abs(bases[base]).max()) * abs(ratio * factor) > torch.finfo(plan.dtype).max:
             plan.rounded(evaluate(schedule, 0, plan.rows), schedule)  # raises, naming the step
         live[schedule] = columns.setdefault((base, ratio * factor), len(columns))
     return ScheduleTable(
@@ -262,7 +265,7 @@ def _find_base(expression: Schedule, bases: list[Array], rows: int, bound: float
     """(index, ratio) of a stored column that the expression is `ratio` times, at every row to `bound`."""
     probes = np.unique(np.linspace(0, rows - 1, min(rows, _PROBES)).astype(np.int64))
     with np.errstate(all="ignore"):
-        sample = expression._at(probes.astype(np.float64))
+        sample = expression._at(probes.astype(np.float64))  # noqa: SLF001  a sample, unchecked
     column: Array | None = None
     for index, base in enumerate(bases):
         largest = int(np.argmax(np.abs(base[probes])))
@@ -288,10 +291,11 @@ def _does_not_fit(
     nbytes: int, rows: int, schedules: Mapping[str, Schedule], device: torch.device, limit: int | None
 ) -> ScheduleError:
     longest = sorted(schedules, key=lambda name: schedules[name].settled or rows, reverse=True)
-    named = ", ".join(map(repr, longest[:3])) + (f" and {len(longest) - 3} more" if len(longest) > 3 else "")  # noqa: PLR2004
+    more = f" and {len(longest) - 3} more" if len(longest) > 3 else ""  # noqa: PLR2004  three are named
     room = "" if limit is None else f", and {readable(limit)} may be used"
     return ScheduleError(
-        f"the table does not fit: it takes {nbytes} bytes ({readable(nbytes)}) or more on {device}{room}: {rows} rows for "
-        f"{named}. Shorten the longest with .take(n), pass a smaller steps=, tabulate fewer schedules (those that differ "
-        "by a factor share a column: c * schedule), or count in epochs with .hold_each(n) and step once an epoch"
+        f"the table does not fit: it takes {nbytes} bytes ({readable(nbytes)}) or more on {device}{room}: "
+        f"{rows} rows for {', '.join(map(repr, longest[:3]))}{more}. Shorten the longest with .take(n), pass a "
+        "smaller steps=, tabulate fewer schedules (those that differ by a factor share a column: c * schedule), "
+        "or count in epochs with .hold_each(n) and step once an epoch"
     )

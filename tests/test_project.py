@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import torch
 
 import tensorsched as ts
 
@@ -157,6 +159,7 @@ def test_a_bad_import_is_found(module, source, text):
         ("tensorsched.schedules.shapes", "from .algebra import Schedule\nfrom ..errors import ScheduleError"),
         ("tensorsched.reference", "import math\nfrom collections.abc import Callable"),
         ("tensorsched.demo", "import tensorsched as ts\ndef draw():\n    import matplotlib"),
+        ("tensorsched.plot", "if TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
     ],
 )
 def test_a_good_import_is_let_through(module, source):
@@ -213,6 +216,30 @@ def test_a_public_name_exists_and_is_documented(name):
 
 def test_no_public_name_is_listed_twice():
     assert len(ts.__all__) == len(set(ts.__all__))
+
+
+def readme(pattern: str) -> list[str]:
+    return re.findall(pattern, (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readmes_training_loop_runs():
+    model = torch.nn.Linear(2, 1)
+    batch = torch.ones(4, 2), torch.ones(4, 1)
+    names = {"model": model, "loader": [batch] * 3, "loss_fn": torch.nn.functional.mse_loss}
+    (loop,) = readme(r"^```python\n(.*?)^```")
+    exec(loop, names)  # noqa: S102  it is our own
+    assert names["sched"].step_count == 3
+    assert [group["lr"] for group in names["optimizer"].param_groups] == [names["lr"](3)]
+
+
+@pytest.mark.parametrize("name", sorted(set(readme(r"\bts\.(\w+)"))))
+def test_the_readme_names_what_exists(name):
+    assert hasattr(ts, name)
+
+
+@pytest.mark.parametrize("name", sorted(set(readme(r"\bsched\.(\w+)"))))
+def test_the_readme_names_what_an_attachment_has(name):
+    assert hasattr(ts.Attachment, name)
 
 
 def test_the_versions_agree():

@@ -39,10 +39,11 @@ def attach(
 
     Args:
         optimizer: a torch optimizer, or any object with a `param_groups` list of dicts.
-        advance: "auto" (default): after each `optimizer.step()`, by torch's hook. "manual": when you call `sched.step()`.
+        advance: "auto" (default): after each `optimizer.step()`, by torch's hook. "manual": when you call
+            `sched.step()`.
         resident: "auto" (default) keeps a value in a device tensor where the optimizer reads it there without a
-            synchronisation, and as a Python float elsewhere; on a CPU always as a float, unless the group held a tensor.
-            True or False forces one or the other.
+            synchronisation, and as a Python float elsewhere; on a CPU always as a float, unless the group held a
+            tensor. True or False forces one or the other.
         steps: length of the run, for schedules that never settle (inverse_sqrt, endless repeats).
         free: schedules by name that belong to no param_group (a loss weight, an EMA decay): `sched.value(name)` is a
             tensor that is always current.
@@ -56,11 +57,12 @@ def attach(
 
     Raises:
         BindingError: the optimizer has no param_groups, a key or list does not fit, a slot already follows another
-            schedule, `resident=True` would synchronise, or "auto" has no hook to advance by. The optimizer is as before.
+            schedule, `resident=True` would synchronise, or "auto" has no hook to advance by. The optimizer is as
+            before.
         ScheduleError: a schedule cannot be tabulated. The optimizer is as before.
 
-    May synchronise (it reads what the groups hold); the steps afterwards do not where the slots are resident or plain host
-    slots, see `print(sched)`.
+    May synchronise (it reads what the groups hold); the steps afterwards do not where the slots are resident or
+    plain host slots, see `print(sched)`.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -76,13 +78,17 @@ def attach(
         raise _bad_option("resident", "'auto', True or False", resident)
     if advance == "auto" and not has_hooks(optimizer):
         raise BindingError(
-            f"{type(optimizer).__name__} has no step hooks (it is no torch.optim.Optimizer), so nothing would advance the "
+            f"{type(optimizer).__name__} has no step hooks (it is no torch.optim.Optimizer), so nothing would "
+            "advance the "
             "schedule; pass advance='manual' and call sched.step() after each optimizer step"
         )
     requests = read_requests(groups, hyperparameters)
     _refuse_claimed(optimizer, requests)
     device = next((d for d in map(device_of, groups) if d is not None), torch.device("cpu"))
-    slots = [_slot(optimizer, groups[request.group], request, resident, device) for request in requests]
+    slots = [
+        _slot(optimizer, groups[request.group], request, resident=resident, device=device)
+        for request in requests
+    ]
     return Attachment(optimizer, slots, dict(free or {}), device, steps, auto=advance == "auto")
 
 
@@ -267,7 +273,12 @@ class Attachment:
             step = self.step_count
             for slot in self.slots:
                 if slot.resident:
-                    put(groups[slot.request.group], slot.request.key, slot.request.element, slot.request.schedule(step))
+                    put(
+                        groups[slot.request.group],
+                        slot.request.key,
+                        slot.request.element,
+                        slot.request.schedule(step),
+                    )
 
     # -- text -----------------------------------------------------------------------------------------------------
 
@@ -295,17 +306,20 @@ def _bad_option(name: str, rule: str, value: object) -> BindingError:
 
 
 def _refuse_claimed(optimizer: object, requests: Sequence[Request]) -> None:
-    claimed = {slot.place: other for other in _ATTACHMENTS if other.optimizer is optimizer for slot in other.slots}
+    claimed = {
+        slot.place: other for other in _ATTACHMENTS if other.optimizer is optimizer for slot in other.slots
+    }
     for request in requests:
         if request.place in claimed:
             raise BindingError(
-                f"{request.name} already follows the schedule of another attachment; call detach() on that one first, or "
+                f"{request.name} already follows the schedule of another attachment; call detach() on that one "
+                "first, or "
                 "give this one other keys"
             )
 
 
 def _slot(
-    optimizer: object, group: dict[str, Any], request: Request, resident: bool | str, device: torch.device
+    optimizer: object, group: dict[str, Any], request: Request, *, resident: bool | str, device: torch.device
 ) -> Slot:
     """Decide where a slot's value lives."""
     verdict = judge(optimizer, group, request.key, request.element)
@@ -317,7 +331,8 @@ def _slot(
         if verdict.raises or not stays or (not verdict.free and device.type != "cpu"):
             reason = verdict.why if stays else f"its parameters are on {here}, the live values on {device}"
             raise BindingError(
-                f"{request.name} cannot be resident without a synchronisation at every step: {reason}; pass resident='auto' "
+                f"{request.name} cannot be resident without a synchronisation at every step: {reason}; pass "
+                "resident='auto' "
                 "(a host slot, which needs none), or build the optimizer with capturable=True or fused=True"
             )
         chosen = True

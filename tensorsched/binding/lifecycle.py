@@ -55,25 +55,28 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
 
-    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
         self._attachment.verify()
 
-    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by here.
+    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
+        # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
+        # here.
         self._attachment.advance(getattr(optimizer, "found_inf", None))
 
-    def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+    def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:  # noqa: ARG002  torch's signature
         self._attachment.write_plain(state_dict["param_groups"])
 
-    def _loaded(self, optimizer: Any) -> None:
+    def _loaded(self, optimizer: Any) -> None:  # noqa: ARG002  torch's signature
         self._attachment.bind()
 
 
 def displaced(name: str, expected: object, found: object, step: int) -> BindingError:
     """The error for a slot that somebody else has written to."""
     return BindingError(
-        f"{name} no longer follows its schedule: at step {step} the schedule put {_shown(expected)} there and it now holds "
-        f"{_shown(found)}. Something else writes it, such as a torch scheduler on the same optimizer; remove that, or call "
+        f"{name} no longer follows its schedule: at step {step} the schedule put {_shown(expected)} there and it "
+        "now holds "
+        f"{_shown(found)}. Something else writes it, such as a torch scheduler on the same optimizer; remove that, "
+        "or call "
         "detach() and let it have the value"
     )
 

@@ -16,9 +16,13 @@ def slot_table(
     """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
     header = ("group", "key", "where", "value", "schedule")
     rows = [header, *_slot_rows(slots, step)]
-    rows += [("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()]
+    rows += [
+        ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    lines = [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
     how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
     lines.insert(0, f"step {step}, {how if attached else 'detached'}")
     reasons = dict.fromkeys(f"{'resident' if s.resident else 'host'}: {s.why}" for s in slots)

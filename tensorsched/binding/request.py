@@ -49,7 +49,8 @@ def param_groups(optimizer: object) -> list[dict[str, Any]]:
     groups = getattr(optimizer, "param_groups", None)
     if not isinstance(groups, Sequence) or not groups or not all(isinstance(g, dict) for g in groups):
         raise BindingError(
-            f"{type(optimizer).__name__} has no param_groups (a non-empty list of dicts), so there is nothing to attach a "
+            f"{type(optimizer).__name__} has no param_groups (a non-empty list of dicts), so there is nothing to "
+            "attach a "
             "schedule to; pass the optimizer itself"
         )
     return groups  # type: ignore[return-value]  # torch's is a list; any sequence of dicts serves
@@ -59,17 +60,21 @@ def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
     """One request for each scheduled (group, key, element), group by group.
 
     Raises:
-        BindingError: a key that the groups do not have, a value that is no number, or a list or tuple that does not fit.
+        BindingError: a key that the groups do not have, a value that is no number, or a list or tuple that does not
+            fit.
         ScheduleError: a number that is not finite.
     """
     if not wanted:
-        raise BindingError("attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)")
+        raise BindingError(
+            "attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)"
+        )
     requests: list[Request] = []
     for key, value in wanted.items():
         if isinstance(value, list):
             if len(value) != len(groups):
                 raise BindingError(
-                    f"{key}: the list has {len(value)} entries but the optimizer has {len(groups)} param_groups; give one "
+                    f"{key}: the list has {len(value)} entries but the optimizer has {len(groups)} param_groups; "
+                    "give one "
                     "schedule for each group (None leaves a group alone), or a single schedule for all of them"
                 )
             entries = list(enumerate(value))
@@ -79,7 +84,9 @@ def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
             if entry is not None:
                 requests += _read_group(groups, index, key, entry)
     if not requests:
-        raise BindingError(f"attach() was given nothing but None for {', '.join(wanted)}; pass a schedule for one group")
+        raise BindingError(
+            f"attach() was given nothing but None for {', '.join(wanted)}; pass a schedule for one group"
+        )
     return sorted(requests, key=lambda request: request.group)
 
 
@@ -91,7 +98,9 @@ def _read_group(groups: Sequence[Mapping[str, Any]], index: int, key: str, entry
     where = f"{key} of group {index}"
     if not isinstance(held, (tuple, list)):
         if isinstance(entry, tuple):
-            raise BindingError(f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple")
+            raise BindingError(
+                f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple"
+            )
         return [Request(index, key, None, _read_schedule(where, entry, held))]
     if not isinstance(entry, tuple) or len(entry) != len(held):
         got = f"a tuple of {len(entry)}" if isinstance(entry, tuple) else "a single schedule"
@@ -132,7 +141,9 @@ def _read_schedule(where: str, entry: object, held: object) -> Schedule:
     if not has_initial(schedule):
         return schedule
     if not math.isfinite(value):
-        raise BindingError(f"{where} holds {value}, so ts.initial has no finite value; set the hyperparameter first")
+        raise BindingError(
+            f"{where} holds {value}, so ts.initial has no finite value; set the hyperparameter first"
+        )
     return substitute_initial(schedule, value)
 
 

@@ -169,12 +169,12 @@ class _TupleKey(_HostKey):
 
     def _prepare(self, columns: list[dict[int | None, int]]) -> None:
         self._parts = [(type(group[self.key]), list(group[self.key])) for group in self.groups]
-        self._columns = [list(column.items()) for column in columns]
+        self._columns = [[(e, at) for e, at in column.items() if e is not None] for column in columns]
 
     def values(self, row: list[float]) -> Sequence[Any]:
         for (_, parts), columns in zip(self._parts, self._columns, strict=True):
             for element, column in columns:
-                parts[element] = row[column]  # type: ignore[call-overload]  # an int: this key holds tuples
+                parts[element] = row[column]
         return [kind(parts) for kind, parts in self._parts]
 
 
@@ -188,7 +188,9 @@ class ResidentBinder:
 
     def bind(self, groups: Sequence[dict[str, Any]]) -> None:
         """Bind all slots to the dicts in `groups`."""
-        places = [(groups[s.request.group], s.request.key, s.request.element, self.value(s)) for s in self.slots]
+        places = [
+            (groups[s.request.group], s.request.key, s.request.element, self.value(s)) for s in self.slots
+        ]
         for place in places:
             put(*place)
         self._patrol = itertools.cycle(places) if places else None
@@ -196,8 +198,8 @@ class ResidentBinder:
     def intact(self) -> bool:
         """Whether live was written by the engine alone, and the next slot in turn still holds its view.
 
-        A view that was replaced stays replaced until its turn comes, so one slot a step finds it at a cost that does not
-        grow with the groups; another scheduler, which writes to all of them, is found at once.
+        A view that was replaced stays replaced until its turn comes, so one slot a step finds it at a cost that does
+        not grow with the groups; another scheduler, which writes to all of them, is found at once.
         """
         if self._patrol is not None:
             group, key, element, view = next(self._patrol)

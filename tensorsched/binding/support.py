@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import optim
 
-LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED = "loop", "capturable loop", "foreach", "capturable foreach", "fused"
+LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED = (
+    "loop",
+    "capturable loop",
+    "foreach",
+    "capturable foreach",
+    "fused",
+)
 IMPLEMENTATIONS = (LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED)
 
 
@@ -21,8 +27,8 @@ IMPLEMENTATIONS = (LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED)
 class Row:
     """What an optimizer does with one hyperparameter that is a 0-dim tensor on the parameters' device.
 
-    `free`: implementations that never read it on the host. `raises`: those that refuse it. All others work, but read it on
-    the host at every step: a synchronisation.
+    `free`: implementations that never read it on the host. `raises`: those that refuse it. All others work, but read
+    it on the host at every step: a synchronisation.
     """
 
     free: frozenset[str] = frozenset()
@@ -75,7 +81,9 @@ def judge(optimizer: object, group: Mapping[str, Any], key: str, element: int | 
     kind = type(optimizer)
     name = key if element is None else f"{key}[{element}]"
     if kind not in ROWS:
-        return Verdict(free=False, raises=False, why=f"{kind.__name__} is not in the table of torch's optimizers")
+        return Verdict(
+            free=False, raises=False, why=f"{kind.__name__} is not in the table of torch's optimizers"
+        )
     how = implementation(group)
     if kind in (optim.Adam, optim.AdamW) and key == "lr" and how == FOREACH and group.get("foreach") is None:
         how = LOOP  # torch's own default falls back to the loop for a tensor lr that is not capturable

@@ -7,8 +7,9 @@ their inner schedule at another position (repeat, delay, ...) are in `pace`; wha
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,7 +85,9 @@ class Schedule(Node):
         capped = self if high is None else minimum(self, high)
         return capped if low is None else maximum(capped, low)
 
-    def repeat(self, times: int | None = None, *, length_mult: float = 1.0, value_mult: float = 1.0) -> Schedule:
+    def repeat(
+        self, times: int | None = None, *, length_mult: float = 1.0, value_mult: float = 1.0
+    ) -> Schedule:
         """Run again from the start, `times` times or for ever; see `pace.Repeat`."""
         return _make("repeat", self, times=times, length_mult=length_mult, value_mult=value_mult)
 
@@ -139,9 +142,8 @@ def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
 
 def _make(kind: str, *args: Any, **options: Any) -> Schedule:
     """A node of `pace`, found by its kind: that module imports this one."""
-    made = NODES[kind](*args, **options)
-    assert isinstance(made, Schedule)  # noqa: S101  every registered node is one
-    return made
+    kinds: dict[str, Any] = NODES
+    return cast("Schedule", kinds[kind](*args, **options))
 
 
 def _is_operand(value: object) -> bool:
@@ -150,7 +152,7 @@ def _is_operand(value: object) -> bool:
 
 def _combine(op: str, left: Schedule | float, right: Schedule | float) -> Schedule:
     if not (_is_operand(left) and _is_operand(right)):
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]  # typed Any; Python then raises TypeError
     return Combine(as_schedule(left), as_schedule(right), op=op)
 
 
@@ -171,10 +173,6 @@ def _check_chain(where: str, value: object) -> tuple[Schedule, ...]:
     return tuple(parts)
 
 
-def inner_field() -> Any:
-    return f.declare(check_schedule)
-
-
 @node
 class constant(Schedule):  # noqa: N801  called like a function, prints like one (see shapes)
     """The same value at every step: f(t) = value. A plain number in an expression becomes one of these.
@@ -190,7 +188,7 @@ class constant(Schedule):  # noqa: N801  called like a function, prints like one
     """
 
     value: float = f.real()
-    steps: int | None = f.optional_duration()
+    steps: int | None = f.optional_count(default=None, kw_only=True)
 
     @property
     def settled(self) -> int | None:
@@ -257,34 +255,36 @@ class Sequence(Schedule):
     parts: tuple[Schedule, ...] = f.declare(_check_chain)
 
     def _prepare(self) -> None:
-        starts = [0]
         for part in self.parts[:-1]:
             if part.steps is None:
                 raise ScheduleError(
                     f"nothing can follow an unbounded schedule with >>: {part!r} never ends; give it a length "
                     "with .take(n) or steps=n"
                 )
-            starts.append(starts[-1] + part.steps)
         last = self.parts[-1].steps
-        total = None if last is None else f.check_count("sequence: total length", starts[-1] + last)
+        total = None if last is None else f.check_count("sequence: total length", self._starts()[-1] + last)
         object.__setattr__(self, "steps", total)
-        object.__setattr__(self, "_starts", starts)
+
+    def _starts(self) -> list[int]:
+        """The step at which each part starts."""
+        return list(itertools.accumulate((part.steps or 0 for part in self.parts[:-1]), initial=0))
 
     @property
     def settled(self) -> int | None:
         last = self.parts[-1].settled
-        return None if last is None else self._starts[-1] + last  # type: ignore[attr-defined, no-any-return]
+        return None if last is None else self._starts()[-1] + last
 
     def children(self) -> tuple[Schedule, ...]:
         return self.parts
 
     def _at(self, t: Array) -> Array:
         out = np.empty_like(t)
+        starts = np.array(self._starts(), dtype=np.float64)
         # The part that is running is the last one that has started: parts of length 0 in front of it never show.
-        running = np.searchsorted(self._starts, t, side="right") - 1  # type: ignore[attr-defined]
+        running = np.searchsorted(starts, t, side="right") - 1
         for i in np.unique(running):
             mine = running == i
-            out[mine] = self.parts[i]._at(t[mine] - self._starts[i])  # type: ignore[attr-defined]
+            out[mine] = self.parts[i]._at(t[mine] - starts[i])
         return out
 
     def _source(self) -> tuple[str, int]:
@@ -309,13 +309,15 @@ class Combine(Schedule):
     As long as the longer of the two; a constant without a length has no say in that.
     """
 
-    left: Schedule = inner_field()
-    right: Schedule = inner_field()
-    op: str = f.choice(*_OPS)
+    left: Schedule = f.declare(check_schedule)
+    right: Schedule = f.declare(check_schedule)
+    op: str = f.choice(*_OPS, kw_only=True)
 
     def _prepare(self) -> None:
         if self.op == "/" and isinstance(self.right, constant) and self.right.value == 0.0:
-            raise ScheduleError(f"division by zero: ({self.left!r}) / 0.0; divide by another number or schedule")
+            raise ScheduleError(
+                f"division by zero: ({self.left!r}) / 0.0; divide by another number or schedule"
+            )
         timed = [s.steps for s in self.children() if s.steps is not None or s.settled != 0]
         length = max((n for n in timed if n is not None), default=None) if None not in timed else None
         object.__setattr__(self, "steps", length)
@@ -352,4 +354,6 @@ def _is_number(schedule: Schedule) -> bool:
 
 
 def _number_or_source(schedule: Schedule) -> str:
-    return repr(schedule.value) if isinstance(schedule, constant) and schedule.steps is None else repr(schedule)
+    return (
+        repr(schedule.value) if isinstance(schedule, constant) and schedule.steps is None else repr(schedule)
+    )

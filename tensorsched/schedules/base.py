@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import ClassVar, TypeVar, cast, dataclass_transform
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +40,23 @@ _CHUNK = 1 << 20  # positions evaluated at a time: bounds the temporaries of a l
 
 @dataclass_transform(
     frozen_default=True,
-    field_specifiers=(f.real, f.positive, f.duration, f.optional_duration, f.flag, f.choice, f.reals),
+    field_specifiers=(
+        f.declare,
+        f.real,
+        f.positive,
+        f.count,
+        f.optional_count,
+        f.flag,
+        f.choice,
+        f.reals,
+        f.points,
+    ),
 )
 def node(cls: NodeType) -> NodeType:
     """Make `cls` a frozen dataclass and register it under its snake_case name, which documents use."""
     cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
     NODES[cls.kind] = cls
-    return dataclasses.dataclass(frozen=True, repr=False)(cls)
+    return cast("NodeType", dataclasses.dataclass(frozen=True, repr=False)(cls))
 
 
 class Node:

@@ -8,6 +8,7 @@ argument's name, the value and the reason.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,8 @@ from tensorsched.errors import ScheduleError
 MAX_STEPS = 2**53
 """Durations and steps stay below this, so that every position is an exact float64."""
 
+_SHOWN = 80  # characters of a refused value that an error repeats
+
 
 def refuse(where: str, rule: str, value: object) -> ScheduleError:
     """The one sentence that every argument error is made of: which argument, what it must be, what it was."""
@@ -27,7 +30,9 @@ def refuse(where: str, rule: str, value: object) -> ScheduleError:
         shown = repr(value)
     except (RecursionError, ValueError):  # nested too deep, or an int of more digits than Python prints
         shown = f"a {type(value).__name__} too large to show"
-    return ScheduleError(f"{where} must be {rule}, got {shown if len(shown) <= 80 else shown[:77] + '...'}")
+    return ScheduleError(
+        f"{where} must be {rule}, got {shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + '...'}"
+    )
 
 
 def check_real(where: str, value: object) -> float:
@@ -92,7 +97,7 @@ def check_reals(where: str, value: object) -> tuple[float, ...]:
 def check_boundaries(where: str, value: object) -> tuple[int, ...]:
     """A strictly increasing sequence of steps; may be empty."""
     steps = tuple(check_count(f"{where}[{i}]", item) for i, item in enumerate(_items(where, value, "steps")))
-    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise refuse(where, "strictly increasing steps", value)
     return steps
 
@@ -139,33 +144,26 @@ def positive(**options: Any) -> Any:
     return declare(check_positive, **options)
 
 
-def duration(*, least: int = 0, **options: Any) -> Any:
-    """A keyword-only field that holds a number of steps."""
-    return declare(lambda where, value: check_count(where, value, least=least), kw_only=True, **options)
+def count(*, least: int = 0, **options: Any) -> Any:
+    """A field that holds a number of steps."""
+    return declare(lambda where, value: check_count(where, value, least=least), **options)
 
 
-def count(*, least: int = 0) -> Any:
-    """A positional field that holds a number of steps."""
-    return declare(lambda where, value: check_count(where, value, least=least))
-
-
-def optional_duration(*, least: int = 0) -> Any:
-    """A keyword-only field that holds a number of steps or None (unbounded, the default)."""
+def optional_count(*, least: int = 0, **options: Any) -> Any:
+    """A field that holds a number of steps or None."""
     return declare(
-        lambda where, value: None if value is None else check_count(where, value, least=least),
-        kw_only=True,
-        default=None,
+        lambda where, value: None if value is None else check_count(where, value, least=least), **options
     )
 
 
 def flag(**options: Any) -> Any:
-    """A keyword-only field that holds True or False."""
-    return declare(check_flag, kw_only=True, **options)
+    """A field that holds True or False."""
+    return declare(check_flag, **options)
 
 
-def choice(*options: str, default: Any = dataclasses.MISSING) -> Any:
-    """A keyword-only field that holds one of a few words."""
-    return declare(_choice(options), kw_only=True, default=default)
+def choice(*words: str, **options: Any) -> Any:
+    """A field that holds one of a few words."""
+    return declare(_choice(words), **options)
 
 
 def reals() -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import fields as f
-from tensorsched.schedules.algebra import Schedule, inner_field
+from tensorsched.schedules.algebra import Schedule, check_schedule
 from tensorsched.schedules.base import CALL, Array, node
 
 # Caps a length in front of int(), which refuses inf; what is this long, the checks refuse.
@@ -42,8 +42,8 @@ class Repeat(Schedule):
         [1.0, 0.5, 0.5, 0.4268, 0.25, 0.0732]
     """
 
-    inner: Schedule = inner_field()
-    times: int | None = f.optional_duration(least=1)
+    inner: Schedule = f.declare(check_schedule)
+    times: int | None = f.optional_count(least=1, default=None, kw_only=True)
     length_mult: float = f.positive(kw_only=True, default=1.0)
     value_mult: float = f.real(kw_only=True, default=1.0)
 
@@ -52,8 +52,7 @@ class Repeat(Schedule):
         if length is None or length == 0:
             what = "an unbounded schedule" if length is None else "a schedule of length 0"
             raise ScheduleError(f"{what} cannot be repeated: {self.inner!r}; give it a length with .take(n)")
-        changes = self._after(length) != length
-        object.__setattr__(self, "_changes", changes)
+        changes = self._changes()
         if changes and self.length_mult < 1.0 and self.times is None:
             raise ScheduleError(
                 f"repeat for ever with length_mult={self.length_mult} shrinks the cycle to nothing; pass times=n"
@@ -76,6 +75,11 @@ class Repeat(Schedule):
             if total > f.MAX_STEPS:
                 break
         return total
+
+    def _changes(self) -> bool:
+        """Whether a cycle differs in length from the one before: if the second does not, none does."""
+        length = self.inner.steps or 0
+        return self._after(length) != length
 
     def _lengths(self) -> Iterator[int]:
         """The cycle lengths, one after the other; only where they change from cycle to cycle."""
@@ -103,7 +107,7 @@ class Repeat(Schedule):
         first = self.inner.steps or 0
         if self.steps is not None:
             t = np.minimum(t, self.steps)
-        if self._changes:  # type: ignore[attr-defined]
+        if self._changes():
             lengths = np.array(list(self._reaching(float(t.max(initial=0.0)))), dtype=np.float64)
             starts = np.concatenate(([0.0], np.cumsum(lengths)[:-1]))
             cycle = np.searchsorted(starts, t, side="right") - 1
@@ -129,7 +133,9 @@ class Repeat(Schedule):
     def _source(self) -> tuple[str, int]:
         options = [] if self.times is None else [f"{self.times}"]
         options += [
-            f"{name}={getattr(self, name)!r}" for name in ("length_mult", "value_mult") if getattr(self, name) != 1.0
+            f"{name}={getattr(self, name)!r}"
+            for name in ("length_mult", "value_mult")
+            if getattr(self, name) != 1.0
         ]
         return f"{_receiver(self.inner)}.repeat({', '.join(options)})", CALL
 
@@ -168,7 +174,7 @@ class _Warp(Schedule):
 class Delay(_Warp):
     """f(t) = inner(max(t - n, 0)): the first value is held for n more steps."""
 
-    inner: Schedule = inner_field()
+    inner: Schedule = f.declare(check_schedule)
     n: int = f.count()
 
     def _prepare(self) -> None:
@@ -189,7 +195,7 @@ class Delay(_Warp):
 class Take(_Warp):
     """f(t) = inner(min(t, n)): exactly n steps long, whatever the length of inner."""
 
-    inner: Schedule = inner_field()
+    inner: Schedule = f.declare(check_schedule)
     n: int = f.count()
 
     def _prepare(self) -> None:
@@ -210,7 +216,7 @@ class Take(_Warp):
 class Skip(_Warp):
     """f(t) = inner(t + n): the first n steps are left out."""
 
-    inner: Schedule = inner_field()
+    inner: Schedule = f.declare(check_schedule)
     n: int = f.count()
 
     def _prepare(self) -> None:
@@ -231,7 +237,7 @@ class Skip(_Warp):
 class HoldEach(_Warp):
     """f(t) = inner(t // n): every value is held for n steps, so that inner may count epochs of n steps."""
 
-    inner: Schedule = inner_field()
+    inner: Schedule = f.declare(check_schedule)
     n: int = f.count(least=1)
 
     def _prepare(self) -> None:
@@ -256,7 +262,7 @@ class Stretch(_Warp):
     t = m on); an unbounded one is read at t / factor. Tabulated schedules (`from_values`) are interpolated linearly.
     """
 
-    inner: Schedule = inner_field()
+    inner: Schedule = f.declare(check_schedule)
     factor: float = f.positive()
 
     def _prepare(self) -> None:

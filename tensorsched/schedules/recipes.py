@@ -6,14 +6,17 @@ Where libraries disagree on an endpoint, the default is tensorsched's own rule (
 length) and a named argument gives the other convention:
 
 * `ramp="from_start"` (default): the warm-up is `start` at step 0 and `peak` at step `warmup` (optax, Megatron, keras,
-  transformers). `"skip_start"`: step 0 already takes the first step of the ramp, so that `peak` is used at warmup-1 and at
-  warmup (torchtitan). `"reach_early"`: `start` at step 0 and `peak` at warmup-1, a slope of 1/(warmup-1) (ignite, mmengine).
-* `last_step_ends=True`: the end value is used at step total-1 instead of from step total on (torch OneCycleLR, mmengine).
+  transformers). `"skip_start"`: step 0 already takes the first step of the ramp, so that `peak` is used at warmup-1
+  and at warmup (torchtitan). `"reach_early"`: `start` at step 0 and `peak` at warmup-1, a slope of 1/(warmup-1)
+  (ignite, mmengine).
+* `last_step_ends=True`: the end value is used at step total-1 instead of from step total on (torch OneCycleLR,
+  mmengine).
 * transformers' cosine_with_min_lr shifts the whole curve by one: `warmup_cosine(...).skip(1)`.
 """
 
 from __future__ import annotations
 
+import itertools
 import numbers
 from collections.abc import Sequence
 
@@ -52,12 +55,18 @@ def _steps(where: str, value: float, total: int | None = None) -> int:
     if isinstance(value, numbers.Real) and not isinstance(value, (numbers.Integral, bool)):
         fraction = f.check_real(where, value)
         if total is None or not 0.0 <= fraction <= 1.0:
-            scope = "whole steps: there is no total that it could be a fraction of" if total is None else "in [0, 1]"
+            scope = (
+                "whole steps: there is no total that it could be a fraction of"
+                if total is None
+                else "in [0, 1]"
+            )
             raise ScheduleError(f"{where} must be {scope}, got {value!r}; pass an int for steps")
         return round(total * fraction)
     steps = f.check_count(where, value)
     if total is not None and steps > total:
-        raise ScheduleError(f"{where} is {steps} steps, longer than the total of {total}; shorten it or raise total")
+        raise ScheduleError(
+            f"{where} is {steps} steps, longer than the total of {total}; shorten it or raise total"
+        )
     return steps
 
 
@@ -101,7 +110,9 @@ def warmup_constant(peak: float, *, warmup: int, start: float = 0.0, ramp: str =
         >>> ts.warmup_constant(1.0, warmup=4).values(6).tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    return _ramp("warmup_constant", start, peak, _steps("warmup_constant: warmup", warmup), ramp) >> constant(peak)
+    return _ramp("warmup_constant", start, peak, _steps("warmup_constant: warmup", warmup), ramp) >> constant(
+        peak
+    )
 
 
 def warmup_linear(
@@ -114,7 +125,7 @@ def warmup_linear(
     ramp: str = "from_start",
     last_step_ends: bool = False,
 ) -> Schedule:
-    """Linear warm-up, then linear decay: `linear(start, peak, steps=warmup) >> linear(peak, floor, steps=total - warmup)`.
+    """Linear warm-up, then linear decay: `linear(start, peak, steps=warmup) >> linear(peak, floor, steps=...)`.
 
     Args:
         peak: value at step `warmup`.
@@ -150,7 +161,7 @@ def warmup_cosine(
     ramp: str = "from_start",
     last_step_ends: bool = False,
 ) -> Schedule:
-    """Linear warm-up, then cosine decay: `linear(start, peak, steps=warmup) >> cosine(peak, floor, steps=total - warmup)`.
+    """Linear warm-up, then cosine decay: `linear(start, peak, steps=warmup) >> cosine(peak, floor, steps=...)`.
 
     Args:
         peak: value at step `warmup`.
@@ -270,7 +281,9 @@ def wsd(
     n, w = _total_and_warmup("wsd", total, warmup)
     d = _steps("wsd: decay", decay, n)
     if w + d > n:
-        raise ScheduleError(f"wsd: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}")
+        raise ScheduleError(
+            f"wsd: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}"
+        )
     down = _until("wsd", d, last_step_ends)
     _option("wsd: shape", shape, ("linear", "cosine", "1-sqrt"))
     tail = {
@@ -302,8 +315,8 @@ def one_cycle(
         end: value reached at `total` and held; default start / 10_000.
         shape: "cosine" or "linear", for every phase.
         three_phase: come back to `start` first, then go down to `end`.
-        last_step_ends: torch OneCycleLR's ends: the peak at rise-1, the end value at total-1 (in three phases the return at
-            2*rise-2). Default: the peak at `rise` (as optax), the end at `total`.
+        last_step_ends: torch OneCycleLR's ends: the peak at rise-1, the end value at total-1 (in three phases the
+            return at 2*rise-2). Default: the peak at `rise` (as optax), the end at `total`.
 
     Momentum's mirror image is `one_cycle(0.85, start=0.95, end=0.95, ...)`.
 
@@ -326,11 +339,15 @@ def one_cycle(
         up, n = max(0, up - 1), max(0, n - 1)
     _option("one_cycle: shape", shape, ("cosine", "linear"))
     curve = cosine if shape == "cosine" else linear
-    levels = [low, peak, low, final] if f.check_flag("one_cycle: three_phase", three_phase) else [low, peak, final]
+    levels = (
+        [low, peak, low, final] if f.check_flag("one_cycle: three_phase", three_phase) else [low, peak, final]
+    )
     down = n - up * (len(levels) - 2)
     if down < 0:
-        raise ScheduleError(f"one_cycle: two phases of {up} steps are longer than the total of {n}; shorten rise")
-    phases = [curve(a, b, steps=up) for a, b in zip(levels[:-2], levels[1:-1], strict=True)]
+        raise ScheduleError(
+            f"one_cycle: two phases of {up} steps are longer than the total of {n}; shorten rise"
+        )
+    phases = [curve(a, b, steps=up) for a, b in itertools.pairwise(levels[:-1])]
     schedule: Schedule = phases[0]
     for phase in [*phases[1:], curve(levels[-2], levels[-1], steps=down)]:
         schedule = schedule >> phase
@@ -346,7 +363,8 @@ def warm_restarts(
         peak: value at the start of the first period.
         period: its length in steps, an int >= 1.
         floor: value that each period approaches; it is never shown, since the next one starts there.
-        length_mult: each period is this much longer than the one before, rounded down (torch T_mult, ignite cycle_mult).
+        length_mult: each period is this much longer than the one before, rounded down (torch T_mult, ignite
+            cycle_mult).
         peak_mult: multiplies peak - floor from period to period (keras m_mul, timm cycle_decay).
 
     Raises:
@@ -366,7 +384,13 @@ def warm_restarts(
 
 
 def cyclic(
-    base: float, peak: float, *, up: int, down: int | None = None, mode: str = "triangular", gamma: float = 1.0
+    base: float,
+    peak: float,
+    *,
+    up: int,
+    down: int | None = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
 ) -> Schedule:
     """Triangles between base and peak, for ever.
 
@@ -443,7 +467,9 @@ def multistep(start: float, milestones: Sequence[int], *, factor: float = 0.1) -
     try:
         levels = [level * ratio**i for i in range(len(at) + 1)]
     except OverflowError:
-        raise ScheduleError(f"multistep: factor={ratio!r} to the power of {len(at)} milestones overflows") from None
+        raise ScheduleError(
+            f"multistep: factor={ratio!r} to the power of {len(at)} milestones overflows"
+        ) from None
     return piecewise_constant(levels, at)
 
 

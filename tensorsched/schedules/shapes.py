@@ -1,7 +1,7 @@
 """The shapes: one small class each, with its formula. `t` is the step (0-based), `n` the length, `p = t / n`.
 
-A shape is called like a function and prints like one, hence the lower-case class names (as `range` and `slice` have). To
-add one: a class here, its scalar formula in `reference`, one line in tests/strategies.py.
+A shape is called like a function and prints like one, hence the lower-case class names (as `range` and `slice`
+have). To add one: a class here, its scalar formula in `reference`, one line in tests/strategies.py.
 
 A bounded shape covers the steps 0..n-1, *reaches* its end value at n and holds it; n = 0 is a jump to the end value.
 """
@@ -9,7 +9,7 @@ A bounded shape covers the steps 0..n-1, *reaches* its end value at n and holds 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class linear(Schedule):
 
     start: float = f.real()
     end: float = f.real()
-    steps: int = f.duration()
+    steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
         return _ramp(t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p)
@@ -91,11 +91,14 @@ class cosine(Schedule):
 
     start: float = f.real()
     end: float = f.real()
-    steps: int = f.duration()
+    steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
         wave = _ramp(
-            t, self.steps, self.end, lambda p: self.end + (self.start - self.end) * (0.5 * (1.0 + np.cos(np.pi * p)))
+            t,
+            self.steps,
+            self.end,
+            lambda p: self.end + (self.start - self.end) * (0.5 * (1.0 + np.cos(np.pi * p))),
         )
         return np.where((t == 0.0) & (self.steps > 0), self.start, wave)
 
@@ -131,13 +134,17 @@ class polynomial(Schedule):
     start: float = f.real()
     end: float = f.real()
     power: float = f.positive(default=1.0)
-    steps: int = f.duration()
-    of: str = f.choice("remaining", "elapsed", default="remaining")
+    steps: int = f.count(kw_only=True)
+    of: str = f.choice("remaining", "elapsed", default="remaining", kw_only=True)
 
     def _at(self, t: Array) -> Array:
         if self.of == "elapsed":
-            return _ramp(t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p**self.power)
-        fall = _ramp(t, self.steps, self.end, lambda p: self.end + (self.start - self.end) * (1.0 - p) ** self.power)
+            return _ramp(
+                t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p**self.power
+            )
+        fall = _ramp(
+            t, self.steps, self.end, lambda p: self.end + (self.start - self.end) * (1.0 - p) ** self.power
+        )
         return np.where((t == 0.0) & (self.steps > 0), self.start, fall)
 
 
@@ -151,8 +158,8 @@ class exponential(Schedule):
         steps: the length n, an int >= 0.
 
     Raises:
-        ScheduleError: start or end is 0 or not finite, their signs differ, end / start overflows or underflows, or steps
-            is not a whole number >= 0.
+        ScheduleError: start or end is 0 or not finite, their signs differ, end / start overflows or underflows, or
+            steps is not a whole number >= 0.
 
     Source: Megatron "exponential", torch ExponentialLR with gamma = (end / start)**(1 / n).
 
@@ -164,7 +171,7 @@ class exponential(Schedule):
 
     start: float = f.real()
     end: float = f.real()
-    steps: int = f.duration()
+    steps: int = f.count(kw_only=True)
 
     def _prepare(self) -> None:
         for name, value in (("start", self.start), ("end", self.end)):
@@ -180,7 +187,8 @@ class exponential(Schedule):
             )
         if not sys.float_info.min <= self.end / self.start <= sys.float_info.max:
             raise ScheduleError(
-                f"exponential: end / start must fit a float64, got {self.end!r} / {self.start!r}; go there in two parts "
+                f"exponential: end / start must fit a float64, got {self.end!r} / {self.start!r}; go there in two "
+                "parts "
                 "with >>"
             )
 
@@ -215,8 +223,8 @@ class exponential_decay(Schedule):
 
     start: float = f.real()
     rate: float = f.positive()
-    every: int = f.duration(least=1)
-    staircase: bool = f.flag(default=False)
+    every: int = f.count(least=1, kw_only=True)
+    staircase: bool = f.flag(default=False, kw_only=True)
 
     def _prepare(self) -> None:
         object.__setattr__(self, "steps", None)
@@ -274,13 +282,14 @@ class piecewise_constant(Schedule):
         [1.0, 1.0, 0.1, 0.1]
     """
 
-    levels: tuple[float, ...] = f.reals()
-    boundaries: tuple[int, ...] = f.boundaries()
+    levels: Sequence[float] = f.reals()
+    boundaries: Sequence[int] = f.boundaries()
 
     def _prepare(self) -> None:
         if len(self.levels) != len(self.boundaries) + 1:
             raise ScheduleError(
-                f"piecewise_constant: {len(self.boundaries)} boundaries separate {len(self.boundaries) + 1} values, got "
+                f"piecewise_constant: {len(self.boundaries)} boundaries separate {len(self.boundaries) + 1} values, "
+                "got "
                 f"{len(self.levels)} values"
             )
         object.__setattr__(self, "steps", None)
@@ -313,14 +322,16 @@ class piecewise_linear(Schedule):
         [0.0, 0.0, 0.5, 0.5, 0.25, 0.0, 0.0]
     """
 
-    points: tuple[tuple[int, float], ...] = f.points()
+    points: Sequence[tuple[int, float]] = f.points()
 
     def _prepare(self) -> None:
         object.__setattr__(self, "steps", self.points[-1][0])
 
     def _at(self, t: Array) -> Array:
         at, value = (np.array(column, dtype=np.float64) for column in zip(*self.points, strict=True))
-        before = np.searchsorted(at, t, side="right") - 1  # the last point at or before t; -1 in front of the first
+        before = (
+            np.searchsorted(at, t, side="right") - 1
+        )  # the last point at or before t; -1 in front of the first
         i, j = np.maximum(before, 0), np.minimum(before + 1, len(at) - 1)
         width = np.maximum(at[j] - at[i], 1.0)  # 1 where both are the same point, whose value then stays
         return value[i] + (value[j] - value[i]) * ((t - at[i]) / width)
@@ -328,7 +339,7 @@ class piecewise_linear(Schedule):
 
 @node
 class from_values(Schedule):
-    """Tabulated: f(t) = entries[t], the last value held. (Below a `stretch`: linear between the entries.)
+    """Tabulated: f(t) = entries[t], the last value held; below a `stretch`, linear between the entries.
 
     Args:
         entries: a non-empty sequence or one-dimensional array of numbers; its length is the schedule's.
@@ -342,7 +353,7 @@ class from_values(Schedule):
         [3.0, 1.0, 2.0, 2.0, 2.0]
     """
 
-    entries: tuple[float, ...] = f.reals()
+    entries: Sequence[float] | Array = f.reals()
 
     def _prepare(self) -> None:
         object.__setattr__(self, "steps", len(self.entries))
@@ -361,7 +372,7 @@ class from_values(Schedule):
 
 
 def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
-    """`fn(0), ..., fn(steps - 1)`, called once each here and never again; the last value is held.
+    """Tabulate fn(0), ..., fn(steps - 1): called once each, here, and never again; the last value is held.
 
     Args:
         fn: called with the step, a Python int; returns a finite number.

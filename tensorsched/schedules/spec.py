@@ -45,8 +45,8 @@ def from_dict(document: Mapping[str, Any]) -> Schedule:
     """The schedule that a document describes; `from_dict(s.to_dict()) == s`.
 
     Raises:
-        ScheduleError: not such a document, a newer version, an unknown kind, a missing or unknown argument, a wrong type
-            or a NaN; the message starts with the path of the offending part.
+        ScheduleError: not such a document, a newer version, an unknown kind, a missing or unknown argument, a wrong
+            type or a NaN; the message starts with the path of the offending part.
 
     Example:
         >>> import tensorsched as ts
@@ -56,7 +56,9 @@ def from_dict(document: Mapping[str, Any]) -> Schedule:
     if not isinstance(document, Mapping):
         raise ScheduleError(f"a schedule document must be a dict, got {type(document).__name__}")
     if document.get("format") != FORMAT:
-        raise ScheduleError(f"format: must be {FORMAT!r}, got {document.get('format')!r}; is this a to_dict() document?")
+        raise ScheduleError(
+            f"format: must be {FORMAT!r}, got {document.get('format')!r}; is this a to_dict() document?"
+        )
     version = document.get("version")
     if version != VERSION or isinstance(version, (bool, float)):
         newer = isinstance(version, int) and version > VERSION
@@ -89,8 +91,8 @@ def from_json(text: str | bytes) -> Schedule:
 
 def _encode(value: Any) -> Any:
     if isinstance(value, Node):
-        held = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
-        return {"kind": value.kind, **held}
+        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]  # a dataclass
+        return {"kind": value.kind, **{name: _encode(getattr(value, name)) for name in names}}
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
 
 
