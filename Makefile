@@ -4,7 +4,7 @@ PYTHON ?= python3
 # torch goes in first and pinned: an unpinned torch takes the newest build, gigabytes of it.
 # Any pip arguments do, for example TORCH='torch==2.13.0 --index-url <an index of CPU builds>'.
 TORCH  ?= torch==2.13.0
-# Passed on: make test ARGS='-k table', make demo ARGS='--steps 100'.
+# Passed on by demo, test and bench: make test ARGS='-k table', make demo ARGS='--steps 100'.
 ARGS   ?=
 
 VENV := .venv
@@ -42,7 +42,7 @@ type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 	$(BIN)/mypy
 
 notebooks: $(DEV_STAMP)  ## Execute every notebook
-	$(BIN)/python tests/run_notebooks.py $(ARGS)
+	$(BIN)/python tests/run_notebooks.py
 
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
@@ -71,9 +71,9 @@ $(TORCH_STAMP): | $(BIN)/pip
 	touch $@
 
 $(DEMO_STAMP): pyproject.toml $(TORCH_STAMP)
-	$(PIP) install --editable '.[demo]'
+	$(PIP) install --quiet --editable '.[demo]'
 	touch $@
 
 $(DEV_STAMP): pyproject.toml $(TORCH_STAMP)
-	$(PIP) install --editable '.[dev]'
+	$(PIP) install --quiet --editable '.[dev]'
 	touch $@

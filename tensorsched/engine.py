@@ -46,7 +46,7 @@ class ScheduleEngine:
     def __init__(self, table: ScheduleTable) -> None:
         self.table = table
         self.live = torch.zeros(1, table.columns, dtype=table.dtype, device=table.device)
-        self._cells = self.live[0].unbind(0)
+        self._cells = self.live.view(-1).unbind(0)
         on_host = _HostDriver if table.factors is None else _ScaledHostDriver
         self._driver: _Driver = (on_host if table.device.type == "cpu" else DeviceDriver)(table, self.live)
         self.seek(0)
@@ -102,6 +102,35 @@ class ScheduleEngine:
 
     def __repr__(self) -> str:
         return f"ScheduleEngine({self.table!r})"
+
+
+class HostEngine:
+    """The same for values that are wanted as Python floats: a step count and rows of the table, no tensor at all.
+
+    Args:
+        table: from `tabulate`, on the CPU; in float64 for exact values.
+    """
+
+    def __init__(self, table: ScheduleTable) -> None:
+        self.table = table
+        self.step_count = 0
+        self._last = table.rows - 1
+
+    def advance(self) -> None:
+        """Count one completed step."""
+        self.step_count += 1
+
+    def seek(self, step: int) -> None:
+        """Set the clock to `step`, an int >= 0."""
+        self.step_count = step
+
+    def row(self) -> list[float]:
+        """The current value of every live column."""
+        table = self.table
+        at = min(self.step_count, self._last)
+        if table.source is None or table.factors is None:
+            return table.host[at].tolist()  # type: ignore[no-any-return]
+        return (table.host[table.source, at] * table.factors).tolist()  # type: ignore[no-any-return]
 
 
 class _Driver(Protocol):
@@ -183,7 +212,7 @@ class DeviceDriver:
         self._state = torch.zeros(1 + len(starts), dtype=torch.int64, device=device)
         self._limit = torch.from_numpy(np.concatenate(([MAX_STEPS], starts + last))).to(device)
         self._state_bits, self._limit_bits = self._state.view(torch.float64), self._limit.view(torch.float64)
-        self.clock, self._index = self._state[:1], self._state[1:]
+        self.clock, self._index = self._state.split([1, len(starts)])
         data = table.to_device()
         self._data = data if table.source is None else data.view(-1, 1)
         self._live = live

@@ -173,7 +173,7 @@ class _Plan:
         bad = np.flatnonzero(~np.isfinite(out))
         if bad.size:
             raise ScheduleError(
-                f"the value {column[bad[0]]!r} at step {int(bad[0])} overflows {self.dtype}; pass "
+                f"the value {float(column[bad[0]])!r} at step {int(bad[0])} overflows {self.dtype}; pass "
                 "dtype=torch.float64, or "
                 f"clamp it: {schedule!r}"
             )

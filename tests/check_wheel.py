@@ -44,7 +44,7 @@ print(f"tensorsched {ts.__version__} works from its wheel")
 
 def run(*command: str | Path, cwd: Path) -> None:
     """Run a command and show what it prints; SystemExit with its status if it fails."""
-    print("+", *(str(part) for part in command[:4]), flush=True)
+    print("+", *(str(part) for part in command if "\n" not in str(part)), flush=True)
     status = subprocess.run([str(part) for part in command], cwd=cwd, check=False).returncode
     if status:
         sys.exit(status)

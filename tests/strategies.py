@@ -28,7 +28,9 @@ positive = st.one_of(st.sampled_from([0.5, 1.0, 2.0]), st.floats(1e-3, 1e3))
 lengths = st.one_of(st.integers(0, 3), st.integers(0, 40), st.sampled_from([1_000, 999_983]))
 counts = st.integers(1, 12)
 increasing = st.lists(st.integers(0, 60), unique=True, max_size=4).map(sorted)
-points = st.tuples(st.lists(st.integers(0, 60), min_size=1, max_size=4).map(sorted), st.lists(values, min_size=4, max_size=4))
+points = st.tuples(
+    st.lists(st.integers(0, 60), min_size=1, max_size=4).map(sorted), st.lists(values, min_size=4, max_size=4)
+)
 
 SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "constant": st.builds(ts.constant, values, steps=st.none() | lengths),
@@ -58,9 +60,15 @@ def bounded(inner: st.SearchStrategy[ts.Schedule] | None = None) -> st.SearchStr
 
 def _grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedule]:
     ended = bounded(inner)
-    multiplied = {"length_mult": st.sampled_from([1.0, 1.0, 1.3, 2.0, 0.5]), "value_mult": st.sampled_from([1.0, 0.5, -0.7])}
+    multiplied = {
+        "length_mult": st.sampled_from([1.0, 1.0, 1.3, 2.0, 0.5]),
+        "value_mult": st.sampled_from([1.0, 0.5, -0.7]),
+    }
     return st.one_of(
-        _made(Sequence, st.builds(lambda head, last: [*head, last], st.lists(ended, min_size=1, max_size=2), inner)),
+        _made(
+            Sequence,
+            st.builds(lambda head, last: [*head, last], st.lists(ended, min_size=1, max_size=2), inner),
+        ),
         _made(Combine, inner, inner, op=st.sampled_from(["+", "-", "*", "minimum", "maximum"])),
         _made(Combine, inner, inner.map(lambda s: s * s + 0.5), op=st.just("/")),
         _made(Combine, inner, inner, op=st.just("/")),  # may reach 0: an error in both, or in neither
@@ -72,7 +80,9 @@ def _grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedul
     )
 
 
-def _made(kind: type[ts.Schedule], *args: st.SearchStrategy, **options: st.SearchStrategy) -> st.SearchStrategy[ts.Schedule]:
+def _made(
+    kind: type[ts.Schedule], *args: st.SearchStrategy, **options: st.SearchStrategy
+) -> st.SearchStrategy[ts.Schedule]:
     def build(*args: object, **options: object) -> ts.Schedule:
         try:
             return kind(*args, **options)
@@ -92,7 +102,9 @@ def steps_to_try(schedule: ts.Schedule) -> list[int]:
 
 def _edges(schedule: ts.Schedule) -> Iterator[int]:
     """Where something starts or ends, on the schedule's own clock or an inner one."""
-    yield from (edge for edge in (schedule.steps, schedule.settled, getattr(schedule, "n", None)) if edge is not None)
+    yield from (
+        edge for edge in (schedule.steps, schedule.settled, getattr(schedule, "n", None)) if edge is not None
+    )
     yield from getattr(schedule, "boundaries", ())
     yield from (step for step, _ in getattr(schedule, "points", ()))
     start = 0

@@ -123,7 +123,9 @@ def test_settled_is_settled(schedule):
     settled = schedule.settled
     assume(settled is not None and settled < 2**52)
     later = [t for t in steps_to_try(schedule) if t >= settled] + [settled + 1, settled + 7, 2**53]
-    assert same(schedule, ts.constant(value) if (value := outcome(schedule, settled)) is not None else schedule, later)
+    assert same(
+        schedule, ts.constant(value) if (value := outcome(schedule, settled)) is not None else schedule, later
+    )
 
 
 # -- laws -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tensorsched.binding.report import slot_table
 from tensorsched.binding.request import Request, as_float, param_groups, read_requests
 from tensorsched.binding.slots import HostWriter, ResidentBinder, Slot, held, put
 from tensorsched.binding.support import device_of, judge
-from tensorsched.engine import ScheduleEngine
+from tensorsched.engine import HostEngine, ScheduleEngine
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.fields import check_count, refuse
@@ -123,8 +123,8 @@ class Attachment:
             engine = ScheduleEngine(tabulate(device_columns, steps=steps, device=device))
             self._resident = ResidentBinder(engine, on_device)
         if host_columns:
-            engine = ScheduleEngine(tabulate(host_columns, steps=steps, dtype=torch.float64))
-            self._host = HostWriter(engine, on_host)
+            table = tabulate(host_columns, steps=steps, dtype=torch.float64)
+            self._host = HostWriter(HostEngine(table), on_host)
         self._binders = [binder for binder in (self._resident, self._host) if binder is not None]
         self._engines = [binder.engine for binder in self._binders]
         self._attached = True
@@ -255,7 +255,8 @@ class Attachment:
             BindingError: a host slot holds something else than what was put there. The clock has not moved.
         """
         if self._host is None:
-            self._engines[0].advance(found_inf)
+            if self._resident is not None:
+                self._resident.engine.advance(found_inf)
             return
         if found_inf is not None and found_inf.item() != 0:
             return

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.request import Request
-from tensorsched.engine import ScheduleEngine
+from tensorsched.engine import HostEngine, ScheduleEngine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +49,16 @@ def put(group: dict[str, Any], key: str, element: int | None, value: Any) -> Non
 
 
 class HostWriter:
-    """Writes the row of a float64 engine on the CPU into the groups, as Python floats.
+    """Writes the current row of a float64 table into the groups, as Python floats.
 
     The row is read as one list and each key takes its values from it: no tensor operation, no device and no sync is
     involved, whatever the parameters live on. The loops below run over all groups at every step, hence their plainness.
     """
 
-    def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
+    def __init__(self, engine: HostEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = slots
-        self._row = engine.live.numpy()[0]
-        self._keys: list[_HostKey] = []
+        self._keys: list[_ScalarKey | _TupleKey] = []
 
     def bind(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take the places of all slots from `groups` (anew after load_state_dict replaced the dicts), and write."""
@@ -77,105 +76,110 @@ class HostWriter:
 
     def write(self) -> None:
         """Put the current values into the groups, whatever they hold."""
-        row = self._row.tolist()
+        row = self.engine.row()
         for key in self._keys:
-            key.put(key.values(row))
+            key.write(row)
 
     def replace(self) -> bool:
         """Put the current values where the ones before still are; False, and nothing changed, if one is not."""
-        row = self._row.tolist()
+        row = self.engine.row()
         for index, key in enumerate(self._keys):
-            if not key.replace(key.values(row)):
+            if not key.replace(row):
                 for earlier in self._keys[:index]:
-                    earlier.put(earlier.before)
+                    earlier.undo()
                 return False
         return True
 
     def intact(self) -> bool:
-        """Whether one group of each key, the next in turn, holds what was put there."""
+        """Whether the next group in turn of each key holds what was put there."""
         return all([key.next_is_intact() for key in self._keys])  # noqa: C419  no generator on the hot path
 
     def value(self, slot: Slot) -> float:
         """The value that the slot must hold now."""
-        return float(self._row[self.engine.table.live_column[slot.request.name]])
+        return self.engine.row()[self.engine.table.live_column[slot.request.name]]
 
 
-class _HostKey:
-    """One key of several groups, and what was put there last."""
+class _ScalarKey:
+    """One key of several groups, each of which holds a number; and what was put there last."""
 
     def __init__(self, key: str, groups: list[dict[str, Any]], columns: list[dict[int | None, int]]) -> None:
-        self.key = key
-        self.groups = groups
-        self.last: Sequence[Any] = ()
-        self.before: Sequence[Any] = ()
+        self._key = key
+        self._groups = groups
+        self._last: Sequence[float] = ()
+        self._before: Sequence[float] = ()
         self._patrol = itertools.cycle(range(len(groups)))
-        self._prepare(columns)
-
-    def _prepare(self, columns: list[dict[int | None, int]]) -> None:
-        raise NotImplementedError
-
-    def values(self, row: list[float]) -> Sequence[Any]:
-        """What each group must hold, from the row of all columns."""
-        raise NotImplementedError
-
-    def put(self, values: Sequence[Any]) -> None:
-        key = self.key
-        for group, value in zip(self.groups, values, strict=True):
-            group[key] = value
-        self.last = values
-
-    def replace(self, values: Sequence[Any]) -> bool:
-        key = self.key
-        for group, old, new in zip(self.groups, self.last, values, strict=True):
-            if group[key] is not old and not _same(group[key], old):
-                self._undo(group, values)
-                return False
-            group[key] = new
-        self.before, self.last = self.last, values
-        return True
-
-    def _undo(self, foreign: dict[str, Any], values: Sequence[Any]) -> None:
-        """Take back the values that were put into the groups in front of the one with a foreign value."""
-        for group, old, new in zip(self.groups, self.last, values, strict=True):
-            if group is foreign:
-                return
-            if group[self.key] is new:
-                group[self.key] = old
-
-    def next_is_intact(self) -> bool:
-        index = next(self._patrol)
-        found = self.groups[index][self.key]
-        return found is self.last[index] or _same(found, self.last[index])
-
-
-def _same(found: Any, put_there: Any) -> bool:
-    """Equal and of the same type: a tensor in the place of a float is a foreign write, whatever its value."""
-    return type(found) is type(put_there) and bool(found == put_there)
-
-
-class _ScalarKey(_HostKey):
-    """The group holds one number."""
-
-    def _prepare(self, columns: list[dict[int | None, int]]) -> None:
         wanted = [column[None] for column in columns]
         self._pick = itemgetter(*wanted) if len(wanted) > 1 else itemgetter(slice(wanted[0], wanted[0] + 1))
 
-    def values(self, row: list[float]) -> Sequence[Any]:
-        return self._pick(row)  # type: ignore[no-any-return]
+    def write(self, row: list[float]) -> None:
+        key = self._key
+        self._last = values = self._pick(row)
+        for group, value in zip(self._groups, values, strict=True):
+            group[key] = value
+
+    def replace(self, row: list[float]) -> bool:
+        key, values = self._key, self._pick(row)
+        for group, old, new in zip(self._groups, self._last, values, strict=True):
+            if group[key] is not old and not _same(group[key], old):
+                self._restore(self._last, until=group)
+                return False
+            group[key] = new
+        self._before, self._last = self._last, values
+        return True
+
+    def undo(self) -> None:
+        self._last = self._before
+        self._restore(self._last)
+
+    def _restore(self, values: Sequence[float], until: dict[str, Any] | None = None) -> None:
+        for group, value in zip(self._groups, values, strict=True):
+            if group is until:
+                return
+            group[self._key] = value
+
+    def next_is_intact(self) -> bool:
+        index = next(self._patrol)
+        found = self._groups[index][self._key]
+        return found is self._last[index] or _same(found, self._last[index])
 
 
-class _TupleKey(_HostKey):
-    """The group holds a tuple, some of whose elements are scheduled."""
+class _TupleKey:
+    """One key of several groups, each of which holds a tuple; some elements are scheduled here, others elsewhere."""
 
-    def _prepare(self, columns: list[dict[int | None, int]]) -> None:
-        self._parts = [(type(group[self.key]), list(group[self.key])) for group in self.groups]
-        self._columns = [[(e, at) for e, at in column.items() if e is not None] for column in columns]
+    def __init__(self, key: str, groups: list[dict[str, Any]], columns: list[dict[int | None, int]]) -> None:
+        self._key = key
+        self._places = [
+            (group, element, at)
+            for group, column in zip(groups, columns, strict=True)
+            for element, at in column.items()
+            if element is not None
+        ]
+        self._row: list[float] = []
+        self._before: list[float] = []
 
-    def values(self, row: list[float]) -> Sequence[Any]:
-        for (_, parts), columns in zip(self._parts, self._columns, strict=True):
-            for element, column in columns:
-                parts[element] = row[column]
-        return [kind(parts) for kind, parts in self._parts]
+    def write(self, row: list[float]) -> None:
+        self._row = row
+        for group, element, at in self._places:
+            put(group, self._key, element, row[at])
+
+    def replace(self, row: list[float]) -> bool:
+        if not self.next_is_intact():
+            return False
+        self._before = self._row
+        self.write(row)
+        return True
+
+    def undo(self) -> None:
+        self.write(self._before)
+
+    def next_is_intact(self) -> bool:
+        """All of them: tuples are few, and rebuilt at each step anyway."""
+        return all(_same(group[self._key][element], self._row[at]) for group, element, at in self._places)
+
+
+def _same(found: Any, put_there: float) -> bool:
+    """Equal and of the same type: a tensor in the place of a float is a foreign write, whatever its value."""
+    return type(found) is float and found == put_there
 
 
 class ResidentBinder:

@@ -1,4 +1,9 @@
-"""Times competitors side by side: in one process, block by block in turn, so that a busy machine is busy for all."""
+"""Times competitors side by side: in one process, block by block in turn, so that a busy machine is busy for all.
+
+Each round is one block of each competitor, in a new order: what ran before leaves its traces in the caches. For the
+same reason the first call of a block is not timed. What is timed is this thread's processor time: nothing here waits,
+so that is wall time less the time that other programs had the processor.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,9 @@ class Competitor:
     name: str
     call: Call
     rewind: Call = bool  # before each block, not timed: back to the start of the schedule
-    most_calls: int = 9_000  # in one block: so that a schedule of 10,000 steps is still moving at the block's end
+    most_calls: int = (
+        9_000  # in one block: so that a schedule of 10,000 steps is still moving at the block's end
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +66,20 @@ class Race:
         """How many times longer `slow` takes than `fast`, compared within each round."""
         return Spread.of([s / f for s, f in zip(self.us[slow], self.us[fast], strict=True)])
 
-    def extra(self, name: str, floor: str) -> Spread:
+    def added(self, name: str, floor: str) -> Spread:
         """Microseconds that `name` takes more than `floor`, compared within each round."""
         return Spread.of([n - f for n, f in zip(self.us[name], self.us[floor], strict=True)])
 
 
 def race(competitors: Sequence[Competitor], *, rounds: int, block_s: float) -> Race:
-    """Let all take turns (A B C A B C ...), `rounds` blocks of about `block_s` seconds each, after a warm-up."""
+    """Let all take turns (A B C, B A C, ...), `rounds` blocks of about `block_s` seconds each, after a warm-up."""
+    shuffle = np.random.default_rng(0).permutation
     with no_gc():
         calls = [_calls_in(competitor, block_s) for competitor in competitors]
         us: dict[str, list[float]] = {competitor.name: [] for competitor in competitors}
         for _ in range(rounds):
-            for competitor, count in zip(competitors, calls, strict=True):
+            for index in shuffle(len(competitors)):
+                competitor, count = competitors[index], calls[index]
                 us[competitor.name].append(_seconds(competitor, count) / count * 1e6)
     return Race(us)
 
@@ -98,8 +107,9 @@ def _calls_in(competitor: Competitor, block_s: float) -> int:
 def _seconds(competitor: Competitor, calls: int) -> float:
     competitor.rewind()
     call = competitor.call
+    call()
     turns = itertools.repeat(None, calls)  # the cheapest loop: about 10 ns a turn
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in turns:
         call()
-    return time.perf_counter() - start
+    return time.thread_time() - start

@@ -1,0 +1,49 @@
+"""The benchmark runs, and writes what it measured. What it measured is not tested: a test must not depend on load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent / "benchmarks" / "bench.py"
+TINY = {"--rounds": "2", "--block-ms": "0.05", "--groups": "2", "--rows": "200", "--columns": "3"}
+SPREAD = {"median", "low", "high", "quartiles", "rounds"}
+COMPETITORS = {"no schedule", "torch CosineAnnealingLR", "ours, attached", "no schedule, again"}
+
+
+def test_the_benchmark_writes_what_it_measured(tmp_path):
+    out = tmp_path / "new" / "cpu.json"
+    options = [word for option in TINY.items() for word in option]
+    command = [sys.executable, BENCH, "--quick", *options, "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert list(result) == [
+        "machine", "options", "schedule_step", "whole_step", "build", "targets", "load_at_end",
+    ]  # fmt: skip
+    assert list(result["machine"]) == [
+        "cpu", "cores", "system", "python", "torch", "numpy", "commit", "load",
+    ]  # fmt: skip
+    check_times(result)
+    assert [(part["rows"], part["groups"]) for part in result["build"]] == [(201, 1), (201, 3), (201, 3)]
+    for part in result["build"]:
+        assert part["nbytes"] <= part["unshared_nbytes"] == 201 * 4 * part["groups"]
+        assert part.keys() >= {"written_as", "build_s", "advance_us"}
+    assert len(result["targets"]) == 6 + 2  # none for part 1: it has none at 2 groups
+    for verdict in result["targets"]:
+        assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
+
+
+def check_times(result):
+    (steps,) = result["schedule_step"]
+    assert steps["groups"] == 2
+    assert len(steps["competitors"]) == 6
+    timed = [(part["optimizer"], part["implementation"]) for part in result["whole_step"]]
+    assert timed == [(kind, how) for kind in ("SGD", "AdamW") for how in ("loop", "foreach", "fused")]
+    assert all(part["competitors"].keys() == COMPETITORS for part in result["whole_step"])
+    for part in (steps, *result["whole_step"]):
+        for competitor in part["competitors"].values():
+            assert competitor["us"].keys() == competitor["ratio"].keys() == SPREAD
+            assert competitor["us"]["low"] > 0
