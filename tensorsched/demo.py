@@ -256,7 +256,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, Path]:
     """Read the command line."""
     parser = ArgumentParser("python -m tensorsched.demo", formatter_class=ArgumentDefaultsHelpFormatter)
     parser.description = (__doc__ or "").partition("\n")[0]
-    parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each run")
+    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of each run")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     parser.add_argument("--out", type=Path, default=Path("demo.png"), help="the plot to write")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the batches")

@@ -20,11 +20,11 @@ FAR = 10**12
 class Operations(TorchDispatchMode):
     """Names every ATen operation: on a GPU each that is no view is a kernel."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
         self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 

@@ -1,7 +1,7 @@
 """The table in binding/support.py, row by row, on the torch that is installed.
 
-Without a GPU: the optimizer's step runs on fake CUDA tensors, and a dispatch mode counts `aten._local_scalar_dense`, the
-operation behind `.item()`, on them. Fused steps do not run on fake tensors; what they read is in their schema.
+Without a GPU: the optimizer's step runs on fake CUDA tensors, and a dispatch mode counts `aten._local_scalar_dense`,
+the operation behind `.item()`, on them. Fused steps do not run on fake tensors; what they read is in their schema.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HostReads(TorchDispatchMode):
 
     count = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cuda":
             self.count += 1
             return True if args[0].dtype == torch.bool else 0.9

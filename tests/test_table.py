@@ -23,7 +23,7 @@ def live_at(table: ts.ScheduleTable, step: int) -> dict[str, float]:
     return {name: engine.value(name).item() for name in table.schedules}
 
 
-def compiled(schedules, **options):
+def compiled(schedules: dict[str, ts.Schedule], **options: object) -> ts.ScheduleTable:
     """The table, or hypothesis is told to draw again where a value is not finite (test_errors covers that)."""
     try:
         return ts.tabulate(schedules, **options)
@@ -37,17 +37,14 @@ def test_table_equals_reference_within_one_ulp(schedule, data, scale):
     horizon = 200
     table = compiled({"x": schedule, "y": 0.7 * schedule}, steps=horizon, scale=scale)
     known = table.rows - 1 if schedule.settled is None else 10**9
-    for step in data.draw(st.lists(st.integers(0, table.rows + 3), max_size=8)) + [
-        table.rows - 1,
-        table.rows,
-        table.rows + 10**6,
-    ]:
+    drawn = data.draw(st.lists(st.integers(0, table.rows + 3), max_size=8))
+    for step in [*drawn, table.rows - 1, table.rows, table.rows + 10**6]:
         reading = analyse(schedule, min(step, known))
         found = live_at(table, step)
         for name, factor in (("x", 1.0), ("y", 0.7)):
             exact = np.float32(factor * reading.value)
-            # One ulp of the live dtype, plus how far float64 rounding may move the value (see rounding.py). Sharing adds 8
-            # float64 roundings at most: PROPORTIONAL.
+            # One ulp of the live dtype, plus how far float64 rounding may move the value (see rounding.py). Sharing
+            # adds 8 float64 roundings at most: PROPORTIONAL.
             bound = np.spacing(np.abs(exact)) + reading.apart + table_module.PROPORTIONAL * abs(reading.value)
             assert abs(np.float64(found[name]) - np.float64(exact)) <= bound
 
@@ -109,7 +106,7 @@ def test_steps_bounds_what_never_settles_and_cuts_nothing():
 
 
 def test_nbytes_is_known_before_anything_is_on_the_device(monkeypatch):
-    def no_allocation(*_, **__):
+    def no_allocation(*_: object) -> None:
         raise AssertionError("allocated")
 
     monkeypatch.setattr(ts.ScheduleTable, "to_device", no_allocation)
