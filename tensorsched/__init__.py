@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tensorsched.binding.attach import Attachment, attach
+from tensorsched.binding.attach import attach
+from tensorsched.binding.attachment import Attachment
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import (

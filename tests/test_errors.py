@@ -122,7 +122,7 @@ ROWS = [
     ("warmup_cosine(1, total=10, warmup=-1)", "warmup_cosine: warmup", STEPS, "got -1"),
     ("warmup_cosine(1, total=10, warmup=1, ramp='late')", "warmup_cosine: ramp", "must be one of 'from_start'", "got 'late'"),
     ("warmup_linear(1, total=10, warmup=1, last_step_ends=1)", "warmup_linear: last_step_ends", "True or False", "got 1"),
-    ("warmup_linear(math.inf, total=10, warmup=1)", "linear: end", "must be a finite number", "got inf"),
+    ("warmup_linear(math.inf, total=10, warmup=1)", "linear: start", "must be a finite number", "got inf"),
     ("warmup_constant(1, warmup=0.5)", "warmup_constant: warmup", "no total that it could be a fraction of", "pass an int"),
     ("warmup_inverse_sqrt(1, warmup=1, timescale=0)", "inverse_sqrt: timescale", "must be a number above 0", "got 0"),
     ("noam(0, warmup=1)", "noam: d_model", "of at least 1", "got 0"),

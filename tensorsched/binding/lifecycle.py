@@ -4,6 +4,7 @@ torch's own hooks are used, never a wrapper around the optimizer: GradScaler, Ac
 and leave attributes on it.
 
     step pre-hook               the slots must hold what the schedule put there; otherwise an error, before the step
+                                (the step by which distributed checkpointing makes state is no step)
     step post-hook              advance, unless GradScaler's found_inf says that the step was skipped
     state_dict post-hook        plain floats instead of live views: a checkpoint that does not move afterwards
     load_state_dict post-hook   the groups are new dicts with the checkpoint's values: bind again, the clock decides
@@ -11,6 +12,8 @@ and leave attributes on it.
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,19 +23,34 @@ from tensorsched.errors import BindingError
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from tensorsched.binding.attach import Attachment
+    from tensorsched.binding.attachment import Attachment
 
-_HOOKS = (
-    "register_step_pre_hook",
-    "register_step_post_hook",
-    "register_state_dict_post_hook",
-    "register_load_state_dict_post_hook",
-)
+_CHECKPOINT = "torch.distributed.checkpoint.state_dict"
+_HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
 
 
 def has_hooks(optimizer: object) -> bool:
-    """Whether the optimizer offers torch's hooks."""
-    return all(hasattr(optimizer, name) for name in _HOOKS)
+    """Whether the optimizer's step() runs torch's hooks."""
+    return (
+        isinstance(optimizer, torch.optim.Optimizer)
+        and all(hasattr(optimizer, f"_optimizer_{name}_hooks") for name in _HOOKS)
+        # Set on the class whose step torch has wrapped; a wrapper with a step of its own has no such mark.
+        and getattr(type(optimizer).step, "hooked", False)
+    )
+
+
+def require_hooks(optimizer: object) -> None:
+    """Refuse an optimizer whose steps nothing would report.
+
+    Raises:
+        BindingError: it has no hooks, or is a wrapper whose own step() does not run them.
+    """
+    if not has_hooks(optimizer):
+        inner = " or attach to the optimizer that it wraps" if hasattr(optimizer, "optimizer") else ""
+        raise BindingError(
+            f"{type(optimizer).__name__} has no step hooks (its step() is not torch.optim.Optimizer's), so nothing "
+            f"would advance the schedule; pass advance='manual' and call sched.step() after each optimizer step{inner}"
+        )
 
 
 class Hooks:
@@ -41,6 +59,7 @@ class Hooks:
     def __init__(self, optimizer: Any, attachment: Attachment, *, auto: bool) -> None:
         self._attachment = attachment
         self._handles: list[RemovableHandle] = []
+        self._hidden = False
         if has_hooks(optimizer):
             self._handles = [
                 optimizer.register_state_dict_post_hook(self._saved),
@@ -56,9 +75,14 @@ class Hooks:
             handle.remove()
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
-        self._attachment.verify()
+        self._hidden = not optimizer.state and "closure" in kwargs and _is_state_initialisation()
+        if not self._hidden:
+            self._attachment.verify()
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
+        if self._hidden:
+            self._hidden = False
+            return
         # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
         # here.
         self._attachment.advance(getattr(optimizer, "found_inf", None))
@@ -68,6 +92,21 @@ class Hooks:
 
     def _loaded(self, optimizer: Any) -> None:  # noqa: ARG002  torch's signature
         self._attachment.bind()
+
+
+def _is_state_initialisation() -> bool:
+    """Whether torch.distributed.checkpoint is making an optimizer's state by a step with zero gradients and lr = 0.
+
+    `get_optimizer_state_dict` does that on an optimizer that has not stepped yet, and puts the lr back afterwards. It
+    is no training step: the clock must not count it, and the zero in the group is no foreign write. The call is told
+    by the function that makes it; this is only asked on a step(closure=None) without state, which is how it is made.
+    """
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  the documented way to one's callers
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _CHECKPOINT and frame.f_code.co_name == "_init_optim_state":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def displaced(name: str, expected: object, found: object, step: int) -> BindingError:

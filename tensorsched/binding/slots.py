@@ -16,16 +16,28 @@ import torch
 
 from tensorsched.binding.request import Request
 from tensorsched.engine import HostEngine, ScheduleEngine
+from tensorsched.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A request, where its value lives, and what the group held before."""
+    """A request, where its value lives and why, and what the group held before (for a tuple, also the whole of it)."""
 
     request: Request
     resident: bool
     why: str
     original: Any
+    template: Any = None
+
+    @property
+    def name(self) -> str:
+        """Name of its column."""
+        return self.request.name
+
+    @property
+    def schedule(self) -> Schedule:
+        """What it follows."""
+        return self.request.schedule
 
     @property
     def place(self) -> tuple[int, str, int | None]:

@@ -98,6 +98,16 @@ ASGD, LBFGS, Rprop and SparseAdam are left out: their steps do not run on fake t
 """
 
 
+NO_EFFECT: Mapping[tuple[type, str], str] = {
+    (
+        optim.Rprop,
+        "lr",
+    ): "Rprop reads lr only once, when it makes its state; schedule step_sizes or etas instead",
+    (optim.Adagrad, "initial_accumulator_value"): "Adagrad reads it only when it makes its state",
+}
+"""What may be in a param_group and is never read again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """Whether a slot may hold a tensor, and the reason in words."""

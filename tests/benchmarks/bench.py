@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")  # part 1 steps schedulers alone
-    result: Record = {"machine": machine(), "options": vars(options) | {"out": None}}
-    print("  ".join(f"{key}: {value}" for key, value in machine().items()))
+    here = machine()
+    print("  ".join(f"{key}: {value}" for key, value in here.items()))
+    result: Record = {"machine": here, "options": {k: v for k, v in vars(options).items() if k != "out"}}
     verdicts: list[targets.Verdict] = []
     for name, part in (("schedule_step", _part_1), ("whole_step", _part_2), ("build", _part_3)):
         result[name], judged = part(options)

@@ -24,9 +24,7 @@ class Verdict:
     met: bool | None
 
     def __str__(self) -> str:
-        word = {True: "met", False: "NOT MET", None: "within the noise"}[
-            self.met
-        ]
+        word = {True: "met", False: "NOT MET", None: "within the noise"}[self.met]
         return f"{self.target}: {self.measured}: {word}"
 
 
