@@ -69,11 +69,11 @@ def place_slot(
     return Slot(request, chosen, why, original, _template(group, request))
 
 
-def optimizer_reads_found_inf(group: Mapping[str, Any]) -> bool:
+def _reads_found_inf(group: Mapping[str, Any]) -> bool:
     """Whether GradScaler leaves it to the optimizer (fused) to skip a step."""
     return bool(group.get("fused"))
 
 
-def template(group: Mapping[str, Any], request: Request) -> Any:
+def _template(group: Mapping[str, Any], request: Request) -> Any:
     """The whole tuple that an element belongs to: a checkpoint may lack the key."""
     return None if request.element is None else group[request.key]
