@@ -8,7 +8,7 @@ from typing import Any
 from tensorsched.binding.attachment import ATTACHMENTS, Attachment
 from tensorsched.binding.lifecycle import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, engine_device, place_slot
-from tensorsched.binding.request import Request, param_groups, read_requests
+from tensorsched.binding.request import Request, param_groups, read_free, read_requests
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.fields import refuse
@@ -22,7 +22,7 @@ def attach(
     advance: str = "auto",
     resident: bool | str = "auto",
     steps: int | None = None,
-    free: Mapping[str, Schedule] | None = None,
+    free: Mapping[str, Schedule | float] | None = None,
     new_groups: NewGroups | None = None,
     **hyperparameters: Any,
 ) -> Attachment:
@@ -77,13 +77,13 @@ def attach(
         )
     if advance == "auto":
         require_hooks(optimizer)
-    free = {} if free is None else free
+    free_values = read_free(groups, {} if free is None else free)
     requests = read_requests(groups, hyperparameters)
     _refuse_claimed(optimizer, requests)
     device = engine_device(groups)
     slots = [place_slot(optimizer, groups[r.group], r, resident=resident, device=device) for r in requests]
     options = Options(auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups)
-    return Attachment(optimizer, slots, free, options)
+    return Attachment(optimizer, slots, free_values, options)
 
 
 def _bad_option(name: str, rule: str, value: object) -> BindingError:

@@ -90,6 +90,28 @@ def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
     return sorted(requests, key=lambda request: request.group)
 
 
+def read_free(groups: Sequence[Mapping[str, Any]], free: Mapping[Any, Any]) -> dict[str, Schedule]:
+    """The schedules by name that belong to no group.
+
+    Raises:
+        BindingError: a name that is no string or is a hyperparameter's, or a value that is no schedule.
+    """
+    found: dict[str, Schedule] = {}
+    for name, value in free.items():
+        if (
+            not isinstance(name, str)
+            or isinstance(value, bool)
+            or not isinstance(value, (Schedule, numbers.Real))
+        ):
+            raise BindingError(f"free: expected a schedule for each name, got {name!r}: {value!r}")
+        if any(name in group for group in groups):
+            raise BindingError(
+                f"free: {name!r} is a hyperparameter of the optimizer; pass it as {name}=..., or rename it"
+            )
+        found[name] = as_schedule(value if isinstance(value, Schedule) else float(value))
+    return found
+
+
 def _read_group(groups: Sequence[Mapping[str, Any]], index: int, key: str, entry: object) -> list[Request]:
     group = groups[index]
     if key == "params" or key not in group:
