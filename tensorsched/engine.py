@@ -12,7 +12,9 @@ multiplies where the table is scaled.
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+import struct
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -59,7 +61,6 @@ class ScheduleEngine:
                 step was skipped; then the clock stays where it is (decided on the device).
         """
         self._driver.advance(found_inf)
-        self._version = self.live._version  # noqa: SLF001  torch has no public name for it
 
     def seek(self, step: int) -> None:
         """Set the clock to `step` and fill `live` with its row. Does not synchronise.
@@ -68,14 +69,14 @@ class ScheduleEngine:
             ScheduleError: step is negative or not an int.
         """
         self._driver.seek(check_count("seek: step", step))
-        self._version = self.live._version  # noqa: SLF001  torch has no public name for it
+        self._driver.version = self.live._version  # noqa: SLF001  torch has no public name for it
 
     def intact(self) -> bool:
         """Whether nobody but the engine has written to `live` (through any of its views). Does not synchronise.
 
         It compares the tensor's version counter, which every in-place operation of torch raises.
         """
-        return bool(self.live._version == self._version)  # noqa: SLF001  torch has no public name for it
+        return bool(self.live._version == self._driver.version)  # noqa: SLF001  torch has no public name for it
 
     @property
     def step_count(self) -> int:
@@ -103,6 +104,16 @@ class ScheduleEngine:
     def __repr__(self) -> str:
         return f"ScheduleEngine({self.table!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.table, self.step_count)
+
+
+def _again(table: ScheduleTable, step: int) -> ScheduleEngine:
+    """A copied or unpickled engine: the same table, its own clock and live values."""
+    engine = ScheduleEngine(table)
+    engine.seek(step)
+    return engine
+
 
 class HostEngine:
     """The same for values that are wanted as Python floats: a step count and rows of the table, no tensor at all.
@@ -115,6 +126,9 @@ class HostEngine:
         self.table = table
         self.step_count = 0
         self._last = table.rows - 1
+        self._rows = memoryview(table.host.data).cast("B")
+        # Unpacking a row from its bytes costs less than numpy's row[i].tolist().
+        self._row = struct.Struct(f"{table.columns}{table.host.dtype.char}")
 
     def advance(self) -> None:
         """Count one completed step."""
@@ -124,17 +138,18 @@ class HostEngine:
         """Set the clock to `step`, an int >= 0."""
         self.step_count = step
 
-    def row(self) -> list[float]:
+    def row(self) -> Sequence[float]:
         """The current value of every live column."""
-        table = self.table
-        at = min(self.step_count, self._last)
+        step, table = self.step_count, self.table
+        at = step if step < self._last else self._last  # noqa: FURB136  min() costs more
         if table.source is None or table.factors is None:
-            return table.host[at].tolist()  # type: ignore[no-any-return]
+            return self._row.unpack_from(self._rows, at * self._row.size)
         return (table.host[table.source, at] * table.factors).tolist()  # type: ignore[no-any-return]
 
 
 class _Driver(Protocol):
     clock: torch.Tensor
+    version: int  # live's version counter when the driver last wrote to it
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None: ...
 
@@ -145,8 +160,10 @@ class _HostDriver:
     """Clock and live values in CPU memory, written through views of the tensors' memory.
 
     Memoryviews because they cost the least: indexing one gives a Python int, and copying a slice of bytes is a memcpy
-    without numpy's set-up. The tensors' version counters do not see these writes, which is what `intact` builds on.
+    without numpy's set-up. live's version counter does not see these writes: every change of it is a foreign one.
     """
+
+    version = 0
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         self.clock = torch.zeros(1, dtype=torch.int64)
@@ -172,6 +189,8 @@ class _HostDriver:
 
 class _ScaledHostDriver:
     """As _HostDriver, for a scaled table: a row is gathered and multiplied in float64, then rounded into live."""
+
+    version = 0
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         self.clock = torch.zeros(1, dtype=torch.int64)
@@ -216,6 +235,7 @@ class DeviceDriver:
         data = table.to_device()
         self._data = data if table.source is None else data.view(-1, 1)
         self._live = live
+        self.version = live._version  # noqa: SLF001  torch has no public name for it
         self._factors: torch.Tensor | None = None
         self._read = live
         if table.factors is not None:
@@ -240,6 +260,7 @@ class DeviceDriver:
         torch.index_select(self._data, 0, self._index, out=self._read)
         if self._factors is not None:
             torch.mul(self._read.view(1, -1), self._factors, out=self._live)
+        self.version = self._live._version  # noqa: SLF001  torch has no public name for it
 
 
 @functools.cache

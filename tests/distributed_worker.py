@@ -8,8 +8,9 @@ plain facts: values by step, parameters, and whether things were equal. What a p
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import itertools
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -31,7 +32,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import tensorsched as ts
@@ -42,9 +42,17 @@ SAVED = 5  # a checkpoint is taken after this many steps
 LR = ts.linear(0.01, 0.1, steps=3) >> ts.cosine(0.1, 0.01, steps=5)
 WD = ts.linear(0.3, 0.0, steps=9)
 HALF = 0.5 * WD  # of the biases
-KINDS = {"AdamW": (optim.AdamW, {}), "SGD": (optim.SGD, {"momentum": 0.9})}
+KINDS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+    "AdamW": (optim.AdamW, {}),
+    "fused AdamW": (optim.AdamW, {"fused": True}),
+    "SGD": (optim.SGD, {"momentum": 0.9}),
+    "SGD without state": (optim.SGD, {}),
+}
 GUARD = "tensorsched.binding.lifecycle._is_state_initialisation"
-CASES = list(itertools.product(KINDS, (False, True)))  # optimizer, resident
+CASES = [
+    *itertools.product(("AdamW", "SGD"), (False, True)),
+    ("SGD without state", False),
+]  # optimizer, resident
 
 Model = nn.Module
 Facts = dict[Any, Any]
@@ -72,6 +80,9 @@ def make_optimizer(model: Model, kind: str, *, zero: bool = False) -> Any:
     ps = list(model.parameters())
     groups = [{"params": [p for p in ps if p.dim() > 1]}, {"params": [p for p in ps if p.dim() == 1]}]
     if zero:
+        # Here, because on import torch's own module warns of what it uses (torch.jit.script), and tests import this one.
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: PLC0415
+
         return ZeroRedundancyOptimizer(groups, cls, lr=0.05, **options)
     return cls(groups, lr=0.05, **options)
 
@@ -133,7 +144,9 @@ def bound(optimizer: Any, sched: ts.Attachment) -> bool:
         group, key, _ = slot.place
         found, live = optimizer.param_groups[group][key], sched.value(key, group)
         good = found is live if slot.resident else type(found) is float and found == live
-        if not good or float(found) != (_rounded if slot.resident else float)(slot.schedule(sched.step_count)):
+        if not good or float(found) != (_rounded if slot.resident else float)(
+            slot.schedule(sched.step_count)
+        ):
             return False
     return True
 
@@ -176,7 +189,11 @@ def plain_checkpoint(rank: int, folder: Path, *, zero: bool) -> Facts:
         if zero:
             optimizer.consolidate_state_dict(to=0)
         if rank == 0:
-            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "sched": sched.state_dict()}
+            saved = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "sched": sched.state_dict(),
+            }
             torch.save(saved, file)
         dist.barrier()
         train(model, optimizer, range(SAVED, STEPS), rank=rank)
@@ -233,53 +250,88 @@ def inner_of_zero(rank: int) -> Facts:
 def hidden_step(rank: int) -> Facts:
     """What get and set do to an optimizer that has not stepped: torch takes a step of its own to make the state."""
     facts: Facts = {}
-    for wrap, (kind, resident), wd_only in itertools.product(WRAPS, CASES, (False, True)):
+    for wrap, (kind, resident) in itertools.product(WRAPS, CASES):
         donor, trained, _ = _fresh(kind, resident=resident, wrap=wrap)
         train(donor, trained, range(2), rank=rank)
-        model_state, state = get_state_dict(donor, trained)
-        calls: dict[str, Callable[[Model, Any], Any]] = {
-            "get_optimizer_state_dict": get_optimizer_state_dict,
-            "get flattened": lambda m, o: get_optimizer_state_dict(
-                m, o, options=StateDictOptions(flatten_optimizer_state_dict=True)
-            ),
-            "get_state_dict": get_state_dict,
-            "set_optimizer_state_dict": lambda m, o, s=state: set_optimizer_state_dict(m, o, s),
-            "set_state_dict": lambda m, o, a=get_model_state_dict, s=state: set_state_dict(
-                m, o, model_state_dict=a(m), optim_state_dict=s
-            ),
-        }
-        del model_state
-        for name, call in calls.items():
-            for guarded in (True, False):
-                where = (wrap, kind, resident, wd_only, name, guarded)
-                facts[where] = _around_hidden_step(rank, call, where)
+        state = get_optimizer_state_dict(donor, trained)
+        for name, wd_only in itertools.product(CALLS, (False, True)):
+            facts[wrap, kind, resident, wd_only, name] = _around_hidden_step(
+                lambda m, o, call=CALLS[name], s=state: call(m, o, s),
+                _fresh(kind, resident=resident, wrap=wrap, wd_only=wd_only),
+                rank,
+            )
+            if name == "get_state_dict":  # the control
+                with mock.patch(GUARD, return_value=False):
+                    unguarded = _around_hidden_step(
+                        get_state_dict, _fresh(kind, resident=resident, wrap=wrap, wd_only=wd_only), rank=None
+                    )
+                facts[wrap, kind, resident, wd_only, name]["unguarded"] = unguarded
     return facts
 
 
-def _around_hidden_step(rank: int, call: Callable[[Model, Any], Any], where: tuple[Any, ...]) -> Facts:
-    wrap, kind, resident, wd_only, _, guarded = where
-    model, optimizer, sched = _fresh(kind, resident=resident, wrap=wrap, wd_only=wd_only)
+FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+CALLS: dict[str, Callable[[Model, Any, Any], Any]] = {
+    "get_optimizer_state_dict": lambda m, o, _: get_optimizer_state_dict(m, o),
+    "get_optimizer_state_dict, flat": lambda m, o, _: get_optimizer_state_dict(m, o, options=FLAT),
+    "get_state_dict": lambda m, o, _: get_state_dict(m, o),
+    "set_optimizer_state_dict": set_optimizer_state_dict,
+    "set_state_dict": lambda m, o, state: set_state_dict(
+        m, o, model_state_dict=get_model_state_dict(m), optim_state_dict=state
+    ),
+}
+
+
+def _around_hidden_step(
+    call: Callable[[Model, Any], Any], fresh: tuple[Model, Any, ts.Attachment], rank: int | None
+) -> Facts:
+    """`call`, made at step 3; with a rank, a training step follows."""
+    model, optimizer, sched = fresh
     sched.seek(3)
-    before, steps_taken, error = whole(model), [], ""
-    optimizer.register_step_post_hook(lambda *_: steps_taken.append(1))
+    before, hidden, error = whole(model), [], ""
+    handle = optimizer.register_step_post_hook(lambda *_: hidden.append(1))
     try:
-        if guarded:
-            call(model, optimizer)
-        else:
-            with mock.patch(GUARD, lambda: False):
-                call(model, optimizer)
+        call(model, optimizer)
     except ts.BindingError as caught:
         error = str(caught)
-    facts = {
-        "hidden steps": len(steps_taken),
+    handle.remove()
+    facts: Facts = {
+        "hidden steps": len(hidden),
         "error": error,
         "steps": sched.step_count,
         "bound": bound(optimizer, sched),
         "untouched": equal(before, whole(model)),
     }
-    if guarded:
-        train(model, optimizer, range(1), rank=rank)
-        facts |= {"a step later": sched.step_count, "bound later": bound(optimizer, sched)}
+    if rank is not None:
+        used = train(model, optimizer, range(1), rank=rank)[0]
+        facts |= {
+            "used next": used,
+            "moved next": not equal(before, whole(model)),
+            "steps later": sched.step_count,
+            "bound later": bound(optimizer, sched),
+        }
+    return facts
+
+
+def skipped_steps(rank: int, wrap: str) -> Facts:
+    """GradScaler finds an infinity that only rank 1 has, in the gradients of steps 2 and 3."""
+    facts: Facts = {}
+    for kind, resident in itertools.product(("AdamW", "fused AdamW"), (False, True)):
+        model, optimizer, sched = _fresh(kind, resident=resident, wrap=wrap)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        counts, moved = [], []
+        for step in range(6):
+            before = whole(model)
+            scaler.scale(model(batch(step, rank)).square().sum()).backward()
+            if step in {2, 3} and rank == 1:
+                grad = next(model.parameters()).grad
+                assert grad is not None
+                (grad.to_local() if hasattr(grad, "to_local") else grad)[0, 0] = math.inf
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            counts.append(sched.step_count)
+            moved.append(not equal(before, whole(model)))
+        facts[kind, resident] = {"counts": counts, "moved": moved, "bound": bound(optimizer, sched)}
     return facts
 
 
@@ -313,10 +365,9 @@ def stateful(model: Model, optimizer: Any, sched: ts.Attachment, folder: Path, *
 
 def by_parts(model: Model, optimizer: Any, sched: ts.Attachment, folder: Path, *, load: bool) -> None:
     """Plain dicts, a flat optimizer state, and the schedule's state in the same checkpoint."""
-    flat = StateDictOptions(flatten_optimizer_state_dict=True)
     state = {
         "model": get_model_state_dict(model),
-        "optimizer": get_optimizer_state_dict(model, optimizer, options=flat),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=FLAT),
         "sched": sched.state_dict(),
     }
     if not load:
@@ -325,7 +376,7 @@ def by_parts(model: Model, optimizer: Any, sched: ts.Attachment, folder: Path, *
     dcp.load(state, checkpoint_id=folder)
     sched.load_state_dict(state["sched"])
     set_model_state_dict(model, state["model"])
-    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=flat)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=FLAT)
 
 
 STYLES = {"stateful": stateful, "by parts": by_parts}
@@ -368,6 +419,7 @@ def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts
     yield "inner of zero", lambda: inner_of_zero(rank)
     yield "checkpoint of ddp", lambda: plain_checkpoint(rank, folder, zero=False)
     yield "checkpoint of zero", lambda: plain_checkpoint(rank, folder, zero=True)
+    yield "skipped steps of fsdp2", lambda: skipped_steps(rank, "fsdp2")
     yield "hidden step", lambda: hidden_step(rank)
     yield "sharded checkpoint", lambda: sharded_checkpoint(rank, folder)
 
@@ -381,7 +433,7 @@ def main(folder: Path, rank: int) -> None:
             init_method=(folder / f"meet-{name.replace(' ', '-')}").as_uri(),
             rank=rank,
             world_size=WORLD,
-            timeout=datetime.timedelta(seconds=20),
+            timeout=dt.timedelta(seconds=20),
         )
         try:
             results[name] = scenario()

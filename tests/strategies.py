@@ -27,57 +27,73 @@ values = st.one_of(
 positive = st.one_of(st.sampled_from([0.5, 1.0, 2.0]), st.floats(1e-3, 1e3))
 lengths = st.one_of(st.integers(0, 3), st.integers(0, 40), st.sampled_from([1_000, 999_983]))
 counts = st.integers(1, 12)
-increasing = st.lists(st.integers(0, 60), unique=True, max_size=4).map(sorted)
-points = st.tuples(
-    st.lists(st.integers(0, 60), min_size=1, max_size=4).map(sorted), st.lists(values, min_size=4, max_size=4)
+
+
+def several(values: st.SearchStrategy, n: int) -> st.SearchStrategy[list]:
+    return st.lists(values, min_size=n, max_size=n)
+
+
+def ordered(least: int, *, unique: bool) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, 60), min_size=least, max_size=4, unique=unique).map(sorted)
+
+
+levels = ordered(0, unique=True).flatmap(lambda at: st.tuples(several(values, len(at) + 1), st.just(at)))
+points = st.builds(
+    lambda at, value: list(zip(at, value, strict=False)), ordered(1, unique=False), several(values, 4)
 )
+either_part = st.sampled_from(["remaining", "elapsed"])
 
 SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "constant": st.builds(ts.constant, values, steps=st.none() | lengths),
     "linear": st.builds(ts.linear, values, values, steps=lengths),
     "cosine": st.builds(ts.cosine, values, values, steps=lengths),
-    "polynomial": st.builds(ts.polynomial, values, values, positive, steps=lengths, of=st.sampled_from(["remaining", "elapsed"])),
+    "polynomial": st.builds(ts.polynomial, values, values, positive, steps=lengths, of=either_part),
     "exponential": st.builds(ts.exponential, positive, positive, steps=lengths),
-    "exponential_decay": st.builds(ts.exponential_decay, values, st.floats(0.5, 1.5), every=counts, staircase=st.booleans()),
+    "exponential_decay": st.builds(
+        ts.exponential_decay, values, st.floats(0.5, 1.5), every=counts, staircase=st.booleans()
+    ),
     "inverse_sqrt": st.builds(ts.inverse_sqrt, values, timescale=positive),
-    "piecewise_constant": increasing.flatmap(lambda at: st.builds(ts.piecewise_constant, st.lists(values, min_size=len(at) + 1, max_size=len(at) + 1), st.just(at))),
-    "piecewise_linear": points.map(lambda pair: ts.piecewise_linear(list(zip(*pair, strict=False)))),
+    "piecewise_constant": levels.map(lambda pair: ts.piecewise_constant(*pair)),
+    "piecewise_linear": st.builds(ts.piecewise_linear, points),
     "from_values": st.builds(ts.from_values, st.lists(values, min_size=1, max_size=9)),
-}  # fmt: skip
+}
 shapes = st.one_of(*SHAPES.values())
+
+
+def combinators(inner: st.SearchStrategy[ts.Schedule]) -> dict[str, st.SearchStrategy[ts.Schedule]]:
+    """One expression more around (or over several) drawn from `inner`."""
+    ended = bounded(inner)
+    chains = st.builds(lambda head, last: [*head, last], st.lists(ended, min_size=1, max_size=2), inner)
+    factors = st.floats(0.05, 20.0) | st.sampled_from([0.5, 2.0, 3.0])
+    value_mults = st.sampled_from([1.0, 1.0, 0.5, -0.7])
+    return {
+        "sequence": _made(Sequence, chains),
+        "combine": _made(Combine, inner, inner, op=st.sampled_from(["+", "-", "*", "minimum", "maximum"])),
+        "quotient": _made(Combine, inner, inner, op=st.just("/")),  # may reach 0: an error on every side
+        "safe quotient": _made(Combine, inner, inner.map(lambda s: s * s + 0.5), op=st.just("/")),
+        "clamp": st.builds(lambda s, a, b: s.clamp(min(a, b), max(a, b)), inner, values, values),
+        "repeat": _made(Repeat, ended, times=st.none() | st.integers(1, 5), value_mult=value_mults),
+        "growing repeat": _made(
+            Repeat, ended, times=st.integers(1, 5), length_mult=st.floats(0.4, 3.0), value_mult=value_mults
+        ),
+        "endless repeat": _made(Repeat, ended, length_mult=st.sampled_from([1.3, 2.0])),
+        "delay": _made(Delay, inner, lengths),
+        "take": _made(Take, inner, lengths),
+        "skip": _made(Skip, inner, lengths),
+        "hold_each": _made(HoldEach, inner, counts),
+        "stretch": _made(Stretch, inner, factors),
+    }
 
 
 def schedules(max_leaves: int = 5) -> st.SearchStrategy[ts.Schedule]:
     """Random expressions without `ts.initial`; about half are unbounded."""
-    return st.recursive(shapes, _grow, max_leaves=max_leaves)
+    return st.recursive(shapes, lambda inner: st.one_of(*combinators(inner).values()), max_leaves=max_leaves)
 
 
 def bounded(inner: st.SearchStrategy[ts.Schedule] | None = None) -> st.SearchStrategy[ts.Schedule]:
     """Expressions with a length."""
     drawn = schedules() if inner is None else inner
     return st.builds(lambda s, n: s if s.steps is not None else s.take(n), drawn, lengths)
-
-
-def _grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedule]:
-    ended = bounded(inner)
-    multiplied = {
-        "length_mult": st.sampled_from([1.0, 1.0, 1.3, 2.0, 0.5]),
-        "value_mult": st.sampled_from([1.0, 0.5, -0.7]),
-    }
-    return st.one_of(
-        _made(
-            Sequence,
-            st.builds(lambda head, last: [*head, last], st.lists(ended, min_size=1, max_size=2), inner),
-        ),
-        _made(Combine, inner, inner, op=st.sampled_from(["+", "-", "*", "minimum", "maximum"])),
-        _made(Combine, inner, inner.map(lambda s: s * s + 0.5), op=st.just("/")),
-        _made(Combine, inner, inner, op=st.just("/")),  # may reach 0: an error in both, or in neither
-        st.builds(lambda s, a, b: s.clamp(min(a, b), max(a, b)), inner, values, values),
-        _made(Repeat, ended, times=st.none() | st.integers(1, 5), **multiplied),
-        *(_made(kind, inner, lengths) for kind in (Delay, Take, Skip)),
-        _made(HoldEach, inner, counts),
-        _made(Stretch, inner, st.floats(0.05, 20.0) | st.sampled_from([0.5, 2.0, 3.0])),
-    )
 
 
 def _made(
@@ -93,11 +109,11 @@ def _made(
 
 
 def steps_to_try(schedule: ts.Schedule) -> list[int]:
-    """The first two steps, every boundary with its neighbours, one past the end, and far past it."""
+    """The first two steps, every boundary with its neighbours, some in between, one past the end, and far past it."""
     edges = {0, *_edges(schedule)}
-    near = {edge + offset for edge in edges for offset in (-1, 0, 1)}
-    far = {max(edges) + 10**6, 10**12}
-    return sorted(step for step in near | far if 0 <= step <= LAST)
+    last = max(edges)
+    near = {edge + offset for edge in edges for offset in (-1, 0, 1)} | {last * k // 7 for k in range(1, 7)}
+    return sorted(step for step in near | {last + 10**6, 10**12} if 0 <= step <= LAST)
 
 
 def _edges(schedule: ts.Schedule) -> Iterator[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -156,6 +159,18 @@ def test_a_foreign_write_is_noticed(build, scale):
     assert not engine.intact()
     engine.seek(7)
     assert engine.intact()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))])
+@LAYOUTS
+def test_a_copy_has_a_clock_of_its_own(duplicate, scale):
+    engine = ts.ScheduleEngine(ts.tabulate({"lr": LR, "half": 0.5 * LR}, scale=scale))
+    engine.seek(7)
+    twin = duplicate(engine)
+    assert torch.equal(twin.live, engine.live)
+    twin.advance()
+    assert (twin.step_count, engine.step_count) == (8, 7)
+    assert twin.value("half").item() == torch.tensor(0.5 * LR(8)).item() != engine.value("half").item()
 
 
 @ENGINES

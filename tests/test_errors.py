@@ -147,7 +147,9 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "parts"), [(row[0], row[1:]) for row in ROWS], ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize(
+    ("source", "parts"), [(row[0], row[1:]) for row in ROWS], ids=[row[0] for row in ROWS]
+)
 def test_the_message_says_what_why_and_the_way_out(source, parts):
     with pytest.raises(ScheduleError) as caught:
         eval(source, dict(NAMES))  # noqa: S307  the table above

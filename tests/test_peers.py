@@ -36,7 +36,8 @@ class Pair:
 
     def agrees(self, ours: ts.Schedule) -> bool:
         return all(
-            abs(ours(t) - value) <= analyse(ours, t).error + self.allowed(t) for t, value in enumerate(self.theirs)
+            abs(ours(t) - value) <= analyse(ours, t).error + self.allowed(t)
+            for t, value in enumerate(self.theirs)
         )
 
 
@@ -76,21 +77,27 @@ def torch_linear(draw):
 def torch_constant(draw):
     base, factor, n = draw(rates), draw(fractions), draw(lengths)
     theirs = drive(lambda o: torch_lr.ConstantLR(o, factor, total_iters=n), n + EXTRA, lr=base)
-    return Pair(ts.piecewise_constant([factor * base, base], [n]), theirs, lambda _: 4 * U * base)  # times f, times 1/f
+    return Pair(
+        ts.piecewise_constant([factor * base, base], [n]), theirs, lambda _: 4 * U * base
+    )  # times f, times 1/f
 
 
 @peer
 def torch_exponential(draw):
     base, gamma = draw(rates), draw(st.floats(0.5, 1.1))
     theirs = drive(lambda o: torch_lr.ExponentialLR(o, gamma), 50, lr=base)
-    return Pair(ts.exponential_decay(base, gamma, every=1), theirs, lambda t: t * U * theirs[t])  # a product a step
+    return Pair(
+        ts.exponential_decay(base, gamma, every=1), theirs, lambda t: t * U * theirs[t]
+    )  # a product a step
 
 
 @peer
 def torch_step(draw):
     base, gamma, n = draw(rates), draw(st.floats(0.1, 0.9)), draw(lengths)
     theirs = drive(lambda o: torch_lr.StepLR(o, n, gamma), 3 * n + EXTRA, lr=base)
-    return Pair(ts.step_decay(base, every=n, factor=gamma), theirs, lambda t: t // n * U * theirs[t])  # a product each
+    return Pair(
+        ts.step_decay(base, every=n, factor=gamma), theirs, lambda t: t // n * U * theirs[t]
+    )  # a product each
 
 
 @peer
@@ -113,7 +120,9 @@ def torch_polynomial(draw):
         return sum(power * (n / (n - k) + n / (n - k + 1) + 1) + 3 for k in range(1, t + 1))
 
     return Pair(
-        ts.polynomial(base, 0.0, power, steps=n), theirs, lambda t: relative(t) * U * theirs[t] if t < n else 0.0
+        ts.polynomial(base, 0.0, power, steps=n),
+        theirs,
+        lambda t: relative(t) * U * theirs[t] if t < n else 0.0,
     )
 
 
@@ -121,7 +130,9 @@ def torch_polynomial(draw):
 def torch_cosine(draw):
     base, floor, n = draw(rates), draw(st.floats(0.0, 1.0)), draw(lengths)
     low = floor * base
-    theirs = drive(lambda o: torch_lr.CosineAnnealingLR(o, n, low), n + 1, lr=base)  # it rises again past the end
+    theirs = drive(
+        lambda o: torch_lr.CosineAnnealingLR(o, n, low), n + 1, lr=base
+    )  # it rises again past the end
     # A step multiplies the height by c_t / c_(t-1), c = 1 + cos: the c's telescope and leave (2.4 pi + 4) / 2 u; what
     # a step rounds (difference, quotient, product, sum: 4 u) only shrinks later.
     return Pair(ts.cosine(base, low, steps=n), theirs, lambda t: (6 + 4 * (t + 1)) * U * base)
@@ -130,7 +141,9 @@ def torch_cosine(draw):
 @peer
 def torch_warm_restarts(draw):
     base, floor, n, mult = draw(rates), draw(st.floats(0.0, 1.0)), draw(lengths), draw(st.integers(1, 3))
-    theirs = drive(lambda o: torch_lr.CosineAnnealingWarmRestarts(o, n, mult, floor * base), 5 * n + EXTRA, lr=base)
+    theirs = drive(
+        lambda o: torch_lr.CosineAnnealingWarmRestarts(o, n, mult, floor * base), 5 * n + EXTRA, lr=base
+    )
     ours = ts.warm_restarts(base, period=n, floor=floor * base, length_mult=mult)
     return Pair(ours, theirs, lambda _: 10 * U * base)  # (2.4 pi + 4) / 2 for the wave, 3 for height and sum
 
@@ -188,7 +201,14 @@ def one_cycle(draw, key: str) -> Pair:
     ends = (peak, start, start / final_div) if key == "lr" else (low, high, high)
     turn, start, end = ends
     ours = ts.one_cycle(
-        turn, total=total, rise=rise, start=start, end=end, shape=shape, three_phase=three_phase, last_step_ends=True
+        turn,
+        total=total,
+        rise=rise,
+        start=start,
+        end=end,
+        shape=shape,
+        three_phase=three_phase,
+        last_step_ends=True,
     )
     # The wave as in warm restarts; its p is a quotient of differences that are exact.
     return Pair(ours, theirs, lambda _: 12 * U * max(ends))
@@ -214,14 +234,18 @@ def torch_sequential(draw):
 
     theirs = drive(make, w + n + 1, lr=base)
     ours = ts.linear(a * base, base, steps=w) >> ts.cosine(base, 0.0, steps=n)
-    return Pair(ours, theirs, lambda t: 12 * (t + 1) * U * base)  # at most as LinearLR or CosineAnnealingLR by themselves
+    return Pair(
+        ours, theirs, lambda t: 12 * (t + 1) * U * base
+    )  # at most as LinearLR or CosineAnnealingLR by themselves
 
 
 @peer
 def torch_lambda(draw):
     base, factors = draw(rates), draw(st.lists(fractions, min_size=2, max_size=20))
     theirs = drive(lambda o: torch_lr.LambdaLR(o, factors.__getitem__), len(factors), lr=base)
-    return Pair(base * ts.from_function(factors.__getitem__, len(factors)), theirs, lambda _: 0.0)  # the same product
+    return Pair(
+        base * ts.from_function(factors.__getitem__, len(factors)), theirs, lambda _: 0.0
+    )  # the same product
 
 
 # -- transformers.get_*_schedule: base times a lambda of one formula --------------------------------------------------
@@ -254,16 +278,27 @@ def transformers_linear(draw):
 @peer
 def transformers_cosine(draw):
     base, (w, total) = draw(rates), warmup_and_total(draw)
-    theirs = hugging_face("cosine_schedule_with_warmup", total + 1, base, w, total)  # it rises again past the end
-    return Pair(ts.warmup_cosine(base, total=total, warmup=w), theirs, lambda _: 8 * U * base)  # wave, product
+    theirs = hugging_face(
+        "cosine_schedule_with_warmup", total + 1, base, w, total
+    )  # it rises again past the end
+    return Pair(
+        ts.warmup_cosine(base, total=total, warmup=w), theirs, lambda _: 8 * U * base
+    )  # wave, product
 
 
 @peer
 def transformers_hard_restarts(draw):
     # Powers of 2: elsewhere the peer's (cycles * progress) % 1 may round to just below 1 at a restart.
-    base, w, cycles, period = draw(rates), draw(st.integers(0, 20)), 2 ** draw(st.integers(0, 3)), 2 ** draw(st.integers(0, 4))
+    base, w, cycles, period = (
+        draw(rates),
+        draw(st.integers(0, 20)),
+        2 ** draw(st.integers(0, 3)),
+        2 ** draw(st.integers(0, 4)),
+    )
     total = w + cycles * period
-    theirs = hugging_face("cosine_with_hard_restarts_schedule_with_warmup", total + EXTRA, base, w, total, cycles)
+    theirs = hugging_face(
+        "cosine_with_hard_restarts_schedule_with_warmup", total + EXTRA, base, w, total, cycles
+    )
     ours = ts.linear(0.0, base, steps=w) >> ts.cosine(base, 0.0, steps=period).repeat(cycles)
     return Pair(ours, theirs, lambda _: 8 * U * base)
 
@@ -289,7 +324,9 @@ def transformers_polynomial(draw):
 def transformers_inverse_sqrt(draw):
     base, w, timescale = draw(rates), draw(st.integers(0, 20)), draw(st.none() | st.integers(1, 100))
     theirs = hugging_face("inverse_sqrt_schedule", w + 50, base, w, timescale)
-    return Pair(ts.warmup_inverse_sqrt(base, warmup=w, timescale=timescale), theirs, lambda _: 4 * U * base)  # / sqrt / *
+    return Pair(
+        ts.warmup_inverse_sqrt(base, warmup=w, timescale=timescale), theirs, lambda _: 4 * U * base
+    )  # / sqrt / *
 
 
 @peer
@@ -308,7 +345,9 @@ def transformers_cosine_with_min_lr_rate(draw):
     theirs = hugging_face(
         "cosine_with_min_lr_schedule_with_warmup_lr_rate", total, base, w, total, min_lr_rate=rate
     )
-    ours = ts.warmup_cosine(base, total=total, warmup=w, floor=rate * base).skip(1)  # the recipes' docstring says so
+    ours = ts.warmup_cosine(base, total=total, warmup=w, floor=rate * base).skip(
+        1
+    )  # the recipes' docstring says so
     return Pair(ours, theirs, lambda _: 13 * U * base)  # as above, and our floor
 
 
@@ -362,9 +401,13 @@ def optax_exponential_decay(draw):
 def optax_warmup_cosine(draw):
     base, start, rate, (w, total) = draw(rates), draw(fractions), draw(fractions), warmup_and_total(draw)
     assume(w > 0)
-    theirs = optax_values("warmup_cosine_decay_schedule", total + EXTRA, start * base, base, w, total, rate * base)
+    theirs = optax_values(
+        "warmup_cosine_decay_schedule", total + EXTRA, start * base, base, w, total, rate * base
+    )
     ours = ts.warmup_cosine(base, total=total, warmup=w, floor=rate * base, start=start * base)
-    return Pair(ours, theirs, lambda _: 16 * U * base)  # the wave with XLA's cos (4 ulp), alpha, 1 - alpha, * + *
+    return Pair(
+        ours, theirs, lambda _: 16 * U * base
+    )  # the wave with XLA's cos (4 ulp), alpha, 1 - alpha, * + *
 
 
 @peer
@@ -399,7 +442,9 @@ def test_values_agree(name):
 
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize(
-    "change", [lambda s: ts.constant(s(0)), lambda s: s.skip(1), lambda s: s.delay(1)], ids=["frozen", "early", "late"]
+    "change",
+    [lambda s: ts.constant(s(0)), lambda s: s.skip(1), lambda s: s.delay(1)],
+    ids=["frozen", "early", "late"],
 )
 def test_another_schedule_does_not_agree(name, change):
     @given(PEERS[name])

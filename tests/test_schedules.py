@@ -151,7 +151,11 @@ def test_the_design_s_own_example():
         ("linear(0, 1, steps=2**53)", 2**52, 0.5),
         ("from_values([1, 2, 3]).repeat().skip(2**53)", 2**53, 3.0),  # positions stop at 2**53 = 2 mod 3
         ("from_values([1, 2, 3]).repeat().stretch(1e-308)", 10**12, 3.0),
-        ("(linear(0, 1, steps=6498426791) >> constant(7, steps=0)).stretch(2.215584969833783)", 10**14, 7.0),
+        (
+            "(linear(0, 1, steps=6498426791) >> constant(7, steps=0)).stretch(2.215584969833783)",
+            14397816726,
+            7.0,
+        ),  # at its very end
         ("(down >> constant(7, steps=0)).repeat(length_mult=1e300)", 2**53, 1.0),
         ("down.repeat(length_mult=2)", 10**12, 2.0 - (10**12 + 2) / 2**39),  # in the cycle of 2**39 steps
         ("minimum(exponential_decay(1, 2, every=1), 5)", 10**12, 5.0),  # 2**(10**12) is inf

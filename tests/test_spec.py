@@ -63,8 +63,6 @@ def test_fingerprints_stay_the_same():
     assert ts.linear(0.0, 1.0, steps=4).fingerprint == "3a0bf93bf54433dd1441d2aa914f0aef"
 
 
-
-
 @pytest.mark.parametrize("kind", sorted(NODES))
 def test_kinds_are_stable_words(kind):
     assert kind == kind.lower()
@@ -178,7 +176,9 @@ numbers = st.none() | st.booleans() | st.integers() | st.sampled_from([2**53, 2*
 words = st.text(max_size=6) | st.sampled_from(sorted({*NODES, "kind", "inner", "+", "elapsed"}))
 scalars = numbers | words
 junk = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=8,
 )
 
 
@@ -252,14 +252,18 @@ def test_a_cut_or_flipped_text_never_breaks_from_json(text, data):
 # -- nothing is executed ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["__import__", "os.system", "eval", "Schedule", "from_function", "warmup_cosine", "Linear"])
+@pytest.mark.parametrize(
+    "kind", ["__import__", "os.system", "eval", "Schedule", "from_function", "warmup_cosine", "Linear"]
+)
 def test_a_kind_is_a_word_of_a_list_and_no_python_name(kind):
     for arguments in ({}, {"fn": "print(1)", "steps": 1}, {"command": "true"}):
         with pytest.raises(ScheduleError, match="unknown kind"):
             ts.from_dict(document({"kind": kind, **arguments}))
 
 
-@pytest.mark.parametrize("word", ["__import__('os').system('true')", "__class__", "__init__", "__post_init__", "_depth"])
+@pytest.mark.parametrize(
+    "word", ["__import__('os').system('true')", "__class__", "__init__", "__post_init__", "_depth"]
+)
 def test_source_text_in_a_document_stays_text(word, monkeypatch):
     def refuse(*_args: object, **_options: object) -> None:
         pytest.fail("executed")

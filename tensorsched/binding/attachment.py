@@ -64,7 +64,7 @@ class Attachment:
         self.slots = tuple(slots)
         self._resident, self._host = resident, host
         self._binders = [binder for binder in (resident, host) if binder is not None]
-        self._engines = [binder.engine for binder in self._binders]
+        self._engines: list[HostEngine | ScheduleEngine] = [binder.engine for binder in self._binders]
 
     # -- what users call ------------------------------------------------------------------------------------------
 
@@ -106,7 +106,10 @@ class Attachment:
                 "this schedule advances by itself after each optimizer.step(), so step() would count twice; "
                 "pass advance='manual' to attach() to call it yourself"
             )
-        self.verify()
+        # What writes to a resident slot is still seen by the check before the next optimizer.step(); a host slot is
+        # about to be overwritten.
+        if self._host is not None or not self._hooks.active:
+            self.verify()
         self.advance(getattr(self.optimizer, "found_inf", None))
 
     def seek(self, step: int) -> None:
@@ -191,24 +194,15 @@ class Attachment:
                 self._name_displaced()
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
-        """Count one step and fill the slots, unless `found_inf` is not 0. Reads it on the host for host slots only.
-
-        Raises:
-            BindingError: a host slot holds something else than what was put there. The clock has not moved.
-        """
-        if self._host is None:
-            if self._resident is not None:
-                self._resident.engine.advance(found_inf)
-            return
-        if found_inf is not None and found_inf.item() != 0:
-            return
-        for engine in self._engines:
-            engine.advance()
-        if not self._host.replace():
-            step = self.step_count - 1
-            for engine in self._engines:
-                engine.seek(step)
-            self._name_displaced()
+        """Count one step and fill the slots, unless `found_inf` is not 0. Reads it on the host for host slots only."""
+        if self._host is not None:
+            if found_inf is not None and found_inf.item() != 0:
+                return
+            found_inf = None
+            self._host.engine.advance()
+            self._host.write()
+        if self._resident is not None:
+            self._resident.engine.advance(found_inf)
 
     def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""

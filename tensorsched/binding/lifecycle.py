@@ -8,10 +8,13 @@ and leave attributes on it.
     step post-hook              advance, unless GradScaler's found_inf says that the step was skipped
     state_dict post-hook        plain floats instead of live views: a checkpoint that does not move afterwards
     load_state_dict post-hook   the groups are new dicts with the checkpoint's values: bind again, the clock decides
+                                (and once more before the next step, if the optimizer's own load_state_dict goes on
+                                after torch's: ZeroRedundancyOptimizer then copies the checkpoint's values over ours)
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -46,7 +49,10 @@ def require_hooks(optimizer: object) -> None:
         BindingError: it has no hooks, or is a wrapper whose own step() does not run them.
     """
     if not has_hooks(optimizer):
-        inner = " or attach to the optimizer that it wraps" if hasattr(optimizer, "optimizer") else ""
+        wrapped = [
+            k for k, v in getattr(optimizer, "__dict__", {}).items() if isinstance(v, torch.optim.Optimizer)
+        ]
+        inner = f", or attach to the optimizer that it wraps (its .{wrapped[0]})" if wrapped else ""
         raise BindingError(
             f"{type(optimizer).__name__} has no step hooks (its step() is not torch.optim.Optimizer's), so nothing "
             f"would advance the schedule; pass advance='manual' and call sched.step() after each optimizer step{inner}"
@@ -60,6 +66,9 @@ class Hooks:
         self._attachment = attachment
         self._handles: list[RemovableHandle] = []
         self._hidden = False
+        self._overwritten = False
+        # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
+        self._may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
         if has_hooks(optimizer):
             self._handles = [
                 optimizer.register_state_dict_post_hook(self._saved),
@@ -69,17 +78,30 @@ class Hooks:
             if auto:
                 self._handles.append(optimizer.register_step_post_hook(self._after))
 
+    @property
+    def active(self) -> bool:
+        """Whether the optimizer reports its steps."""
+        return bool(self._handles)
+
     def remove(self) -> None:
         """Remove all of them."""
         for handle in self._handles:
             handle.remove()
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
+        if self._may_nest and _is_nested(optimizer):
+            return
         self._hidden = not optimizer.state and "closure" in kwargs and _is_state_initialisation()
-        if not self._hidden:
-            self._attachment.verify()
+        if self._hidden:
+            return
+        if self._overwritten:
+            self._overwritten = False
+            self._attachment.bind()
+        self._attachment.verify()
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
+        if self._may_nest and _is_nested(optimizer):
+            return
         if self._hidden:
             self._hidden = False
             return
@@ -90,8 +112,28 @@ class Hooks:
     def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:  # noqa: ARG002  torch's signature
         self._attachment.write_plain(state_dict["param_groups"])
 
-    def _loaded(self, optimizer: Any) -> None:  # noqa: ARG002  torch's signature
+    def _loaded(self, optimizer: Any) -> None:
         self._attachment.bind()
+        self._overwritten = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+
+
+def _classes_with_step(optimizer: object) -> list[type]:
+    return [kind for kind in type(optimizer).__mro__ if "step" in vars(kind)]
+
+
+def _is_nested(optimizer: object) -> bool:
+    """Whether the step() whose hook this is was called by another step() of the same optimizer.
+
+    torch wraps the step of each class that it has seen an instance of. Where a subclass's step() calls
+    super().step(), the hooks run for both; only the outer one is a step of the optimizer.
+    """
+    wrapper = sys._getframe(2)  # noqa: SLF001  of torch, which called the hook
+    frame = wrapper.f_back
+    while frame is not None:
+        if frame.f_code is wrapper.f_code and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_state_initialisation() -> bool:
@@ -113,10 +155,8 @@ def displaced(name: str, expected: object, found: object, step: int) -> BindingE
     """The error for a slot that somebody else has written to."""
     return BindingError(
         f"{name} no longer follows its schedule: at step {step} the schedule put {_shown(expected)} there and it "
-        "now holds "
-        f"{_shown(found)}. Something else writes it, such as a torch scheduler on the same optimizer; remove that, "
-        "or call "
-        "detach() and let it have the value"
+        f"now holds {_shown(found)}. Something else writes it, such as a torch scheduler on the same optimizer; "
+        "remove that, or call detach() and let it have the value"
     )
 
 

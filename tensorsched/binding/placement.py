@@ -10,7 +10,7 @@ import torch
 
 from tensorsched.binding.request import Request
 from tensorsched.binding.slots import Slot, held
-from tensorsched.binding.support import NO_EFFECT, device_of, judge
+from tensorsched.binding.support import COUNTS, NEVER_RESIDENT, NO_EFFECT, ROWS, device_of, judge
 from tensorsched.errors import BindingError
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -42,16 +42,25 @@ def place_slot(
     """Decide where the value of a request lives.
 
     Raises:
-        BindingError: the optimizer never uses the value, or resident=True would need a synchronisation.
+        BindingError: the optimizer never uses the value or needs an int, or resident=True would need a synchronisation.
     """
     name = request.key if request.element is None else f"{request.key}[{request.element}]"
     if reason := NO_EFFECT.get((type(optimizer), name)):
         raise BindingError(f"{request.name}: a schedule would have no effect: {reason}")
+    if (type(optimizer), name) in COUNTS:
+        raise BindingError(
+            f"{request.name}: {type(optimizer).__name__} needs an int and a schedule gives floats; "
+            "set it in the group yourself"
+        )
     verdict = judge(optimizer, group, request.key, request.element)
     original = held(group, request.key, request.element)
-    here = device_of(group)
+    here = (
+        device_of(group) if list(group.get("params", ())) else device
+    )  # a group without parameters fits anywhere
     why = verdict.why if here == device else f"its parameters are on {here}, the live values on {device}"
     free = verdict.free and here == device
+    if resident is True and (reason := NEVER_RESIDENT.get((type(optimizer), name))):
+        raise BindingError(f"{request.name} cannot be resident: {reason}; pass resident='auto' (a host slot)")
     if resident is True and (verdict.raises or here != device or (not free and device.type != "cpu")):
         raise BindingError(
             f"{request.name} cannot be resident without a synchronisation at every step: {why}; pass resident='auto' "
@@ -60,7 +69,8 @@ def place_slot(
     if isinstance(resident, bool):
         chosen, why = resident, f"resident={resident}"
     elif device.type == "cpu":
-        chosen = isinstance(original, torch.Tensor) and not verdict.raises
+        # An optimizer that is not known may keep the tensor (schedulefree does, as its largest lr): a view would move.
+        chosen = isinstance(original, torch.Tensor) and not verdict.raises and type(optimizer) in ROWS
         why = "the group held a tensor" if chosen else "on a CPU a float is exact and fastest"
     else:
         chosen = free

@@ -50,8 +50,7 @@ def param_groups(optimizer: object) -> list[dict[str, Any]]:
     if not isinstance(groups, Sequence) or not groups or not all(isinstance(g, dict) for g in groups):
         raise BindingError(
             f"{type(optimizer).__name__} has no param_groups (a non-empty list of dicts), so there is nothing to "
-            "attach a "
-            "schedule to; pass the optimizer itself"
+            "attach a schedule to; pass the optimizer itself"
         )
     return groups  # type: ignore[return-value]  # torch's is a list; any sequence of dicts serves
 
@@ -74,8 +73,7 @@ def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
             if len(value) != len(groups):
                 raise BindingError(
                     f"{key}: the list has {len(value)} entries but the optimizer has {len(groups)} param_groups; "
-                    "give one "
-                    "schedule for each group (None leaves a group alone), or a single schedule for all of them"
+                    "give one schedule for each group (None leaves a group alone), or a single schedule for all of them"
                 )
             entries = list(enumerate(value))
         else:

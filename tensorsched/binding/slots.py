@@ -18,6 +18,13 @@ from tensorsched.binding.request import Request
 from tensorsched.engine import HostEngine, ScheduleEngine
 from tensorsched.schedules import Schedule
 
+WINDOW = 16
+"""Groups of a key that are checked for foreign writes before a step; those of more groups take turns.
+
+Another scheduler writes to all groups of a key, so any window finds it at once. A write by hand to one of many groups
+may be used for one step and then be replaced: the schedule's value is absolute.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
@@ -92,19 +99,9 @@ class HostWriter:
         for key in self._keys:
             key.write(row)
 
-    def replace(self) -> bool:
-        """Put the current values where the ones before still are; False, and nothing changed, if one is not."""
-        row = self.engine.row()
-        for index, key in enumerate(self._keys):
-            if not key.replace(row):
-                for earlier in self._keys[:index]:
-                    earlier.undo()
-                return False
-        return True
-
     def intact(self) -> bool:
-        """Whether the next group in turn of each key holds what was put there."""
-        return all([key.next_is_intact() for key in self._keys])  # noqa: C419  no generator on the hot path
+        """Whether the groups, or a window of them that moves on with each call, hold what was put there."""
+        return all([key.intact() for key in self._keys])  # noqa: C419  a generator costs more than it saves
 
     def value(self, slot: Slot) -> float:
         """The value that the slot must hold now."""
@@ -118,41 +115,24 @@ class _ScalarKey:
         self._key = key
         self._groups = groups
         self._last: Sequence[float] = ()
-        self._before: Sequence[float] = ()
-        self._patrol = itertools.cycle(range(len(groups)))
+        self._window = itertools.cycle(range(0, len(groups), WINDOW))
         wanted = [column[None] for column in columns]
+        self._in_order = wanted == list(range(len(wanted)))
         self._pick = itemgetter(*wanted) if len(wanted) > 1 else itemgetter(slice(wanted[0], wanted[0] + 1))
 
-    def write(self, row: list[float]) -> None:
+    def write(self, row: Sequence[float]) -> None:
         key = self._key
-        self._last = values = self._pick(row)
+        self._last = values = row if self._in_order and len(row) == len(self._groups) else self._pick(row)
         for group, value in zip(self._groups, values, strict=True):
             group[key] = value
 
-    def replace(self, row: list[float]) -> bool:
-        key, values = self._key, self._pick(row)
-        for group, old, new in zip(self._groups, self._last, values, strict=True):
-            if group[key] is not old and not _same(group[key], old):
-                self._restore(self._last, until=group)
+    def intact(self) -> bool:
+        key, start = self._key, next(self._window)
+        stop = start + WINDOW
+        for group, value in zip(self._groups[start:stop], self._last[start:stop], strict=True):
+            if group[key] is not value and not _same(group[key], value):
                 return False
-            group[key] = new
-        self._before, self._last = self._last, values
         return True
-
-    def undo(self) -> None:
-        self._last = self._before
-        self._restore(self._last)
-
-    def _restore(self, values: Sequence[float], until: dict[str, Any] | None = None) -> None:
-        for group, value in zip(self._groups, values, strict=True):
-            if group is until:
-                return
-            group[self._key] = value
-
-    def next_is_intact(self) -> bool:
-        index = next(self._patrol)
-        found = self._groups[index][self._key]
-        return found is self._last[index] or _same(found, self._last[index])
 
 
 class _TupleKey:
@@ -166,27 +146,18 @@ class _TupleKey:
             for element, at in column.items()
             if element is not None
         ]
-        self._row: list[float] = []
-        self._before: list[float] = []
+        self._row: Sequence[float] = ()
+        self._window = itertools.cycle(range(0, len(self._places), WINDOW))
 
-    def write(self, row: list[float]) -> None:
+    def write(self, row: Sequence[float]) -> None:
         self._row = row
         for group, element, at in self._places:
             put(group, self._key, element, row[at])
 
-    def replace(self, row: list[float]) -> bool:
-        if not self.next_is_intact():
-            return False
-        self._before = self._row
-        self.write(row)
-        return True
-
-    def undo(self) -> None:
-        self.write(self._before)
-
-    def next_is_intact(self) -> bool:
-        """All of them: tuples are few, and rebuilt at each step anyway."""
-        return all(_same(group[self._key][element], self._row[at]) for group, element, at in self._places)
+    def intact(self) -> bool:
+        start = next(self._window)
+        places = self._places[start : start + WINDOW]
+        return all(_same(group[self._key][element], self._row[at]) for group, element, at in places)
 
 
 def _same(found: Any, put_there: float) -> bool:

@@ -107,6 +107,21 @@ NO_EFFECT: Mapping[tuple[type, str], str] = {
 }
 """What may be in a param_group and is never read again."""
 
+COUNTS: frozenset[tuple[type, str]] = frozenset({(optim.LBFGS, "history_size"), (optim.Muon, "ns_steps")})
+"""What must be an int, where a schedule gives floats: the optimizer's step() would raise."""
+
+NEVER_RESIDENT: Mapping[tuple[type, str], str] = {
+    (
+        optim.LBFGS,
+        "lr",
+    ): "LBFGS keeps the tensor itself as the length of its last step, and would see it change",
+    (
+        optim.Adafactor,
+        "d",
+    ): "Adafactor (foreach) takes a tensor until an update is clipped, and then raises",
+}
+"""What may not be a tensor on any device, although the step on a fake one in tests/test_support.py takes it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -133,6 +148,8 @@ def judge(optimizer: object, group: Mapping[str, Any], key: str, element: int | 
     """Whether (optimizer, group, key) may hold a device tensor, and why or why not."""
     kind = type(optimizer)
     name = key if element is None else f"{key}[{element}]"
+    if why := NEVER_RESIDENT.get((kind, name)):
+        return Verdict(free=False, raises=True, why=why)
     if kind not in ROWS:
         return Verdict(free=False, raises=False, why=f"nothing is known of how {kind.__name__} reads {name}")
     how = implementation(group)

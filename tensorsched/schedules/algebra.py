@@ -282,7 +282,10 @@ class Sequence(Schedule):
         starts = np.array(self._starts(), dtype=np.float64)
         # The part that is running is the last one that has started: parts of length 0 in front of it never show.
         running = np.searchsorted(starts, t, side="right") - 1
-        for i in np.unique(running):
+        first, last = int(running.min(initial=len(starts))), int(running.max(initial=0))
+        if first == last:
+            return self.parts[first]._at(t - starts[first])
+        for i in range(first, last + 1):
             mine = running == i
             out[mine] = self.parts[i]._at(t[mine] - starts[i])
         return out

@@ -35,7 +35,7 @@ MAX_DEPTH = 100
 CALL, PRODUCT, SUM, CHAIN = 4, 3, 2, 1
 """How tightly a piece of source text binds, for `repr`."""
 
-_CHUNK = 1 << 20  # positions evaluated at a time: bounds the temporaries of a long schedule
+_CHUNK = 1 << 16  # positions evaluated at a time: bounds the temporaries of a long schedule
 
 
 @dataclass_transform(

@@ -187,9 +187,8 @@ class exponential(Schedule):
             )
         if not sys.float_info.min <= self.end / self.start <= sys.float_info.max:
             raise ScheduleError(
-                f"exponential: end / start must fit a float64, got {self.end!r} / {self.start!r}; go there in two "
-                "parts "
-                "with >>"
+                f"exponential: end / start must fit a float64, got {self.end!r} / {self.start!r}; go there in "
+                "two parts with >>"
             )
 
     def _at(self, t: Array) -> Array:
@@ -289,8 +288,7 @@ class piecewise_constant(Schedule):
         if len(self.levels) != len(self.boundaries) + 1:
             raise ScheduleError(
                 f"piecewise_constant: {len(self.boundaries)} boundaries separate {len(self.boundaries) + 1} values, "
-                "got "
-                f"{len(self.levels)} values"
+                f"got {len(self.levels)} values"
             )
         object.__setattr__(self, "steps", None)
 
