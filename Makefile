@@ -28,7 +28,7 @@ demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule 
 	$(BIN)/python -m tensorsched.demo $(ARGS)
 
 test: $(DEV_STAMP)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(DEV_STAMP)  ## Check formatting and lint rules
 	$(BIN)/ruff format --check .

@@ -19,7 +19,10 @@ from torch import nn
 
 import tensorsched as ts
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL"),
+    pytest.mark.xdist_group("crash"),  # the fork server is started once, by one test worker
+]
 
 KILLS = 20
 EVERY = 5  # steps between checkpoints

@@ -22,9 +22,10 @@ ROOT = Path(__file__).parents[1]
 RESIDENT = [(kind, resident) for kind, resident in CASES if resident]
 
 # A plain load in one process, which is what is wanted: torch says that it takes it for one.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:torch.distributed is disabled, unavailable or uninit:UserWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninit:UserWarning"),
+    pytest.mark.xdist_group("ranks"),  # the pair of processes is started once, by one test worker
+]
 
 
 def run_workers(folder: Path) -> list[dict[str, Any]]:

@@ -370,7 +370,7 @@ def transformers_wsd(draw):
 def optax_values(name: str, n: int, *args: object, **options: object) -> list[float]:
     optax = pytest.importorskip("optax", reason="optax is not installed (the extra `peers` has it)")
     jax = pytest.importorskip("jax")
-    with jax.enable_x64(True):  # noqa: FBT003  its own signature
+    with jax.enable_x64(True):
         return jax.vmap(getattr(optax, name)(*args, **options))(jax.numpy.arange(n)).tolist()
 
 

@@ -78,9 +78,10 @@ def test_each_kinds_values_are_the_references(group):
 
 @given(schedules())
 def test_the_float32_value_is_the_references_to_one_ulp(schedule):
+    largest = float(np.finfo(np.float32).max)
     for t in steps_to_try(schedule):
         reading = analyse(schedule, t)
-        if not math.isfinite(reading.value + reading.error) or abs(reading.value) > np.finfo(np.float32).max:
+        if not abs(reading.value) + reading.error < largest:  # or nan
             continue
         live, expected = np.float32(schedule(t)), np.float32(reference.value(schedule, t))
         assert abs(float(live) - float(expected)) <= float(np.spacing(abs(expected))) + reading.apart
@@ -212,7 +213,7 @@ def copies(schedule):
         ts.from_json(schedule.to_json()),
         ts.from_json(schedule.to_json(indent=2).encode()),
         ts.from_dict(json.loads(json.dumps(schedule.to_dict()))),
-        pickle.loads(pickle.dumps(schedule)),  # noqa: S301  it is our own
+        pickle.loads(pickle.dumps(schedule)),
         copy.deepcopy(schedule),
     ]
 

@@ -1,4 +1,4 @@
-"""The reference against the formulas at 50 digits: within the bound that `rounding` derives, and no wider than it has to be."""
+"""The reference against the formulas at 50 digits: within the bound that `rounding` derives."""
 
 from __future__ import annotations
 
@@ -23,36 +23,38 @@ def mix(a, b, w):
     return a * (1 - w) + b * w
 
 
-def ramp(weight):
-    """A bounded shape by the part of the way it has gone at p = t / n."""
-    return lambda s, t: s.end if t >= s.steps else mix(s.start, s.end, weight(s, t / s.steps))
+def ramp(curve):
+    """A bounded shape by its curve over p = t / n."""
+    return lambda s, t: s.end if t >= s.steps else curve(s, t / s.steps)
 
 
-# Each formula on 50-digit numbers, written differently than in the package: s the schedule's fields, t the step.
-TRUTH = {
-    "constant": lambda s, t: s.value,
-    "linear": ramp(lambda s, p: p),
-    "cosine": ramp(lambda s, p: mpmath.sin(mpmath.pi * p / 2) ** 2),
-    "polynomial": ramp(lambda s, p: p**s.power if s.of == "elapsed" else 1 - (1 - p) ** s.power),
-    "exponential": lambda s, t: (
-        s.end if t >= s.steps else mpmath.exp(mix(*map(mpmath.log, (s.start, s.end)), t / s.steps))
-    ),
-    "exponential_decay": lambda s, t: (
-        s.start * mpmath.exp(mpmath.log(s.rate) * (mpmath.floor(t / s.every) if s.staircase else t / s.every))
-    ),
-    "inverse_sqrt": lambda s, t: s.peak * mpmath.sqrt(s.timescale) / mpmath.sqrt(s.timescale + t),
-    "piecewise_constant": lambda s, t: s.levels[len([b for b in s.boundaries if b <= t])],
-    "piecewise_linear": lambda s, t: _interpolate(s.points, t),
-    "from_values": lambda s, t: s.entries[min(int(t), len(s.entries) - 1)],
-}
-
-
-def _interpolate(points, t):
+def interpolate(points, t):
     after = next((i for i, (step, _) in enumerate(points) if step > t), len(points))
     if after in (0, len(points)):
         return points[max(after - 1, 0)][1]
     (a, low), (b, high) = points[after - 1 : after + 1]
     return mix(low, high, (t - a) / (b - a))
+
+
+# Each formula on 50-digit numbers, written differently than in the package: s the schedule's fields, t the step.
+TRUTH = {
+    "constant": lambda s, _: s.value,
+    "linear": ramp(lambda s, p: mix(s.start, s.end, p)),
+    "cosine": ramp(lambda s, p: mix(s.end, s.start, mpmath.cos(mpmath.pi * p / 2) ** 2)),
+    "polynomial": ramp(
+        lambda s, p: (
+            mix(s.start, s.end, p**s.power) if s.of == "elapsed" else mix(s.end, s.start, (1 - p) ** s.power)
+        )
+    ),
+    "exponential": ramp(lambda s, p: mpmath.exp(mix(mpmath.log(s.start), mpmath.log(s.end), p))),
+    "exponential_decay": lambda s, t: (
+        s.start * mpmath.exp(mpmath.log(s.rate) * (mpmath.floor(t / s.every) if s.staircase else t / s.every))
+    ),
+    "inverse_sqrt": lambda s, t: s.peak * mpmath.sqrt(s.timescale) / mpmath.sqrt(s.timescale + t),
+    "piecewise_constant": lambda s, t: s.levels[len([b for b in s.boundaries if b <= t])],
+    "piecewise_linear": lambda s, t: interpolate(s.points, t),
+    "from_values": lambda s, t: s.entries[min(int(t), len(s.entries) - 1)],
+}
 
 
 class Fields:

@@ -202,7 +202,9 @@ class Attachment:
             self._host.engine.advance()
             self._host.write()
         if self._resident is not None:
-            self._resident.engine.advance(found_inf)
+            engine = self._resident.engine
+            # GradScaler leaves it on the loss's device, which is another one where a model is spread over several.
+            engine.advance(found_inf if found_inf is None else found_inf.to(engine.clock.device))
 
     def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""

@@ -44,46 +44,53 @@ def place_slot(
     Raises:
         BindingError: the optimizer never uses the value or needs an int, or resident=True would need a synchronisation.
     """
-    name = request.key if request.element is None else f"{request.key}[{request.element}]"
-    if reason := NO_EFFECT.get((type(optimizer), name)):
-        raise BindingError(f"{request.name}: a schedule would have no effect: {reason}")
-    if (type(optimizer), name) in COUNTS:
-        raise BindingError(
-            f"{request.name}: {type(optimizer).__name__} needs an int and a schedule gives floats; "
-            "set it in the group yourself"
-        )
+    _refuse_unusable(optimizer, request)
     verdict = judge(optimizer, group, request.key, request.element)
     original = held(group, request.key, request.element)
     here = (
         device_of(group) if list(group.get("params", ())) else device
-    )  # a group without parameters fits anywhere
+    )  # without parameters it fits anywhere
     why = verdict.why if here == device else f"its parameters are on {here}, the live values on {device}"
     free = verdict.free and here == device
-    if resident is True and (reason := NEVER_RESIDENT.get((type(optimizer), name))):
-        raise BindingError(f"{request.name} cannot be resident: {reason}; pass resident='auto' (a host slot)")
-    if resident is True and (verdict.raises or here != device or (not free and device.type != "cpu")):
-        raise BindingError(
-            f"{request.name} cannot be resident without a synchronisation at every step: {why}; pass resident='auto' "
-            "(a host slot, which needs none), or build the optimizer with capturable=True or fused=True"
+    if resident is True:
+        _refuse_resident(
+            optimizer,
+            request,
+            why,
+            works=not verdict.raises and here == device and (free or device.type == "cpu"),
         )
     if isinstance(resident, bool):
         chosen, why = resident, f"resident={resident}"
     elif device.type == "cpu":
-        # An optimizer that is not known may keep the tensor (schedulefree does, as its largest lr): a view would move.
+        # An optimizer that is not known may keep the tensor, as LBFGS does, and a view moves behind its back.
         chosen = isinstance(original, torch.Tensor) and not verdict.raises and type(optimizer) in ROWS
         why = "the group held a tensor" if chosen else "on a CPU a float is exact and fastest"
     else:
         chosen = free
-    if not chosen and _reads_found_inf(group) and device.type != "cpu":
+    if (
+        not chosen and group.get("fused") and device.type != "cpu"
+    ):  # GradScaler leaves skipping to fused optimizers
         why += "; with a GradScaler each step reads found_inf, a synchronisation"
-    return Slot(request, chosen, why, original, _template(group, request))
+    # The whole tuple that an element belongs to is kept too: a checkpoint may lack the key.
+    return Slot(request, chosen, why, original, None if request.element is None else group[request.key])
 
 
-def _reads_found_inf(group: Mapping[str, Any]) -> bool:
-    """Whether GradScaler leaves it to the optimizer (fused) to skip a step."""
-    return bool(group.get("fused"))
+def _refuse_unusable(optimizer: object, request: Request) -> None:
+    place = (type(optimizer), request.part)
+    if reason := NO_EFFECT.get(place):
+        raise BindingError(f"{request.name}: a schedule would have no effect: {reason}")
+    if place in COUNTS:
+        raise BindingError(
+            f"{request.name}: {type(optimizer).__name__} needs an int and a schedule gives floats; "
+            "set it in the group yourself"
+        )
 
 
-def _template(group: Mapping[str, Any], request: Request) -> Any:
-    """The whole tuple that an element belongs to: a checkpoint may lack the key."""
-    return None if request.element is None else group[request.key]
+def _refuse_resident(optimizer: object, request: Request, why: str, *, works: bool) -> None:
+    if reason := NEVER_RESIDENT.get((type(optimizer), request.part)):
+        raise BindingError(f"{request.name} cannot be resident: {reason}; pass resident='auto' (a host slot)")
+    if not works:
+        raise BindingError(
+            f"{request.name} cannot be resident without a synchronisation at every step: {why}; pass resident='auto' "
+            "(a host slot, which needs none), or build the optimizer with capturable=True or fused=True"
+        )

@@ -33,9 +33,8 @@ def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
         request = slot.request
-        key = request.key if request.element is None else f"{request.key}[{request.element}]"
         where = "resident" if slot.resident else "host"
-        row = (key, where, f"{request.schedule(step):.6g}", _short(request.schedule))
+        row = (request.part, where, f"{request.schedule(step):.6g}", _short(request.schedule))
         runs.setdefault(row, []).append(request.group)
     return [(_ranges(groups), *row) for row, groups in runs.items()]
 

@@ -34,10 +34,14 @@ class Request:
         return (self.group, self.key, self.element)
 
     @property
+    def part(self) -> str:
+        """The key, and of a tuple the element: "lr", "betas[1]"."""
+        return self.key if self.element is None else f"{self.key}[{self.element}]"
+
+    @property
     def name(self) -> str:
         """Name of its column: "lr" of group 0 is `lr[group 0]`."""
-        key = self.key if self.element is None else f"{self.key}[{self.element}]"
-        return f"{key}[group {self.group}]"
+        return f"{self.part}[group {self.group}]"
 
 
 def param_groups(optimizer: object) -> list[dict[str, Any]]:
