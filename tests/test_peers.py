@@ -77,27 +77,24 @@ def torch_linear(draw):
 def torch_constant(draw):
     base, factor, n = draw(rates), draw(fractions), draw(lengths)
     theirs = drive(lambda o: torch_lr.ConstantLR(o, factor, total_iters=n), n + EXTRA, lr=base)
-    return Pair(
-        ts.piecewise_constant([factor * base, base], [n]), theirs, lambda _: 4 * U * base
-    )  # times f, times 1/f
+    # Times f, then times 1 / f, itself rounded; ours multiplies too.
+    return Pair(ts.piecewise_constant([factor * base, base], [n]), theirs, lambda _: 4 * U * base)
 
 
 @peer
 def torch_exponential(draw):
     base, gamma = draw(rates), draw(st.floats(0.5, 1.1))
     theirs = drive(lambda o: torch_lr.ExponentialLR(o, gamma), 50, lr=base)
-    return Pair(
-        ts.exponential_decay(base, gamma, every=1), theirs, lambda t: t * U * theirs[t]
-    )  # a product a step
+    # A product a step.
+    return Pair(ts.exponential_decay(base, gamma, every=1), theirs, lambda t: t * U * theirs[t])
 
 
 @peer
 def torch_step(draw):
     base, gamma, n = draw(rates), draw(st.floats(0.1, 0.9)), draw(lengths)
     theirs = drive(lambda o: torch_lr.StepLR(o, n, gamma), 3 * n + EXTRA, lr=base)
-    return Pair(
-        ts.step_decay(base, every=n, factor=gamma), theirs, lambda t: t // n * U * theirs[t]
-    )  # a product each
+    # A product each.
+    return Pair(ts.step_decay(base, every=n, factor=gamma), theirs, lambda t: t // n * U * theirs[t])
 
 
 @peer
@@ -130,9 +127,8 @@ def torch_polynomial(draw):
 def torch_cosine(draw):
     base, floor, n = draw(rates), draw(st.floats(0.0, 1.0)), draw(lengths)
     low = floor * base
-    theirs = drive(
-        lambda o: torch_lr.CosineAnnealingLR(o, n, low), n + 1, lr=base
-    )  # it rises again past the end
+    # It rises again past the end.
+    theirs = drive(lambda o: torch_lr.CosineAnnealingLR(o, n, low), n + 1, lr=base)
     # A step multiplies the height by c_t / c_(t-1), c = 1 + cos: the c's telescope and leave (2.4 pi + 4) / 2 u; what
     # a step rounds (difference, quotient, product, sum: 4 u) only shrinks later.
     return Pair(ts.cosine(base, low, steps=n), theirs, lambda t: (6 + 4 * (t + 1)) * U * base)
@@ -234,18 +230,16 @@ def torch_sequential(draw):
 
     theirs = drive(make, w + n + 1, lr=base)
     ours = ts.linear(a * base, base, steps=w) >> ts.cosine(base, 0.0, steps=n)
-    return Pair(
-        ours, theirs, lambda t: 12 * (t + 1) * U * base
-    )  # at most as LinearLR or CosineAnnealingLR by themselves
+    # At most what LinearLR or CosineAnnealingLR round by themselves.
+    return Pair(ours, theirs, lambda t: 12 * (t + 1) * U * base)
 
 
 @peer
 def torch_lambda(draw):
     base, factors = draw(rates), draw(st.lists(fractions, min_size=2, max_size=20))
     theirs = drive(lambda o: torch_lr.LambdaLR(o, factors.__getitem__), len(factors), lr=base)
-    return Pair(
-        base * ts.from_function(factors.__getitem__, len(factors)), theirs, lambda _: 0.0
-    )  # the same product
+    # The same product.
+    return Pair(base * ts.from_function(factors.__getitem__, len(factors)), theirs, lambda _: 0.0)
 
 
 # -- transformers.get_*_schedule: base times a lambda of one formula --------------------------------------------------
@@ -278,12 +272,10 @@ def transformers_linear(draw):
 @peer
 def transformers_cosine(draw):
     base, (w, total) = draw(rates), warmup_and_total(draw)
-    theirs = hugging_face(
-        "cosine_schedule_with_warmup", total + 1, base, w, total
-    )  # it rises again past the end
-    return Pair(
-        ts.warmup_cosine(base, total=total, warmup=w), theirs, lambda _: 8 * U * base
-    )  # wave, product
+    # It rises again past the end.
+    theirs = hugging_face("cosine_schedule_with_warmup", total + 1, base, w, total)
+    # Wave, product.
+    return Pair(ts.warmup_cosine(base, total=total, warmup=w), theirs, lambda _: 8 * U * base)
 
 
 @peer
@@ -324,9 +316,8 @@ def transformers_polynomial(draw):
 def transformers_inverse_sqrt(draw):
     base, w, timescale = draw(rates), draw(st.integers(0, 20)), draw(st.none() | st.integers(1, 100))
     theirs = hugging_face("inverse_sqrt_schedule", w + 50, base, w, timescale)
-    return Pair(
-        ts.warmup_inverse_sqrt(base, warmup=w, timescale=timescale), theirs, lambda _: 4 * U * base
-    )  # / sqrt / *
+    # A quotient, sqrt, a quotient, a product.
+    return Pair(ts.warmup_inverse_sqrt(base, warmup=w, timescale=timescale), theirs, lambda _: 4 * U * base)
 
 
 @peer
@@ -345,9 +336,8 @@ def transformers_cosine_with_min_lr_rate(draw):
     theirs = hugging_face(
         "cosine_with_min_lr_schedule_with_warmup_lr_rate", total, base, w, total, min_lr_rate=rate
     )
-    ours = ts.warmup_cosine(base, total=total, warmup=w, floor=rate * base).skip(
-        1
-    )  # the recipes' docstring says so
+    # The recipes' docstring says so.
+    ours = ts.warmup_cosine(base, total=total, warmup=w, floor=rate * base).skip(1)
     return Pair(ours, theirs, lambda _: 13 * U * base)  # as above, and our floor
 
 
@@ -405,9 +395,8 @@ def optax_warmup_cosine(draw):
         "warmup_cosine_decay_schedule", total + EXTRA, start * base, base, w, total, rate * base
     )
     ours = ts.warmup_cosine(base, total=total, warmup=w, floor=rate * base, start=start * base)
-    return Pair(
-        ours, theirs, lambda _: 16 * U * base
-    )  # the wave with XLA's cos (4 ulp), alpha, 1 - alpha, * + *
+    # The wave with XLA's cos (4 ulp), alpha, 1 - alpha, * + *.
+    return Pair(ours, theirs, lambda _: 16 * U * base)
 
 
 @peer
@@ -433,7 +422,7 @@ def optax_one_cycle(draw):
 @pytest.mark.parametrize("name", PEERS)
 def test_values_agree(name):
     @given(PEERS[name])
-    @settings(max_examples=10 if name.startswith("optax") else 40)
+    @settings(max_examples=5 if name.startswith("optax") else 40)
     def check(pair):
         assert pair.agrees(pair.ours)
 
@@ -448,7 +437,7 @@ def test_values_agree(name):
 )
 def test_another_schedule_does_not_agree(name, change):
     @given(PEERS[name])
-    @settings(max_examples=5)
+    @settings(max_examples=2 if name.startswith("optax") else 5)
     def check(pair):
         changed = change(pair.ours)
         reach = max(map(pair.allowed, range(len(pair.theirs)))) + 1e-14 * max(pair.theirs)

@@ -18,7 +18,7 @@ from tensorsched.binding.request import Request
 from tensorsched.engine import HostEngine, ScheduleEngine
 from tensorsched.schedules import Schedule
 
-WINDOW = 16
+WINDOW = 8
 """Groups of a key that are checked for foreign writes before a step; those of more groups take turns.
 
 Another scheduler writes to all groups of a key, so any window finds it at once. A write by hand to one of many groups
@@ -115,7 +115,8 @@ class _ScalarKey:
         self._key = key
         self._groups = groups
         self._last: Sequence[float] = ()
-        self._window = itertools.cycle(range(0, len(groups), WINDOW))
+        starts = range(0, len(groups), WINDOW)
+        self._windows = itertools.cycle([(groups[i : i + WINDOW], i, i + WINDOW) for i in starts])
         wanted = [column[None] for column in columns]
         self._in_order = wanted == list(range(len(wanted)))
         self._pick = itemgetter(*wanted) if len(wanted) > 1 else itemgetter(slice(wanted[0], wanted[0] + 1))
@@ -127,9 +128,9 @@ class _ScalarKey:
             group[key] = value
 
     def intact(self) -> bool:
-        key, start = self._key, next(self._window)
-        stop = start + WINDOW
-        for group, value in zip(self._groups[start:stop], self._last[start:stop], strict=True):
+        key = self._key
+        groups, start, stop = next(self._windows)
+        for group, value in zip(groups, self._last[start:stop], strict=True):
             if group[key] is not value and not _same(group[key], value):
                 return False
         return True
@@ -171,25 +172,27 @@ class ResidentBinder:
     def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = slots
-        self._patrol: Iterator[tuple[dict[str, Any], str, int | None, torch.Tensor]] | None = None
+        self._patrols: list[Iterator[tuple[dict[str, Any], str, int | None, torch.Tensor]]] = []
 
     def bind(self, groups: Sequence[dict[str, Any]]) -> None:
         """Bind all slots to the dicts in `groups`."""
-        places = [
-            (groups[s.request.group], s.request.key, s.request.element, self.value(s)) for s in self.slots
-        ]
-        for place in places:
-            put(*place)
-        self._patrol = itertools.cycle(places) if places else None
+        by_key: dict[str, list[tuple[dict[str, Any], str, int | None, torch.Tensor]]] = {}
+        for slot in self.slots:
+            group, key, element = slot.place
+            by_key.setdefault(key, []).append((groups[group], key, element, self.value(slot)))
+        for places in by_key.values():
+            for place in places:
+                put(*place)
+        self._patrols = [itertools.cycle(places) for places in by_key.values()]
 
     def intact(self) -> bool:
-        """Whether live was written by the engine alone, and the next slot in turn still holds its view.
+        """Whether live was written by the engine alone, and of each key the next slot in turn still holds its view.
 
-        A view that was replaced stays replaced until its turn comes, so one slot a step finds it at a cost that does
-        not grow with the groups; another scheduler, which writes to all of them, is found at once.
+        A view that was replaced stays replaced until its turn comes, so one slot of a key finds it at a cost that does
+        not grow with the groups; another scheduler, which writes to all groups of a key, is found at once.
         """
-        if self._patrol is not None:
-            group, key, element, view = next(self._patrol)
+        for patrol in self._patrols:
+            group, key, element, view = next(patrol)
             if (group[key] if element is None else group[key][element]) is not view:
                 return False
         return self.engine.intact()
