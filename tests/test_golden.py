@@ -11,11 +11,12 @@ own for the CPU at hand, and differ by some ulp between machines; `rounding` tur
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rounding import analyse
+from rounding import U, analyse
 from strategies import steps_to_try
 
 import tensorsched as ts
@@ -72,7 +73,7 @@ def build(recipe: str, arguments: str) -> ts.Schedule:
 
 
 def record(schedule: ts.Schedule) -> dict[str, str]:
-    """The value in hexadecimal at a spread of steps: every edge, and one in seven of the rest up to there."""
+    """The value in hexadecimal at every edge and its neighbours, and at two dozen steps in between."""
     edges = steps_to_try(schedule)
     spread = np.unique(np.linspace(0, min(max(edges), (schedule.steps or 150) + 2), 24).astype(int)).tolist()
     return {str(t): schedule(t).hex() for t in sorted({*edges, *spread})}
@@ -90,10 +91,16 @@ def golden(request):
     return request.param, json.loads(path.read_text(encoding="utf-8"))
 
 
-def follows(read, schedule: ts.Schedule, written: dict[str, str]) -> bool:
+# These compute their constants with Python's **, which is the C library's pow: two of them, a product and a quotient
+# come to less than 4 ulp, and an ulp is at most 2 u.
+BY_POW = {"noam": 8 * U, "multistep": 8 * U}
+
+
+def follows(read, schedule: ts.Schedule, written: dict[str, str], relative: float = 0.0) -> bool:
+    exact = {int(t): float.fromhex(value) for t, value in written.items()}
     return all(
-        abs(read(int(t)) - float.fromhex(value)) <= analyse(schedule, int(t)).apart
-        for t, value in written.items()
+        abs(read(t) - value) <= analyse(schedule, t).apart + relative * abs(value)
+        for t, value in exact.items()
     )
 
 
@@ -102,8 +109,10 @@ def test_recipes_keep_their_values(golden):
     assert list(written) == CALLS[recipe]
     for arguments, values in written.items():
         schedule = build(recipe, arguments)
-        assert follows(schedule, schedule, values), arguments
-        assert follows(lambda t, s=schedule: reference.value(s, t), schedule, values), arguments
+        assert follows(schedule, schedule, values, BY_POW.get(recipe, 0.0)), arguments
+        assert follows(partial(reference.value, schedule), schedule, values, BY_POW.get(recipe, 0.0)), (
+            arguments
+        )
 
 
 def test_a_frozen_value_is_found(golden):
@@ -111,11 +120,11 @@ def test_a_frozen_value_is_found(golden):
     for arguments, values in written.items():
         schedule = build(recipe, arguments)
         frozen = schedule(0)
-        assert not follows(lambda _t, value=frozen: value, schedule, values), arguments
+        assert not follows(lambda _t, value=frozen: value, schedule, values, 8 * U), arguments
 
 
 def test_a_last_bit_is_found():
-    schedule = build("noam", CALLS["noam"][0])
+    schedule = build("warmup_linear", CALLS["warmup_linear"][0])
     written = record(schedule)
     assert follows(schedule, schedule, written)
     assert not follows(lambda t: float(np.nextafter(schedule(t), 1.0)), schedule, written)

@@ -11,8 +11,8 @@ import torch
 
 import tensorsched as ts
 from tensorsched import ScheduleError, reference
-from tensorsched.schedules import algebra
-from tensorsched.schedules.base import NODES
+from tensorsched.schedules import algebra, fields
+from tensorsched.schedules.base import NODES, node
 from tensorsched.schedules.fields import MAX_STEPS
 
 SQRT2 = math.sqrt(2.0)
@@ -334,6 +334,27 @@ def test_the_deepest_expression_works():
 
 def test_every_kind_has_a_reference_formula():
     assert set(reference.FORMULAS) == set(NODES.values())
+
+
+def test_a_new_shape_is_one_class_and_one_formula(monkeypatch):
+    monkeypatch.setitem(NODES, "halving", None)  # so that what is registered here goes again
+
+    @node
+    class halving(ts.Schedule):  # noqa: N801  a shape
+        start: float = fields.real()
+        steps: int = fields.count(kw_only=True)
+
+        def _at(self, t):
+            return self.start * 0.5 ** np.minimum(t, self.steps)
+
+    monkeypatch.setitem(reference.FORMULAS, halving, lambda c, t: c.start * 0.5 ** min(t, c.steps))
+    schedule = 2.0 * halving(8, steps=2).repeat(2) >> halving(1, steps=1)
+    assert schedule.values(7).tolist() == [16.0, 8.0, 16.0, 8.0, 1.0, 0.5, 0.5]
+    assert [reference.value(schedule, t) for t in range(7)] == schedule.values(7).tolist()
+    assert ts.from_json(schedule.to_json()) == schedule
+    assert eval(repr(schedule), {"halving": halving}) == schedule  # noqa: S307  our own
+    with pytest.raises(ScheduleError, match="halving: start must be a finite number, got nan"):
+        halving(math.nan, steps=2)
 
 
 def test_the_longest_schedule():
