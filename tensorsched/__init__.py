@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorsched.binding.attach import attach
+from tensorsched.binding.attach import attach, detach
 from tensorsched.binding.attachment import Attachment
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
@@ -52,6 +52,7 @@ __all__ = [
     "constant",
     "cosine",
     "cyclic",
+    "detach",
     "exponential",
     "exponential_decay",
     "from_dict",

@@ -47,11 +47,15 @@ class ScheduleEngine:
 
     def __init__(self, table: ScheduleTable) -> None:
         self.table = table
+        with torch.inference_mode(mode=False):  # its tensors would have no version counter
+            self._allocate(table)
+        self.seek(0)
+
+    def _allocate(self, table: ScheduleTable) -> None:
         self.live = torch.zeros(1, table.columns, dtype=table.dtype, device=table.device)
         self._cells = self.live.view(-1).unbind(0)
         on_host = _HostDriver if table.factors is None else _ScaledHostDriver
         self._driver: _Driver = (on_host if table.device.type == "cpu" else DeviceDriver)(table, self.live)
-        self.seek(0)
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one completed step and fill `live` with the next row. Does not synchronise.
@@ -166,7 +170,7 @@ class _HostDriver:
     version = 0
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
-        self.clock = torch.zeros(1, dtype=torch.int64)
+        self.clock = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._count = memoryview(self.clock.numpy().data)
         self._live = memoryview(live.numpy().data).cast("B")
         self._rows = memoryview(table.host.data).cast("B")
@@ -193,11 +197,11 @@ class _ScaledHostDriver:
     version = 0
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
-        self.clock = torch.zeros(1, dtype=torch.int64)
+        self.clock = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._count = memoryview(self.clock.numpy().data)
         self._live = live.numpy()[0]
         self._data = table.host
-        self._factors = np.array(1.0) if table.factors is None else table.factors
+        self._factors = np.asarray(table.factors)
         self._source = None if table.host.shape[0] == 1 else table.source  # a single column is broadcast
         self._last = table.rows - 1
 
@@ -257,10 +261,12 @@ class DeviceDriver:
         self._fill()
 
     def _fill(self) -> None:
+        before = self._live._version  # noqa: SLF001  torch has no public name for it
         torch.index_select(self._data, 0, self._index, out=self._read)
         if self._factors is not None:
             torch.mul(self._read.view(1, -1), self._factors, out=self._live)
-        self.version = self._live._version  # noqa: SLF001  torch has no public name for it
+        # The driver's own writes are added; a foreign one in between stays a difference.
+        self.version += self._live._version - before  # noqa: SLF001  torch has no public name for it
 
 
 @functools.cache

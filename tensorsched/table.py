@@ -28,7 +28,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.memory import existing_device, free_bytes, readable
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import Combine, constant
-from tensorsched.schedules.base import evaluate
+from tensorsched.schedules.base import brief, evaluate
 from tensorsched.schedules.fields import check_count, refuse
 
 __all__ = ["ScheduleTable", "tabulate"]
@@ -40,6 +40,7 @@ PROPORTIONAL = 2.0**-50
 """Columns share when they are proportional to this relative bound: 8 float64 roundings, 2**-26 of a float32 ulp."""
 
 _NUMPY: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32, torch.float64: np.float64}
+_TINY, _HUGE = 1e-200, 1e200  # factors between these keep all bits of a product
 _PROBES = 257  # rows at which two columns are compared before all of them are
 
 Array = npt.NDArray[Any]
@@ -49,7 +50,7 @@ Array = npt.NDArray[Any]
 class ScheduleTable:
     """Schedules compiled for one device; made by `tabulate`, read by `ScheduleEngine`.
 
-    Nothing is on the device until `data` is read for the first time; `nbytes` is known before.
+    Nothing is on the device until `to_device` is called (by the engine); `nbytes` is known before.
 
     Attributes:
         schedules: the schedule of each name.
@@ -137,9 +138,11 @@ def tabulate(
         ScheduleTable(20001 rows, 3 schedules in 3 columns, torch.float32, 234.4 KiB on cpu)
     """
     where = existing_device(device)
+    horizon = None if steps is None else check_count("tabulate: steps", steps)
     if dtype not in _NUMPY:
         raise refuse("tabulate: dtype", "torch.float32 or torch.float64", dtype)
-    rows = _row_count(schedules, None if steps is None else check_count("tabulate: steps", steps))
+    rows = _row_count(schedules, horizon)
+    schedules = {name: bounded(schedule, horizon) for name, schedule in schedules.items()}
     unique = list(dict.fromkeys(schedules.values()))
     plan = _Plan(schedules, rows, where, dtype, free_bytes(where) if max_bytes is None else max_bytes)
     equal_bytes = rows * len(unique) * np.dtype(_NUMPY[dtype]).itemsize
@@ -148,6 +151,11 @@ def tabulate(
         if table is not None:
             return table
     return _equal(plan, unique)
+
+
+def bounded(schedule: Schedule, steps: int | None) -> Schedule:
+    """A schedule that never settles, cut at `steps`, where it then holds its value; any other as it is."""
+    return schedule if steps is None or schedule.settled is not None else schedule.take(steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +172,12 @@ class _Plan:
         if self.limit is not None and nbytes > self.limit:
             raise _does_not_fit(nbytes, self.rows, self.schedules, self.device, self.limit)
 
+    def check_host(self, nbytes: int) -> None:
+        """The table is computed in main memory, wherever it will be read."""
+        room = free_bytes(torch.device("cpu"))
+        if room is not None and nbytes > room:
+            raise _does_not_fit(nbytes, self.rows, self.schedules, torch.device("cpu"), room)
+
     def names(self, live: Mapping[Schedule, int]) -> dict[str, int]:
         return {name: live[schedule] for name, schedule in self.schedules.items()}
 
@@ -175,7 +189,7 @@ class _Plan:
             raise ScheduleError(
                 f"the value {float(column[bad[0]])!r} at step {int(bad[0])} overflows {self.dtype}; pass "
                 "dtype=torch.float64, or "
-                f"clamp it: {schedule!r}"
+                f"clamp it: {brief(schedule)}"
             )
         return out
 
@@ -191,7 +205,7 @@ def _row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
         if settled is None:
             raise ScheduleError(
                 f"{name!r} never settles, so its table needs a length: pass steps=n, the number of steps of the run "
-                f"(after it the last value is held), or bound it with .take(n): {schedule!r}"
+                f"(after it the last value is held), or bound it with .take(n): {brief(schedule)}"
             )
         last = max(last, settled)
     return last + 1
@@ -201,18 +215,20 @@ def _equal(plan: _Plan, unique: list[Schedule]) -> ScheduleTable:
     """One column for each different column of values."""
     itemsize = np.dtype(_NUMPY[plan.dtype]).itemsize
     plan.check(plan.rows * itemsize)
-    columns: list[Array] = []
+    plan.check_host(plan.rows * (8 + len(unique) * itemsize))
+    # Filled in place: the array of all columns is the only large one.
+    host = np.empty((plan.rows, len(unique)), dtype=_NUMPY[plan.dtype])
     seen: dict[bytes, int] = {}
     live: dict[Schedule, int] = {}
     for schedule in unique:
         column = plan.rounded(evaluate(schedule, 0, plan.rows), schedule)
         digest = hashlib.sha256(column.data).digest()
         if digest not in seen:
-            plan.check((len(columns) + 1) * plan.rows * itemsize)
-            seen[digest] = len(columns)
-            columns.append(column)
+            plan.check((len(seen) + 1) * plan.rows * itemsize)
+            host[:, len(seen)] = column
+            seen[digest] = len(seen)
         live[schedule] = seen[digest]
-    host = np.ascontiguousarray(np.stack(columns, axis=1))
+    host = np.ascontiguousarray(host[:, : len(seen)])  # a copy only where columns were equal
     return ScheduleTable(dict(plan.schedules), plan.names(live), plan.rows, plan.device, plan.dtype, host)
 
 
@@ -220,24 +236,23 @@ def _scaled(plan: _Plan, unique: list[Schedule], at_most: int | None) -> Schedul
     """One float64 column for all that are proportional; None if that takes no less than `at_most` bytes."""
     # Float64 has no rounding to hide a difference behind: there only equal columns count as proportional.
     bound = PROPORTIONAL if plan.dtype == torch.float32 else 0.0
-    bases: list[Array] = []
+    bases = _Bases(plan, bound)
     found: dict[Schedule, tuple[int, float]] = {}
     columns: dict[tuple[int, float], int] = {}
     live: dict[Schedule, int] = {}
     for schedule in unique:
         factor, expression = _split(schedule)
         if expression not in found:
-            match = _find_base(expression, bases, plan.rows, bound)
+            match = bases.find(expression)
             if match is None:
-                size = (len(bases) + 1) * plan.rows * 8
-                if at_most is not None and size >= at_most:
+                if at_most is not None and (len(bases.columns) + 1) * plan.rows * 8 >= at_most:
                     return None
-                plan.check(size)
-                bases.append(evaluate(expression, 0, plan.rows))
-                match = len(bases) - 1, 1.0
+                match = bases.add(expression), 1.0
             found[expression] = match
         base, ratio = found[expression]
-        if float(np.abs(bases[base]).max()) * abs(ratio * factor) > torch.finfo(plan.dtype).max:
+        if not _TINY < abs(ratio * factor) < _HUGE:  # the product would lose bits: a column of its own
+            base, ratio, factor = bases.add(schedule), 1.0, 1.0
+        if float(np.abs(bases.columns[base]).max()) * abs(ratio * factor) > torch.finfo(plan.dtype).max:
             plan.rounded(evaluate(schedule, 0, plan.rows), schedule)  # raises, naming the step
         live[schedule] = columns.setdefault((base, ratio * factor), len(columns))
     return ScheduleTable(
@@ -246,7 +261,7 @@ def _scaled(plan: _Plan, unique: list[Schedule], at_most: int | None) -> Schedul
         plan.rows,
         plan.device,
         plan.dtype,
-        np.stack(bases),
+        np.stack(bases.columns),
         source=np.array([base for base, _ in columns], dtype=np.int64),
         factors=np.array([factor for _, factor in columns], dtype=np.float64),
     )
@@ -261,23 +276,48 @@ def _split(schedule: Schedule) -> tuple[float, Schedule]:
     return 1.0, schedule
 
 
-def _find_base(expression: Schedule, bases: list[Array], rows: int, bound: float) -> tuple[int, float] | None:
-    """(index, ratio) of a stored column that the expression is `ratio` times, at every row to `bound`."""
-    probes = np.unique(np.linspace(0, rows - 1, min(rows, _PROBES)).astype(np.int64))
-    with np.errstate(all="ignore"):
-        sample = expression._at(probes.astype(np.float64))  # noqa: SLF001  a sample, unchecked
-    column: Array | None = None
-    for index, base in enumerate(bases):
-        largest = int(np.argmax(np.abs(base[probes])))
-        if base[probes][largest] == 0.0:
-            continue
-        ratio = float(sample[largest] / base[probes][largest]) if bound else 1.0
-        if ratio == 0.0 or not np.isfinite(ratio) or not _proportional(sample, base[probes], ratio, bound):
-            continue
-        column = evaluate(expression, 0, rows) if column is None else column
-        if _proportional(column, base, ratio, bound):
-            return index, ratio
-    return None
+class _Bases:
+    """The stored float64 columns, found again by what they look like at a few rows."""
+
+    def __init__(self, plan: _Plan, bound: float) -> None:
+        self.columns: list[Array] = []
+        self._plan = plan
+        self._bound = bound
+        self._probes = np.unique(np.linspace(0, plan.rows - 1, min(plan.rows, _PROBES)).astype(np.int64))
+        self._alike: dict[bytes, list[int]] = {}
+
+    def find(self, expression: Schedule) -> tuple[int, float] | None:
+        """(index, ratio) of a column that the expression is `ratio` times, at every row to the bound."""
+        sample = self._sample(expression)
+        column: Array | None = None
+        for index in self._alike.get(self._look(sample), ()):
+            base = self.columns[index]
+            at = int(np.argmax(np.abs(sample)))
+            divisor = base[self._probes[at]]
+            ratio = float(sample[at] / divisor) if self._bound and divisor else 1.0
+            column = evaluate(expression, 0, self._plan.rows) if column is None else column
+            if np.isfinite(ratio) and _proportional(column, base, ratio, self._bound):
+                return index, ratio
+        return None
+
+    def add(self, schedule: Schedule) -> int:
+        """Compute and store the column of a schedule; its index."""
+        nbytes = (len(self.columns) + 1) * self._plan.rows * 8
+        self._plan.check(nbytes)
+        self._plan.check_host(nbytes)
+        self.columns.append(evaluate(schedule, 0, self._plan.rows))
+        self._alike.setdefault(self._look(self._sample(schedule)), []).append(len(self.columns) - 1)
+        return len(self.columns) - 1
+
+    def _sample(self, schedule: Schedule) -> Array:
+        with np.errstate(all="ignore"):
+            return schedule._at(self._probes.astype(np.float64))  # noqa: SLF001  a sample, unchecked
+
+    def _look(self, sample: Array) -> bytes:
+        """The same for proportional samples, but for the rare one on the edge of a rounding: that is not shared."""
+        largest = sample[int(np.argmax(np.abs(sample)))] if self._bound else 1.0
+        with np.errstate(all="ignore"):
+            return np.round(sample / largest, 9).tobytes()
 
 
 def _proportional(column: Array, base: Array, ratio: float, bound: float) -> bool:

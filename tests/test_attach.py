@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from collections import namedtuple
 from types import SimpleNamespace
 from typing import Any
 
@@ -182,6 +183,54 @@ def test_any_object_with_param_groups_is_stepped_by_hand():
     assert thing.param_groups[1]["temperature"] == 1.0
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_manual_advance_does_not_count_a_step_that_a_fused_optimizer_skipped(resident):
+    optimizer = two_groups(optim.SGD, fused=True)
+    sched = ts.attach(optimizer, lr=LR, advance="manual", resident=resident)
+    for found_inf, count in ((0.0, 1), (1.0, 1), (0.0, 2)):
+        set_gradients(optimizer, 0)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor([1.0]), torch.tensor([found_inf])
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf
+        sched.step()
+        assert sched.step_count == count
+
+
+def test_past_steps_everything_says_what_the_table_holds():
+    optimizer = two_groups(optim.SGD)
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
+    endless = ts.inverse_sqrt(1.0, timescale=1)
+    sched = ts.attach(optimizer, lr=endless, steps=3, free={"a": ts.linear(0.0, 1.0, steps=100)})
+    train(optimizer, steps=8)
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [endless(3), endless(3)] == [0.5, 0.5]
+    assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.5
+    assert str(sched).count("  0.5  ") == 2
+    sched.detach()
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_namedtuples_stay_namedtuples():
+    betas = namedtuple("Betas", "first second")  # noqa: PYI024  what a user may have
+    optimizer = two_groups(optim.AdamW)
+    optimizer.param_groups[0]["betas"] = betas(0.9, 0.99)
+    ts.attach(optimizer, betas=(M, None))
+    assert optimizer.param_groups[0]["betas"] == betas(M(0), 0.99)
+    assert optimizer.param_groups[0]["betas"].second == 0.99
+
+
+def test_attach_works_where_torch_s_defaults_are_changed():
+    with torch.inference_mode():
+        sched = ts.attach(two_groups(optim.SGD), lr=LR, resident=True)
+        sched.seek(4)
+    torch.set_default_device("meta")
+    try:
+        engine = ts.ScheduleEngine(ts.tabulate({"lr": LR}))
+        engine.advance()
+    finally:
+        torch.set_default_device(None)
+    assert engine.value("lr").item() == torch.tensor(LR(1)).item()
+
+
 def test_manual_advance_ignores_optimizer_steps():
     optimizer = two_groups(optim.SGD)
     sched = ts.attach(optimizer, lr=LR, advance="manual")
@@ -335,6 +384,26 @@ def test_detach_gives_the_same_tensor_back():
     assert mine.item() == torch.tensor(LR(3)).item()
 
 
+def test_detach_gives_groups_that_shared_a_tensor_one_each():
+    optimizer = optim.SGD([{"params": [p]} for p in parameters(2)], lr=torch.tensor(0.3))
+    sched = ts.attach(optimizer, lr=[LR, 0.5 * LR])
+    train(optimizer, steps=3)
+    sched.detach()
+    assert [group["lr"].item() for group in optimizer.param_groups] == [
+        torch.tensor(f * LR(3)).item() for f in (1.0, 0.5)
+    ]
+
+
+def test_the_module_s_detach_needs_no_handle():
+    optimizer = two_groups(optim.SGD, momentum=0.9)
+    ts.attach(optimizer, lr=LR)
+    ts.attach(optimizer, momentum=M)
+    ts.detach(optimizer)
+    ts.detach(optimizer)
+    assert hooks_of(optimizer) == 0
+    assert optimizer.param_groups[0]["momentum"] == M(0)
+
+
 # -- other writers ---------------------------------------------------------------------------------------
 
 
@@ -371,6 +440,55 @@ def test_a_write_to_a_single_group_is_found_and_not_overwritten(group, value, re
         for i, g in enumerate(optimizer.param_groups)
         if i != group
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), 7.0])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_foreign_value_stays_an_error_until_it_is_gone(resident, value):
+    optimizer = optim.SGD([{"params": [p]} for p in parameters(20)], lr=0.1)
+    sched = ts.attach(optimizer, lr=[(1 + i) * M for i in range(20)], resident=resident)
+    if resident:
+        optimizer.param_groups[3]["lr"].fill_(value)
+    else:
+        optimizer.param_groups[3]["lr"] = value
+    for _ in range(5):
+        with pytest.raises(ts.BindingError, match=r"lr\[group 3\] no longer follows its schedule"):
+            optimizer.step()
+    sched.seek(1)
+    train(optimizer, steps=2)
+    assert sched.step_count == 3
+
+
+def test_a_write_of_the_same_value_is_no_harm_and_costs_once():
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, resident=True)
+    optimizer.param_groups[0]["lr"].mul_(1.0)
+    assert not sched._resident.engine.intact()
+    train(optimizer, steps=2)
+    assert sched._resident.engine.intact()
+    assert sched.step_count == 2
+
+
+def test_a_later_hook_of_somebody_else_that_writes_is_found():
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR)
+    optimizer.register_step_pre_hook(lambda opt, *_: opt.param_groups[0].update(lr=5.0))
+    with pytest.raises(ts.BindingError, match=r"lr\[group 0\] no longer follows its schedule"):
+        optimizer.step()
+    assert sched.step_count == 0
+
+
+@pytest.mark.parametrize(
+    "change", [lambda g: g.pop("betas"), lambda g: g.update(betas=None), lambda g: g.update(betas=(0.5,))]
+)
+def test_a_key_that_is_taken_away_is_named(change):
+    optimizer = two_groups(optim.AdamW)
+    ts.attach(optimizer, betas=(None, M))
+    change(optimizer.param_groups[1])
+    with pytest.raises(
+        ts.BindingError, match=r"betas\[1\]\[group 1\] no longer follows its schedule.* now holds nothing"
+    ):
+        optimizer.step()
 
 
 def test_a_group_added_later_is_no_silent_exception():
@@ -433,7 +551,12 @@ BAD = [
     ({"amsgrad": WD}, "amsgrad of group 0 holds False, which is not a number"),
     ({"lr": LR, "advance": "sometimes"}, "attach: advance must be 'auto' or 'manual', got 'sometimes'"),
     ({"lr": LR, "resident": "maybe"}, "attach: resident must be 'auto', True or False, got 'maybe'"),
-    ({"lr": float("nan")}, "constant: value must be a finite number, got nan"),
+    ({"lr": 10**400}, "lr of group 0 must be a finite number that fits a float64"),
+    ({"lr": LR, "free": [LR]}, "free must be a dict of names and schedules, got list"),
+    ({"free": {"kl": ts.initial * LR}}, "free: 'kl' belongs to no group, so ts.initial means nothing"),
+    ({"lr": LR, "resident": True, "free": {"lr[group 0]": LR}}, "free: 'lr\\[group 0\\]' is the name of a slot"),
+    ({"lr": LR, "resident": 1.0}, "attach: resident must be 'auto', True or False, got 1.0"),
+    ({"lr": float("nan")}, "lr of group 0 must be a finite number, got nan"),
     ({"lr": ts.noam(512, warmup=10)}, "'lr\\[group 0\\]' never settles, so its table needs a length: pass steps=n"),
     ({"lr": LR, "steps": 1.5}, "steps must be a whole number of steps"),
     ({"lr": 1.0 / ts.linear(1.0, 0.0, steps=4)}, "the value at step 4 is inf"),

@@ -277,3 +277,43 @@ def test_the_loader_has_nothing_to_execute_with():
     source = Path(ts.schedules.spec.__file__).read_text(encoding="utf-8")
     for word in ("eval(", "exec(", "pickle", "marshal", "importlib", "__import__", "getattr(ts", "globals("):
         assert word not in source
+
+
+def test_small_documents_cannot_cost_much():
+    """Each would take minutes or more if it were walked naively."""
+    nested = ts.linear(0.0, 1.0, steps=9)
+    for n in range(90):
+        nested = nested.take(8 + n % 3)
+    assert nested.settled == 8
+    slow = {
+        "kind": "repeat",
+        "inner": ts.constant(1.0, steps=2**30).to_dict()["schedule"],
+        "times": 2**50,
+        "value_mult": 1.0,
+    }
+    for length_mult in (1 + 2**-30, 1 - 2**-30):
+        document = {**ts.constant(1.0).to_dict(), "schedule": {**slow, "length_mult": length_mult}}
+        with pytest.raises(ts.ScheduleError, match="gives more than 100000 cycles of different lengths"):
+            ts.from_dict(document)
+    doubled = ts.linear(0.0, 1.0, steps=9)
+    for _ in range(14):
+        doubled = doubled * doubled
+    with pytest.raises(
+        ts.ScheduleError, match="has over 50000 parts; tabulate a part of it with from_values"
+    ):
+        doubled * doubled
+
+
+def test_messages_elide_long_tables():
+    long = ts.from_values([1.0 + i for i in range(100_000)])
+    with pytest.raises(ts.ScheduleError) as caught:
+        ts.tabulate({"x": 1.0 / (long - 1.0)})
+    assert len(str(caught.value)) < 1_000
+    assert "... 99994 more ..." in str(caught.value)
+    assert len(repr(long)) > 100_000, "repr itself is whole, so that it evaluates back"
+
+
+def test_a_sequence_must_not_start_a_part_beyond_the_exact_steps():
+    far = ts.linear(1.0, 1.0, steps=2**53 - 1)
+    with pytest.raises(ts.ScheduleError, match="sequence: total length"):
+        far >> ts.linear(0.0, 1.0, steps=5) >> ts.constant(1.0)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 import tensorsched as ts
+from tensorsched.binding.state import read_state, write_state
 from tests.test_attach import (
     LR,
     STEPS,
@@ -194,14 +195,22 @@ def test_the_same_values_written_differently_are_the_same_schedule():
     assert sched.step_count == 3
 
 
-def test_schedules_that_never_settle_must_be_the_same_expression():
-    optimizer = two_groups(optim.SGD)
-    before = ts.attach(optimizer, lr=ts.inverse_sqrt(1.0, timescale=10), steps=100)
-    state = before.state_dict()
-    before.detach()
-    sched = ts.attach(optimizer, lr=ts.inverse_sqrt(1.0, timescale=10) + 0.0, steps=100)
+def test_a_longer_run_of_what_never_settles_differs_where_the_shorter_one_held():
+    noam = ts.inverse_sqrt(1.0, timescale=10)
+    before = ts.attach(two_groups(optim.SGD), lr=noam, steps=100)
+    sched = ts.attach(two_groups(optim.SGD), lr=noam, steps=200)
+    with pytest.raises(
+        ts.BindingError, match=r"take\(100\), now .*take\(200\); they first differ at step 101"
+    ):
+        sched.load_state_dict(before.state_dict())
+    again = ts.attach(two_groups(optim.SGD), lr=0.0 + noam, steps=100)
+    again.load_state_dict(before.state_dict())
+
+
+def test_schedules_too_long_to_compare_must_be_the_same_expression():
+    far = ts.linear(1.0, 1.0, steps=2**40)
     with pytest.raises(ts.BindingError, match="they are equal for 1048576 steps, but need not stay so"):
-        sched.load_state_dict(state)
+        read_state(write_state(0, {"x": far}), {"x": far + 0.0}, "error")
 
 
 # -- malformed ----------------------------------------------------------------------------------------------------
@@ -211,8 +220,8 @@ def _changed(**changes: Any) -> Any:
     return lambda state: {**state, **changes}
 
 
-def _entry(**changes: Any) -> Any:
-    return lambda state: {**state, "schedules": {n: {**e, **changes} for n, e in state["schedules"].items()}}
+def _documents(change: Any) -> Any:
+    return lambda state: {**state, "documents": {k: change(v) for k, v in state["documents"].items()}}
 
 
 MALFORMED = [
@@ -230,9 +239,11 @@ MALFORMED = [
     (_changed(step=2**60), "step must be at most 2\\*\\*53"),
     (_changed(schedules=[]), "schedules must be a dict, got \\[\\]"),
     (_changed(schedules={3: {}}), "schedules: a name must be a string, got 3|a fingerprint and a schedule"),
-    (_changed(schedules={"x": {}}), "schedules\\['x'\\] must be a dict of a fingerprint and a schedule"),
-    (_entry(fingerprint="0"), "group 0\\]'\\]\\.fingerprint must be '[0-9a-f]{32}', that of its schedule"),
-    (_entry(schedule={"format": "x"}), "schedules\\['lr\\[group 0\\]'\\]\\.format: must be 'tensorsched/schedule'"),
+    (_changed(schedules={"x": {}}), "schedules\\['x'\\] must be the fingerprint of one of the documents, got {}"),
+    (_changed(schedules={"x": "0"}), "schedules\\['x'\\] must be the fingerprint of one of the documents, got '0'"),
+    (_changed(documents=3), "documents must be a dict, got 3"),
+    (_documents(lambda _: {"format": "x"}), "documents\\['[0-9a-f]{32}'\\]\\.format: must be 'tensorsched/schedule'"),
+    (_documents(lambda _: ts.constant(9.0).to_dict()), "must be under the fingerprint of its schedule"),
 ]  # fmt: skip
 
 
@@ -333,6 +344,71 @@ def test_a_late_group_that_cannot_follow_is_an_error_before_the_step(rule, text)
     optimizer.step()
 
 
+@RESIDENT
+@pytest.mark.parametrize("event", ["seek", "load the optimizer", "load the schedule", "save"])
+def test_a_late_group_is_taken_in_whatever_comes_first(resident, event):
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, new_groups={"lr": LR}, resident=resident)
+    optimizer.add_param_group({"params": parameters(1), "lr": 7.0})
+    {
+        "seek": lambda: sched.seek(0),
+        "load the optimizer": lambda: optimizer.load_state_dict(optimizer.state_dict()),
+        "load the schedule": lambda: sched.load_state_dict(sched.state_dict()),
+        "save": sched.state_dict,
+    }[event]()
+    train(optimizer, steps=3)
+    assert values(optimizer) == pytest.approx([LR(3)] * 3, rel=2**-23)
+
+
+def test_late_groups_without_a_rule_are_an_error_even_after_seek():
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR)
+    optimizer.add_param_group({"params": parameters(1)})
+    sched.seek(2)
+    with pytest.raises(ts.BindingError, match="has 3 param_groups and had 2"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (lambda _: None, "must give a dict for group 2, got None"),
+        ({"lr": LR, "momentum": M}, "momentum.group 2. already follows"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_an_error(rule, text):
+    optimizer = two_groups(optim.SGD, momentum=0.5)
+    ts.attach(optimizer, momentum=M, new_groups={"momentum": M})
+    ts.attach(optimizer, lr=LR, new_groups=rule)
+    optimizer.add_param_group({"params": parameters(1)})
+    with pytest.raises(ts.BindingError, match=text):
+        optimizer.step()
+
+
+@RESIDENT
+def test_removed_groups_are_an_error_and_detach_still_works(resident):
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, resident=resident)
+    optimizer.param_groups.pop()
+    for call in (optimizer.step, lambda: sched.seek(1)):
+        with pytest.raises(ts.BindingError, match=r"has 1 param_groups and had 2 .*; call detach"):
+            call()
+    optimizer.state_dict()
+    sched.detach()
+    assert values(optimizer) == [LR(0)]
+    ts.attach(optimizer, lr=LR)
+
+
+@RESIDENT
+def test_replaced_group_dicts_are_bound_again(resident):
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, resident=resident)
+    optimizer.param_groups[0] = dict(optimizer.param_groups[0])
+    train(optimizer, steps=4)
+    assert values(optimizer) == pytest.approx([LR(4), LR(4)], rel=2**-23)
+    assert optimizer.param_groups[0]["lr"] is sched.value("lr") or not resident
+
+
 def test_new_groups_is_checked_at_attach():
     with pytest.raises(
         ts.BindingError, match="attach: new_groups must be a dict like the hyperparameters, or a function"
@@ -382,6 +458,21 @@ def test_saving_the_whole_optimizer_saves_no_table():
     buffer = io.BytesIO()
     torch.save(optimizer, buffer)
     assert buffer.tell() < 50_000, "the table alone is 4 MB"
+
+
+def test_a_shared_schedule_is_saved_once():
+    thing = type("Thing", (), {"param_groups": [{"lr": 1.0} for _ in range(16)]})()
+    sched = ts.attach(thing, lr=ts.from_values([float(i) for i in range(20_000)]), advance="manual")
+    assert len(json.dumps(sched.state_dict())) < 250_000
+    assert len(str(sched)) < 1_000
+    sched.load_state_dict(sched.state_dict())
+    with pytest.raises(ts.BindingError) as caught:
+        sched.load_state_dict(
+            ts.attach(
+                type("Thing", (), {"param_groups": [{"lr": 1.0}]})(), lr=LR, advance="manual"
+            ).state_dict()
+        )
+    assert len(str(caught.value)) < 10_000
 
 
 def test_attach_detach_attach_continues_by_hand():

@@ -102,7 +102,9 @@ def test_steps_bounds_what_never_settles_and_cuts_nothing():
     noam = ts.noam(512, warmup=10)
     table = ts.tabulate({"lr": noam, "wd": ts.linear(1.0, 0.0, steps=100)}, steps=50)
     assert table.rows == 101
-    assert live_at(table, 10**9)["lr"] == np.float32(noam(100))
+    assert live_at(table, 10**9)["lr"] == np.float32(noam(50)), (
+        "held from there on, whatever shares the table"
+    )
 
 
 def test_nbytes_is_known_before_anything_is_on_the_device(monkeypatch):
@@ -163,3 +165,15 @@ def test_too_many_different_columns_say_so_before_the_last_is_computed():
     many = {str(i): ts.cosine(1.0, i / 100, steps=1_000) for i in range(100)}
     with pytest.raises(ts.ScheduleError, match=r"for '0', '1', '2' and 97 more"):
         ts.tabulate(many, max_bytes=100_000)
+
+
+def test_factors_beyond_the_exponent_range_do_not_spoil_a_shared_column():
+    small, large = ts.linear(1e-300, 2e-300, steps=4), 1e30 * ts.linear(1.0, 2.0, steps=4)
+    table = ts.tabulate({"small": small, "large": large}, scale=True, dtype=torch.float64)
+    assert live_at(table, 4) == {"small": 2e-300, "large": 2e30}
+    assert live_at(ts.tabulate({"small": small, "large": large}, scale=True), 0)["large"] == np.float32(1e30)
+
+
+def test_many_different_columns_are_compared_by_their_look():
+    table = ts.tabulate({str(i): ts.cosine(1.0, i / 400, steps=50) for i in range(200)}, scale=True)
+    assert table.host.shape[0] == 200

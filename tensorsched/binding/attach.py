@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from tensorsched.binding.attachment import ATTACHMENTS, Attachment
+from tensorsched.binding.attachment import Attachment, attachments_of, refuse_claimed
 from tensorsched.binding.lifecycle import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, engine_device, place_slot
-from tensorsched.binding.request import Request, param_groups, read_free, read_requests
+from tensorsched.binding.request import param_groups, read_free, read_requests
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.fields import refuse
+from tensorsched.schedules.fields import check_count, refuse
 
-__all__ = ["attach"]
+__all__ = ["attach", "detach"]
 
 
 def attach(
@@ -69,7 +69,7 @@ def attach(
     groups = param_groups(optimizer)
     if advance not in ("auto", "manual"):
         raise _bad_option("advance", "'auto' or 'manual'", advance)
-    if resident not in ("auto", True, False):
+    if not (resident == "auto" or isinstance(resident, bool)):
         raise _bad_option("resident", "'auto', True or False", resident)
     if new_groups is not None and not callable(new_groups) and not isinstance(new_groups, Mapping):
         raise _bad_option(
@@ -77,25 +77,34 @@ def attach(
         )
     if advance == "auto":
         require_hooks(optimizer)
+    if steps is not None:
+        check_count("attach: steps", steps)
+    if not hyperparameters and not free:
+        raise BindingError(
+            "attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)"
+        )
     free_values = read_free(groups, {} if free is None else free)
-    requests = read_requests(groups, hyperparameters)
-    _refuse_claimed(optimizer, requests)
-    device = engine_device(groups)
-    slots = [place_slot(optimizer, groups[r.group], r, resident=resident, device=device) for r in requests]
+    requests = read_requests(groups, hyperparameters) if hyperparameters else []
+    refuse_claimed(optimizer, requests)
     options = Options(auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups)
+    device = engine_device(groups)
+    slots = [place_slot(optimizer, groups[r.group], r, options, device) for r in requests]
     return Attachment(optimizer, slots, free_values, options)
+
+
+def detach(optimizer: Any) -> None:
+    """Detach every schedule from an optimizer: `Attachment.detach` of each, for when the handles are lost.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+        >>> _ = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+        >>> ts.detach(optimizer), optimizer.param_groups[0]["lr"]
+        (None, 1.0)
+    """
+    for attachment in attachments_of(optimizer):
+        attachment.detach()
 
 
 def _bad_option(name: str, rule: str, value: object) -> BindingError:
     return BindingError(str(refuse(f"attach: {name}", rule, value)))
-
-
-def _refuse_claimed(optimizer: object, requests: Sequence[Request]) -> None:
-    others = [other for other in ATTACHMENTS if other.optimizer is optimizer]
-    claimed = {slot.place for other in others for slot in other.slots}
-    for request in requests:
-        if request.place in claimed:
-            raise BindingError(
-                f"{request.name} already follows the schedule of another attachment; call detach() on that one first, "
-                "or give this one other keys"
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +18,34 @@ from tensorsched.binding.state import read_state, write_state
 from tensorsched.engine import HostEngine, ScheduleEngine
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.fields import check_count
-from tensorsched.table import tabulate
+from tensorsched.schedules.fields import check_count, shown
+from tensorsched.table import bounded, tabulate
 
 __all__ = ["Attachment"]
 
-ATTACHMENTS: weakref.WeakSet[Attachment] = weakref.WeakSet()
-"""All that are attached, so that two do not claim one slot."""
+_ATTACHMENTS: weakref.WeakSet[Attachment] = weakref.WeakSet()
+_LOCK = threading.Lock()  # of the set above: optimizers may be attached from several threads
+
+
+def attachments_of(optimizer: object) -> list[Attachment]:
+    """All that control this optimizer."""
+    with _LOCK:
+        return [attachment for attachment in _ATTACHMENTS if attachment.optimizer is optimizer]
+
+
+def refuse_claimed(optimizer: object, requests: Sequence[Request]) -> None:
+    """One slot has one schedule.
+
+    Raises:
+        BindingError: another attachment has a schedule for one of these.
+    """
+    claimed = {slot.place for other in attachments_of(optimizer) for slot in other.slots}
+    for request in requests:
+        if request.place in claimed:
+            raise BindingError(
+                f"{request.name} already follows the schedule of another attachment; call detach() on that one first "
+                "(ts.detach(optimizer) detaches all), or give this one other keys"
+            )
 
 
 class Attachment:
@@ -37,17 +59,22 @@ class Attachment:
         self, optimizer: Any, slots: Sequence[Slot], free: Mapping[str, Schedule], options: Options
     ) -> None:
         self.optimizer = optimizer
-        self.free = dict(free)
+        self.free = {name: bounded(schedule, options.steps) for name, schedule in free.items()}
+        self.found_inf: torch.Tensor | None = None  # of the last optimizer.step(), for step() by hand
         self._options = options
+        self._suspect = False
         # Everything that can fail comes first; the optimizer is touched by bind() and the hooks alone.
-        self._build(slots)
+        self._build(slots, len(param_groups(optimizer)))
         self._attached = True
         self.bind()
         self._hooks = Hooks(optimizer, self, auto=options.auto)
-        ATTACHMENTS.add(self)
+        with _LOCK:
+            _ATTACHMENTS.add(self)
 
-    def _build(self, slots: Sequence[Slot]) -> None:
+    def _build(self, slots: Sequence[Slot], group_count: int) -> None:
         """Tables, engines and writers for these slots; nothing of the optimizer changes."""
+        if clash := self.free.keys() & {slot.name for slot in slots}:
+            raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
         on_device = [slot for slot in slots if slot.resident]
         on_host = [slot for slot in slots if not slot.resident]
         resident: ResidentBinder | None = None
@@ -55,13 +82,14 @@ class Attachment:
         if on_device or self.free:
             columns = self.free | {slot.name: slot.schedule for slot in on_device}
             device = engine_device(param_groups(self.optimizer))
-            table = tabulate(columns, steps=self._options.steps, device=device)
+            table = tabulate(columns, device=device)
             resident = ResidentBinder(ScheduleEngine(table), on_device)
         if on_host:
             columns = {slot.name: slot.schedule for slot in on_host}
-            table = tabulate(columns, steps=self._options.steps, dtype=torch.float64)
+            table = tabulate(columns, dtype=torch.float64)
             host = HostWriter(HostEngine(table), on_host)
         self.slots = tuple(slots)
+        self._group_count = group_count
         self._resident, self._host = resident, host
         self._binders = [binder for binder in (resident, host) if binder is not None]
         self._engines: list[HostEngine | ScheduleEngine] = [binder.engine for binder in self._binders]
@@ -97,6 +125,8 @@ class Attachment:
     def step(self) -> None:
         """Advance by one step (only with advance="manual"), after `optimizer.step()`. Does not synchronise.
 
+        With a GradScaler prefer advance="auto": a step that it skipped on the host is not seen from here.
+
         Raises:
             BindingError: the schedule advances by itself, is detached, or something else wrote to a slot.
         """
@@ -110,7 +140,8 @@ class Attachment:
         # about to be overwritten.
         if self._host is not None or not self._hooks.active:
             self.verify()
-        self.advance(getattr(self.optimizer, "found_inf", None))
+        found_inf, self.found_inf = self.found_inf, None
+        self.advance(found_inf)
 
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
@@ -121,6 +152,7 @@ class Attachment:
         """
         self._require_attached()
         at = check_count("seek: step", step)
+        self._take_in_new_groups()
         for engine in self._engines:
             engine.seek(at)
         self.bind()
@@ -130,10 +162,13 @@ class Attachment:
 
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
+        self._take_in_new_groups()
         return write_state(self.step_count, self._schedules())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = "error") -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter: the clock decides.
+
+        (An object without torch's hooks cannot tell that it was loaded: call this, or `seek`, after its own loading.)
 
         Args:
             state: what `state_dict()` returned.
@@ -146,6 +181,7 @@ class Attachment:
                 differ), or this one is detached. Nothing has changed.
         """
         self._require_attached()
+        self._take_in_new_groups()
         self.seek(read_state(state, self._schedules(), on_mismatch))
 
     def detach(self) -> None:
@@ -155,27 +191,40 @@ class Attachment:
         """
         if not self._attached:
             return
+        self._attached = False
+        with _LOCK:
+            _ATTACHMENTS.discard(self)
         self._hooks.remove()
         step = self.step_count
-        groups = param_groups(self.optimizer)
+        groups = self.optimizer.param_groups
+        originals = [id(slot.original) for slot in self.slots]
         for slot in self.slots:
-            value = slot.schedule(step)
-            restored = slot.original.fill_(value) if isinstance(slot.original, torch.Tensor) else value
-            put(groups[slot.request.group], slot.request.key, slot.request.element, restored)
-        self._attached = False
-        ATTACHMENTS.discard(self)
+            index, key, element = slot.place
+            if index < len(groups) and (element is None or key in groups[index]):
+                value: Any = slot.schedule(step)
+                if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
+                    # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
+                    own = originals.count(id(slot.original)) == 1
+                    value = slot.original.fill_(value) if own else torch.full_like(slot.original, value)
+                put(groups[index], key, element, value)
 
     # -- what the hooks call --------------------------------------------------------------------------------------
 
     def bind(self) -> None:
         """Put every slot's value into the optimizer's present param_groups, whatever they hold."""
-        self._groups = param_groups(self.optimizer)
-        self._group_count = len(self._groups)
+        groups = param_groups(self.optimizer)
+        if len(groups) < self._group_count:
+            raise self._other_groups(len(groups))
         for slot in self.slots:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
-                self._groups[slot.request.group].setdefault(slot.request.key, slot.template)
+                groups[slot.request.group].setdefault(slot.request.key, slot.template)
         for binder in self._binders:
-            binder.bind(self._groups)
+            binder.bind(groups)
+
+    @property
+    def writes_floats(self) -> bool:
+        """Whether there are host slots, which the next advance will overwrite."""
+        return self._host is not None
 
     def verify(self) -> None:
         """Check that the slots hold what was put there, and take in groups that are new.
@@ -187,11 +236,12 @@ class Attachment:
         groups = self.optimizer.param_groups
         if len(groups) != self._group_count:
             self._adopt(groups)
-        elif groups is not self._groups:
-            self.bind()
-        for binder in self._binders:
-            if not binder.intact():
-                self._name_displaced()
+        try:
+            intact = not self._suspect and all([binder.intact(groups) for binder in self._binders])  # noqa: C419
+        except (KeyError, IndexError, TypeError):  # a key, or an element of a tuple, is gone
+            intact = False
+        if not intact:
+            self._name_displaced(groups)
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one step and fill the slots, unless `found_inf` is not 0. Reads it on the host for host slots only."""
@@ -208,49 +258,70 @@ class Attachment:
 
     def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
-        on_device = [slot for slot in self.slots if slot.resident]
+        on_device = [slot for slot in self.slots if slot.resident and slot.request.group < len(groups)]
         step = self.step_count if on_device else 0
         for slot in on_device:
             put(groups[slot.request.group], slot.request.key, slot.request.element, slot.schedule(step))
+
+    def _take_in_new_groups(self) -> None:
+        """Adopt late groups now where `new_groups` says how (otherwise the next step raises); refuse lost ones."""
+        groups = self.optimizer.param_groups
+        if len(groups) < self._group_count:
+            raise self._other_groups(len(groups))
+        if self._options.new_groups is not None and len(groups) > self._group_count:
+            self._adopt(groups)
 
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
         first, rule = self._group_count, self._options.new_groups
         if rule is None or len(groups) < first:
-            raise BindingError(
-                f"the optimizer has {len(groups)} param_groups and had {first} when the schedule was attached; pass "
-                "new_groups={'lr': schedule, ...} (or a function of the group that returns such a dict) to attach(), "
-                "or call detach() and attach() again"
-            )
+            raise self._other_groups(len(groups))
         device = engine_device(groups)
         slots = list(self.slots)
         for index in range(first, len(groups)):
             wanted = rule(groups[index]) if callable(rule) else rule
-            alone = {key: [None] * index + [value] for key, value in wanted.items()}
+            if not isinstance(wanted, Mapping):
+                raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
+            alone = {key: [None] * index + [value] for key, value in wanted.items() if value is not None}
             requests = read_requests(groups[: index + 1], alone) if alone else []
-            slots += [self._place(groups[index], r, device) for r in requests]
+            refuse_claimed(self.optimizer, requests)
+            slots += [place_slot(self.optimizer, groups[index], r, self._options, device) for r in requests]
         step = self.step_count
-        self._build(slots)
+        self._build(slots, len(groups))
         self.seek(step)
 
-    def _place(self, group: Mapping[str, Any], request: Request, device: torch.device) -> Slot:
-        return place_slot(self.optimizer, group, request, resident=self._options.resident, device=device)
+    def _other_groups(self, count: int) -> BindingError:
+        way_out = "call detach() and attach() again"
+        if count > self._group_count:
+            way_out = (
+                "pass new_groups={'lr': schedule, ...} (or a function of the group that returns such a dict) to "
+                f"attach(), or {way_out}"
+            )
+        return BindingError(
+            f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
+            f"{way_out}"
+        )
 
-    def _name_displaced(self) -> None:
+    def _name_displaced(self, groups: Sequence[dict[str, Any]]) -> None:
         """Find the slot that holds something else than its value, and raise; a write of the same value is no harm."""
         self._require_attached()
+        self._suspect = True  # until every slot has been found to be right
         step = self.step_count
         for slot in self.slots:
-            group, key, element = slot.place
-            found = held(self._groups[group], key, element)
-            expected = slot.schedule(step)
+            index, key, element = slot.place
+            try:
+                found = held(groups[index], key, element)
+            except (KeyError, IndexError, TypeError):
+                found = None
+            expected, number = slot.schedule(step), as_float(found)
             same = found is self._expected(slot) if slot.resident else not isinstance(found, torch.Tensor)
-            number = as_float(found)
             # Two float32 roundings: what is read from a resident slot has one, and so may what was written.
-            if not same or number is None or abs(number - expected) > abs(expected) * 2**-23 + 2**-149:
+            near = number is not None and abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
+            if not (same and near):
                 raise displaced(slot.name, expected, found, step)
-        self.bind()
+        self._suspect = False
+        self.seek(step)
 
     # -- text and copies ------------------------------------------------------------------------------------------
 

@@ -75,8 +75,8 @@ class Hooks:
                 optimizer.register_load_state_dict_post_hook(self._loaded),
                 optimizer.register_step_pre_hook(self._before),
             ]
-            if auto:
-                self._handles.append(optimizer.register_step_post_hook(self._after))
+            after = self._after if auto else self._note
+            self._handles.append(optimizer.register_step_post_hook(after))
 
     @property
     def active(self) -> bool:
@@ -105,9 +105,14 @@ class Hooks:
         if self._hidden:
             self._hidden = False
             return
+        if self._attachment.writes_floats:
+            self._attachment.verify()  # once more: a pre-hook of somebody else may have written after ours
         # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
         # here.
         self._attachment.advance(getattr(optimizer, "found_inf", None))
+
+    def _note(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
+        self._attachment.found_inf = getattr(optimizer, "found_inf", None)  # gone when scaler.step() returns
 
     def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:  # noqa: ARG002  torch's signature
         self._attachment.write_plain(state_dict["param_groups"])
@@ -161,6 +166,8 @@ def displaced(name: str, expected: object, found: object, step: int) -> BindingE
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
     if isinstance(value, torch.Tensor):
         return f"a {value.device.type} tensor"
     return repr(value)

@@ -12,6 +12,7 @@ from tensorsched.binding.request import Request
 from tensorsched.binding.slots import Slot, held
 from tensorsched.binding.support import COUNTS, NEVER_RESIDENT, NO_EFFECT, ROWS, device_of, judge
 from tensorsched.errors import BindingError
+from tensorsched.table import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -32,12 +33,7 @@ def engine_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:
 
 
 def place_slot(
-    optimizer: object,
-    group: Mapping[str, Any],
-    request: Request,
-    *,
-    resident: bool | str,
-    device: torch.device,
+    optimizer: object, group: Mapping[str, Any], request: Request, options: Options, device: torch.device
 ) -> Slot:
     """Decide where the value of a request lives.
 
@@ -45,6 +41,9 @@ def place_slot(
         BindingError: the optimizer never uses the value or needs an int, or resident=True would need a synchronisation.
     """
     _refuse_unusable(optimizer, request)
+    # What the table holds past its end, the schedule says too.
+    request = dataclasses.replace(request, schedule=bounded(request.schedule, options.steps))
+    resident = options.resident
     verdict = judge(optimizer, group, request.key, request.element)
     original = held(group, request.key, request.element)
     here = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.base import brief
 
 _WIDEST = 72  # of a schedule's text
 
@@ -51,5 +52,5 @@ def _ranges(groups: Sequence[int]) -> str:
 
 
 def _short(schedule: Schedule) -> str:
-    text = repr(schedule)
+    text = brief(schedule)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."

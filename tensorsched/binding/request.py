@@ -17,6 +17,7 @@ import torch
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import as_schedule, has_initial, substitute_initial
+from tensorsched.schedules.fields import check_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +68,6 @@ def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
             fit.
         ScheduleError: a number that is not finite.
     """
-    if not wanted:
-        raise BindingError(
-            "attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)"
-        )
     requests: list[Request] = []
     for key, value in wanted.items():
         if isinstance(value, list):
@@ -98,6 +95,8 @@ def read_free(groups: Sequence[Mapping[str, Any]], free: Mapping[Any, Any]) -> d
     Raises:
         BindingError: a name that is no string or is a hyperparameter's, or a value that is no schedule.
     """
+    if not isinstance(free, Mapping):
+        raise BindingError(f"free must be a dict of names and schedules, got {type(free).__name__}")
     found: dict[str, Schedule] = {}
     for name, value in free.items():
         if (
@@ -110,7 +109,13 @@ def read_free(groups: Sequence[Mapping[str, Any]], free: Mapping[Any, Any]) -> d
             raise BindingError(
                 f"free: {name!r} is a hyperparameter of the optimizer; pass it as {name}=..., or rename it"
             )
-        found[name] = as_schedule(value if isinstance(value, Schedule) else float(value))
+        if isinstance(value, Schedule) and has_initial(value):
+            raise BindingError(
+                f"free: {name!r} belongs to no group, so ts.initial means nothing in it; use a number"
+            )
+        found[name] = as_schedule(
+            value if isinstance(value, Schedule) else check_real(f"free: {name}", value)
+        )
     return found
 
 
@@ -123,7 +128,8 @@ def _read_group(groups: Sequence[Mapping[str, Any]], index: int, key: str, entry
     if not isinstance(held, (tuple, list)):
         if isinstance(entry, tuple):
             raise BindingError(
-                f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple"
+                f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple "
+                "(or a list, one schedule for each group)"
             )
         return [Request(index, key, None, _read_schedule(where, entry, held))]
     if not isinstance(entry, tuple) or len(entry) != len(held):
@@ -161,7 +167,7 @@ def _read_schedule(where: str, entry: object, held: object) -> Schedule:
     value = as_float(held)
     if value is None:
         raise BindingError(f"{where} holds {held!r}, which is not a number and cannot follow a schedule")
-    schedule = as_schedule(entry if isinstance(entry, Schedule) else float(entry))
+    schedule = as_schedule(entry if isinstance(entry, Schedule) else check_real(where, entry))
     if not has_initial(schedule):
         return schedule
     if not math.isfinite(value):

@@ -62,9 +62,10 @@ def put(group: dict[str, Any], key: str, element: int | None, value: Any) -> Non
     if element is None:
         group[key] = value
         return
-    parts = list(group[key])
+    whole = group[key]
+    parts = list(whole)
     parts[element] = value
-    group[key] = type(group[key])(parts)
+    group[key] = whole._make(parts) if hasattr(whole, "_make") else type(whole)(parts)  # a namedtuple, or not
 
 
 class HostWriter:
@@ -88,7 +89,7 @@ class HostWriter:
             of_key = places.setdefault((key, element is None), {})
             of_key.setdefault(group, {})[element] = column[slot.request.name]
         self._keys = [
-            (_ScalarKey if scalar else _TupleKey)(key, [groups[g] for g in of_key], list(of_key.values()))
+            (_ScalarKey if scalar else _TupleKey)(key, groups, of_key)
             for (key, scalar), of_key in places.items()
         ]
         self.write()
@@ -99,9 +100,9 @@ class HostWriter:
         for key in self._keys:
             key.write(row)
 
-    def intact(self) -> bool:
-        """Whether the groups, or a window of them that moves on with each call, hold what was put there."""
-        return all([key.intact() for key in self._keys])  # noqa: C419  a generator costs more than it saves
+    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
+        """Whether `groups`, or a window of them that moves on with each call, hold what was put there."""
+        return all([key.intact(groups) for key in self._keys])  # noqa: C419  a generator costs more than it saves
 
     def value(self, slot: Slot) -> float:
         """The value that the slot must hold now."""
@@ -111,13 +112,15 @@ class HostWriter:
 class _ScalarKey:
     """One key of several groups, each of which holds a number; and what was put there last."""
 
-    def __init__(self, key: str, groups: list[dict[str, Any]], columns: list[dict[int | None, int]]) -> None:
+    def __init__(
+        self, key: str, groups: Sequence[dict[str, Any]], columns: Mapping[int, Mapping[Any, int]]
+    ) -> None:
         self._key = key
-        self._groups = groups
+        self._groups = [groups[index] for index in columns]
         self._last: Sequence[float] = ()
-        starts = range(0, len(groups), WINDOW)
-        self._windows = itertools.cycle([(groups[i : i + WINDOW], i, i + WINDOW) for i in starts])
-        wanted = [column[None] for column in columns]
+        places = [(index, groups[index], i) for i, index in enumerate(columns)]
+        self._windows = itertools.cycle([places[i : i + WINDOW] for i in range(0, len(places), WINDOW)])
+        wanted = [column[None] for column in columns.values()]
         self._in_order = wanted == list(range(len(wanted)))
         self._pick = itemgetter(*wanted) if len(wanted) > 1 else itemgetter(slice(wanted[0], wanted[0] + 1))
 
@@ -127,11 +130,11 @@ class _ScalarKey:
         for group, value in zip(self._groups, values, strict=True):
             group[key] = value
 
-    def intact(self) -> bool:
-        key = self._key
-        groups, start, stop = next(self._windows)
-        for group, value in zip(groups, self._last[start:stop], strict=True):
-            if group[key] is not value and not _same(group[key], value):
+    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
+        key, last = self._key, self._last
+        for index, group, i in next(self._windows):
+            found = group[key]
+            if groups[index] is not group or (found is not last[i] and not _same(found, last[i])):
                 return False
         return True
 
@@ -139,31 +142,40 @@ class _ScalarKey:
 class _TupleKey:
     """One key of several groups, each of which holds a tuple; some elements are scheduled here, others elsewhere."""
 
-    def __init__(self, key: str, groups: list[dict[str, Any]], columns: list[dict[int | None, int]]) -> None:
+    def __init__(
+        self, key: str, groups: Sequence[dict[str, Any]], columns: Mapping[int, Mapping[Any, int]]
+    ) -> None:
         self._key = key
         self._places = [
-            (group, element, at)
-            for group, column in zip(groups, columns, strict=True)
+            (index, groups[index], element, at)
+            for index, column in columns.items()
             for element, at in column.items()
-            if element is not None
         ]
         self._row: Sequence[float] = ()
-        self._window = itertools.cycle(range(0, len(self._places), WINDOW))
+        starts = range(0, len(self._places), WINDOW)
+        self._windows = itertools.cycle([self._places[i : i + WINDOW] for i in starts])
 
     def write(self, row: Sequence[float]) -> None:
         self._row = row
-        for group, element, at in self._places:
+        for _, group, element, at in self._places:
             put(group, self._key, element, row[at])
 
-    def intact(self) -> bool:
-        start = next(self._window)
-        places = self._places[start : start + WINDOW]
-        return all(_same(group[self._key][element], self._row[at]) for group, element, at in places)
+    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
+        key, row = self._key, self._row
+        for index, group, element, at in next(self._windows):
+            if groups[index] is not group or not _same(group[key][element], row[at]):
+                return False
+        return True
 
 
 def _same(found: Any, put_there: float) -> bool:
     """Equal and of the same type: a tensor in the place of a float is a foreign write, whatever its value."""
     return type(found) is float and found == put_there
+
+
+_View = tuple[
+    int, dict[str, Any], str, int | None, torch.Tensor
+]  # of a group: index, dict, key, element, view
 
 
 class ResidentBinder:
@@ -172,29 +184,27 @@ class ResidentBinder:
     def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = slots
-        self._patrols: list[Iterator[tuple[dict[str, Any], str, int | None, torch.Tensor]]] = []
+        self._patrols: list[Iterator[list[_View]]] = []
 
     def bind(self, groups: Sequence[dict[str, Any]]) -> None:
         """Bind all slots to the dicts in `groups`."""
-        by_key: dict[str, list[tuple[dict[str, Any], str, int | None, torch.Tensor]]] = {}
+        by_key: dict[str, list[_View]] = {}
         for slot in self.slots:
-            group, key, element = slot.place
-            by_key.setdefault(key, []).append((groups[group], key, element, self.value(slot)))
-        for places in by_key.values():
-            for place in places:
-                put(*place)
-        self._patrols = [itertools.cycle(places) for places in by_key.values()]
+            index, key, element = slot.place
+            put(groups[index], key, element, self.value(slot))
+            by_key.setdefault(key, []).append((index, groups[index], key, element, self.value(slot)))
+        self._patrols = [
+            itertools.cycle([views[i : i + WINDOW] for i in range(0, len(views), WINDOW)])
+            for views in by_key.values()
+        ]
 
-    def intact(self) -> bool:
-        """Whether live was written by the engine alone, and of each key the next slot in turn still holds its view.
-
-        A view that was replaced stays replaced until its turn comes, so one slot of a key finds it at a cost that does
-        not grow with the groups; another scheduler, which writes to all groups of a key, is found at once.
-        """
+    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
+        """Whether live was written by the engine alone, and a window of `groups` that moves on holds its views."""
         for patrol in self._patrols:
-            group, key, element, view = next(patrol)
-            if (group[key] if element is None else group[key][element]) is not view:
-                return False
+            for index, group, key, element, view in next(patrol):
+                found = group[key] if element is None else group[key][element]
+                if found is not view or groups[index] is not group:
+                    return False
         return self.engine.intact()
 
     def value(self, slot: Slot) -> torch.Tensor:

@@ -13,21 +13,27 @@ import numpy as np
 
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule, from_dict
-from tensorsched.schedules.base import evaluate
-from tensorsched.schedules.fields import check_count, refuse
+from tensorsched.schedules.base import brief, evaluate
+from tensorsched.schedules.fields import check_count, refuse, shown
 
 FORMAT = "tensorsched/attachment"
 VERSION = 1
 ON_MISMATCH = ("error", "keep_step", "restart")
-_ENTRIES = {"format", "version", "step", "schedules"}
+_ENTRIES = {"format", "version", "step", "schedules", "documents"}
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
 
 
 def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
     """The state: dicts, lists, strings, ints, floats and bools only."""
-    saved = {name: {"fingerprint": s.fingerprint, "schedule": s.to_dict()} for name, s in schedules.items()}
-    return {"format": FORMAT, "version": VERSION, "step": step, "schedules": saved}
+    fingerprints = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "step": step,
+        "schedules": {name: fingerprints[schedule] for name, schedule in schedules.items()},
+        "documents": {fingerprint: schedule.to_dict() for schedule, fingerprint in fingerprints.items()},
+    }
 
 
 def read_state(state: Any, schedules: Mapping[str, Schedule], on_mismatch: str) -> int:
@@ -73,29 +79,30 @@ def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
             f"{wrong}: {'missing from' if wrong in _ENTRIES else 'unknown entry of'} the state"
         )
     step = check_count("step", state["step"])
-    if not isinstance(state["schedules"], Mapping):
-        raise refuse("schedules", "a dict", state["schedules"])
-    return step, {_name(name): _parse_schedule(name, entry) for name, entry in state["schedules"].items()}
+    for part in ("schedules", "documents"):
+        if not isinstance(state[part], Mapping):
+            raise refuse(part, "a dict", state[part])
+    known = {
+        fingerprint: _parse_schedule(fingerprint, entry) for fingerprint, entry in state["documents"].items()
+    }
+    saved: dict[str, Schedule] = {}
+    for name, fingerprint in state["schedules"].items():
+        if not isinstance(name, str):
+            raise refuse("schedules: a name", "a string", name)
+        if not isinstance(fingerprint, str) or fingerprint not in known:
+            raise refuse(f"schedules[{name!r}]", "the fingerprint of one of the documents", fingerprint)
+        saved[name] = known[fingerprint]
+    return step, saved
 
 
-def _name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise refuse("schedules: a name", "a string", name)
-    return name
-
-
-def _parse_schedule(name: str, entry: Any) -> Schedule:
-    where = f"schedules[{name!r}]"
-    if not isinstance(entry, Mapping) or set(entry) != {"fingerprint", "schedule"}:
-        raise refuse(where, "a dict of a fingerprint and a schedule", entry)
+def _parse_schedule(fingerprint: Any, document: Any) -> Schedule:
+    where = f"documents[{shown(fingerprint)}]"
     try:
-        schedule = from_dict(entry["schedule"])
+        schedule = from_dict(document)
     except ScheduleError as error:
         raise ScheduleError(f"{where}.{error}") from None
-    if entry["fingerprint"] != schedule.fingerprint:
-        raise refuse(
-            f"{where}.fingerprint", f"{schedule.fingerprint!r}, that of its schedule", entry["fingerprint"]
-        )
+    if fingerprint != schedule.fingerprint:
+        raise refuse(where, f"under the fingerprint of its schedule, {schedule.fingerprint!r},", fingerprint)
     return schedule
 
 
@@ -104,9 +111,9 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule])
     lines = []
     for name in [*saved, *(name for name in present if name not in saved)]:
         if name not in present:
-            lines.append(f"{name}: saved {saved[name]!r}, not scheduled now")
+            lines.append(f"{name}: saved {brief(saved[name])}, not scheduled now")
         elif name not in saved:
-            lines.append(f"{name}: not in the state, now {present[name]!r}")
+            lines.append(f"{name}: not in the state, now {brief(present[name])}")
         elif saved[name] != present[name]:
             lines += _compared(name, saved[name], present[name])
     return lines
@@ -123,7 +130,7 @@ def _compared(name: str, saved: Schedule, present: Schedule) -> list[str]:
         found = f"they are equal for {_HORIZON} steps, but need not stay so"
     else:
         return []
-    return [f"{name}: saved {saved!r}, now {present!r}; {found}"]
+    return [f"{name}: saved {brief(saved)}, now {brief(present)}; {found}"]
 
 
 def first_difference(a: Schedule, b: Schedule, last: int) -> int | None:

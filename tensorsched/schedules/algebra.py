@@ -16,7 +16,7 @@ import numpy as np
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import fields as f
 from tensorsched.schedules import spec
-from tensorsched.schedules.base import CALL, CHAIN, NODES, PRODUCT, SUM, Array, Node, node
+from tensorsched.schedules.base import CALL, CHAIN, NODES, PRODUCT, SUM, Array, Node, brief, node
 
 __all__ = ["Initial", "Schedule", "constant", "initial", "maximum", "minimum"]
 
@@ -258,12 +258,12 @@ class Sequence(Schedule):
         for part in self.parts[:-1]:
             if part.steps is None:
                 raise ScheduleError(
-                    f"nothing can follow an unbounded schedule with >>: {part!r} never ends; give it a length "
+                    f"nothing can follow an unbounded schedule with >>: {brief(part)} never ends; give it a length "
                     "with .take(n) or steps=n"
                 )
         last = self.parts[-1].steps
-        total = None if last is None else f.check_count("sequence: total length", self._starts()[-1] + last)
-        object.__setattr__(self, "steps", total)
+        total = f.check_count("sequence: total length", self._starts()[-1] + (last or 0))
+        object.__setattr__(self, "steps", None if last is None else total)
 
     def _starts(self) -> list[int]:
         """The step at which each part starts."""
@@ -319,7 +319,7 @@ class Combine(Schedule):
     def _prepare(self) -> None:
         if self.op == "/" and isinstance(self.right, constant) and self.right.value == 0.0:
             raise ScheduleError(
-                f"division by zero: ({self.left!r}) / 0.0; divide by another number or schedule"
+                f"division by zero: ({brief(self.left)}) / 0.0; divide by another number or schedule"
             )
         timed = [s.steps for s in self.children() if s.steps is not None or s.settled != 0]
         length = max((n for n in timed if n is not None), default=None) if None not in timed else None

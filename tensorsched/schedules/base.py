@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextvars import ContextVar
 from typing import ClassVar, TypeVar, cast, dataclass_transform
 
 import numpy as np
@@ -32,9 +33,14 @@ NODES: dict[str, type[Node]] = {}
 MAX_DEPTH = 100
 """Deepest nesting of one expression; keeps every walk over it far from the interpreter's recursion limit."""
 
+MAX_SIZE = 50_000
+"""Most parts of one expression, a part that occurs twice counted twice: every walk visits it twice."""
+
 CALL, PRODUCT, SUM, CHAIN = 4, 3, 2, 1
 """How tightly a piece of source text binds, for `repr`."""
 
+_BRIEF: ContextVar[bool] = ContextVar("_BRIEF", default=False)  # whether source text is for a message
+_LONGEST, _ENDS = 300, 3  # characters of a schedule in a message; entries of a long tuple at either end
 _CHUNK = 1 << 16  # positions evaluated at a time: bounds the temporaries of a long schedule
 
 
@@ -65,6 +71,7 @@ class Node:
     kind: ClassVar[str]
     steps: int | None
     _depth: int
+    _size: int
 
     # Numpy must not try to broadcast over a schedule: np.float64(0.5) * schedule goes to __rmul__ instead.
     __array_ufunc__ = None
@@ -75,12 +82,19 @@ class Node:
                 value = field.metadata["check"](f"{self.kind}: {field.name}", getattr(self, field.name))
                 object.__setattr__(self, field.name, value)
         depth = 1 + max((child._depth for child in self.children()), default=0)
-        if depth > MAX_DEPTH:
+        size = 1 + sum(child._size for child in self.children())
+        if depth > MAX_DEPTH or size > MAX_SIZE:
+            limit = (
+                f"is nested more than {MAX_DEPTH} levels deep"
+                if depth > MAX_DEPTH
+                else f"has over {MAX_SIZE} parts"
+            )
             raise ScheduleError(
-                f"the expression is nested more than {MAX_DEPTH} levels deep; tabulate a part of it with "
-                "from_values(part.values(n)), or chain with >>, which does not nest"
+                f"the expression {limit}; tabulate a part of it with from_values(part.values(n)), or chain with >>, "
+                "which does not nest"
             )
         object.__setattr__(self, "_depth", depth)
+        object.__setattr__(self, "_size", size)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -121,7 +135,9 @@ class Node:
             [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
         """
         if n is None and self.steps is None:
-            raise ScheduleError(f"values() of an unbounded schedule needs n, the number of steps: {self!r}")
+            raise ScheduleError(
+                f"values() of an unbounded schedule needs n, the number of steps: {brief(self)}"
+            )
         return evaluate(self, 0, f.check_count("n", self.steps if n is None else n))
 
     # -- text -----------------------------------------------------------------------------------------------------
@@ -136,8 +152,26 @@ class Node:
             value = getattr(self, field.name)
             if not field.init or value == field.default:
                 continue
-            parts.append(f"{field.name}={value!r}" if field.kw_only else repr(value))
+            text = _elided(value) if _BRIEF.get() else repr(value)
+            parts.append(f"{field.name}={text}" if field.kw_only else text)
         return f"{self.kind}({', '.join(parts)})", CALL
+
+
+def brief(schedule: Node) -> str:
+    """Source text for messages: long tables are elided, and no more than 300 characters are shown."""
+    token = _BRIEF.set(True)
+    try:
+        text = repr(schedule)
+    finally:
+        _BRIEF.reset(token)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _elided(value: object) -> str:
+    if isinstance(value, tuple) and len(value) > 2 * _ENDS:
+        ends = [repr(item) for item in (*value[:_ENDS], *value[-_ENDS:])]
+        return f"({', '.join([*ends[:_ENDS], f'... {len(value) - 2 * _ENDS} more ...', *ends[_ENDS:]])})"
+    return repr(value)
 
 
 def evaluate(schedule: Node, start: int, stop: int) -> Array:
@@ -152,6 +186,6 @@ def evaluate(schedule: Node, start: int, stop: int) -> Array:
     if bad.size:
         raise ScheduleError(
             f"the value at step {start + int(bad[0])} is {out[bad[0]]}, not a finite number (a division by 0, or an "
-            f"overflow); clamp the schedule or change its end: {schedule!r}"
+            f"overflow); clamp the schedule or change its end: {brief(schedule)}"
         )
     return out

@@ -24,15 +24,18 @@ MAX_STEPS = 2**53
 _SHOWN = 80  # characters of a refused value that an error repeats
 
 
+def shown(value: object) -> str:
+    """What an error repeats of a value: its repr, at most 80 characters of it."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an int of more digits than Python prints
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
 def refuse(where: str, rule: str, value: object) -> ScheduleError:
     """The one sentence that every argument error is made of: which argument, what it must be, what it was."""
-    try:
-        shown = repr(value)
-    except (RecursionError, ValueError):  # nested too deep, or an int of more digits than Python prints
-        shown = f"a {type(value).__name__} too large to show"
-    return ScheduleError(
-        f"{where} must be {rule}, got {shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + '...'}"
-    )
+    return ScheduleError(f"{where} must be {rule}, got {shown(value)}")
 
 
 def check_real(where: str, value: object) -> float:
@@ -77,7 +80,16 @@ def check_flag(where: str, value: object) -> bool:
 
 def _items(where: str, value: object, what: str) -> list[Any]:
     if hasattr(value, "__array__"):  # numpy arrays and CPU tensors alike
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # a tensor that needs grad, is on a GPU, is bfloat16
+            raise ScheduleError(
+                f"{where} cannot be read as numbers: {error}; pass a list or a numpy array"
+            ) from None
         value = array.tolist() if array.ndim else value
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise refuse(where, f"a one-dimensional sequence of {what}", value)

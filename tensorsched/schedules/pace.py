@@ -16,10 +16,11 @@ import numpy as np
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import fields as f
 from tensorsched.schedules.algebra import Schedule, check_schedule
-from tensorsched.schedules.base import CALL, Array, node
+from tensorsched.schedules.base import CALL, Array, brief, node
 
 # Caps a length in front of int(), which refuses inf; what is this long, the checks refuse.
 _HUGE = sys.float_info.max
+_MOST_CYCLES = 100_000  # of different lengths: they are walked one by one
 
 
 def _receiver(inner: Schedule) -> str:
@@ -51,7 +52,9 @@ class Repeat(Schedule):
         length = self.inner.steps
         if length is None or length == 0:
             what = "an unbounded schedule" if length is None else "a schedule of length 0"
-            raise ScheduleError(f"{what} cannot be repeated: {self.inner!r}; give it a length with .take(n)")
+            raise ScheduleError(
+                f"{what} cannot be repeated: {brief(self.inner)}; give it a length with .take(n)"
+            )
         changes = self._changes()
         if changes and self.length_mult < 1.0 and self.times is None:
             raise ScheduleError(
@@ -89,8 +92,13 @@ class Repeat(Schedule):
                 return
             if length < 1:
                 raise ScheduleError(
-                    f"repeat: length_mult={self.length_mult} shrinks cycle {cycle} of {self.inner!r} to 0 steps; "
+                    f"repeat: length_mult={self.length_mult} shrinks cycle {cycle} of {brief(self.inner)} to 0 steps; "
                     "use fewer times or a larger length_mult"
+                )
+            if cycle == _MOST_CYCLES:
+                raise ScheduleError(
+                    f"repeat: length_mult={self.length_mult} gives more than {_MOST_CYCLES} cycles of different "
+                    "lengths; use a length_mult further from 1, or 1"
                 )
             yield length
             length = self._after(length)
@@ -203,7 +211,8 @@ class Take(_Warp):
 
     @property
     def settled(self) -> int | None:
-        return self.n if self.inner.settled is None else min(self.n, self.inner.settled)
+        inner = self.inner.settled  # asked once: each asks its own inner one
+        return self.n if inner is None else min(self.n, inner)
 
     def _position(self, t: Array) -> Array:
         return np.minimum(t, self.n)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.base import MAX_DEPTH, NODES, Node
+from tensorsched.schedules.fields import shown
 
 if TYPE_CHECKING:
     from tensorsched.schedules.algebra import Schedule
@@ -57,13 +58,15 @@ def from_dict(document: Mapping[str, Any]) -> Schedule:
         raise ScheduleError(f"a schedule document must be a dict, got {type(document).__name__}")
     if document.get("format") != FORMAT:
         raise ScheduleError(
-            f"format: must be {FORMAT!r}, got {document.get('format')!r}; is this a to_dict() document?"
+            f"format: must be {FORMAT!r}, got {shown(document.get('format'))}; is this a to_dict() document?"
         )
     version = document.get("version")
     if version != VERSION or isinstance(version, (bool, float)):
         newer = isinstance(version, int) and version > VERSION
         way_out = "update tensorsched" if newer else "write it again with to_dict()"
-        raise ScheduleError(f"version: this tensorsched reads version {VERSION}, got {version!r}; {way_out}")
+        raise ScheduleError(
+            f"version: this tensorsched reads version {VERSION}, got {shown(version)}; {way_out}"
+        )
     if extra := set(document) - {"format", "version", "schedule"}:
         raise ScheduleError(f"{_name(extra)}: unknown entry of a schedule document")
     return _decode(document.get("schedule"), "schedule", 1)  # type: ignore[return-value]  # every node is a Schedule
@@ -103,7 +106,7 @@ def _decode(entry: Any, path: str, depth: int) -> Node:
         raise ScheduleError(f"{path[:60]}...: nested more than {MAX_DEPTH} levels deep")
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
-        raise ScheduleError(f"{path}.kind: unknown kind {kind!r}; known are {', '.join(sorted(NODES))}")
+        raise ScheduleError(f"{path}.kind: unknown kind {shown(kind)}; known are {', '.join(sorted(NODES))}")
     known = {field.name for field in dataclasses.fields(NODES[kind])}  # type: ignore[arg-type]  # a dataclass
     given = set(entry) - {"kind"}
     if given - known:
