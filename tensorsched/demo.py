@@ -167,7 +167,8 @@ def train(title: str, settings: Settings, lr: float | Tensor, schedule: Schedule
     after_step, run = schedule(optimizer), Run(model)
     batches = torch.Generator().manual_seed(settings.seed)
     window = torch.arange(CONTEXT + 1)
-    with tqdm(range(settings.steps), desc=title, unit="step") as bar:
+    often = 0.1 if sys.stderr.isatty() else 10.0  # seconds between two lines of a log
+    with tqdm(range(settings.steps), desc=title, unit="step", mininterval=often) as bar:
         for step in bar:
             starts = torch.randint(len(text) - CONTEXT, (BATCH, 1), generator=batches)
             batch = text[(starts + window).to(settings.device)]
@@ -178,7 +179,9 @@ def train(title: str, settings: Settings, lr: float | Tensor, schedule: Schedule
             optimizer.zero_grad()
             after_step()
             if step % 10 == 0 or step + 1 == settings.steps:
-                bar.set_postfix(loss=f"{float(run.losses[-1]):.3f}", lr=f"{float(run.lr[-1]):.2e}")
+                bar.set_postfix(
+                    loss=f"{float(run.losses[-1]):.3f}", lr=f"{float(run.lr[-1]):.2e}", refresh=False
+                )
     return run
 
 

@@ -576,6 +576,19 @@ def test_bad_input_is_an_error_at_once_and_changes_nothing(arguments, text):
     ts.attach(optimizer, lr=LR).detach()  # nothing was claimed
 
 
+def test_initial_after_a_torch_scheduler_is_refused():
+    optimizer = two_groups(optim.AdamW)
+    optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+    with pytest.raises(
+        ts.BindingError, match=r"lr of group 0 holds 0.0, but its initial_lr is 0.05: a torch scheduler"
+    ):
+        ts.attach(optimizer, lr=ts.initial * LR)
+    for group in optimizer.param_groups:
+        group["lr"] = group.pop("initial_lr")
+    ts.attach(optimizer, lr=ts.initial * M)
+    assert optimizer.param_groups[1]["lr"] == 0.025 * M(0)
+
+
 def test_a_slot_has_one_schedule():
     optimizer = two_groups(optim.AdamW)
     first = ts.attach(optimizer, lr=[LR, None], betas=(M, None))

@@ -169,5 +169,5 @@ def _shown(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, torch.Tensor):
-        return f"a {value.device.type} tensor"
+        return f"a tensor of {value.tolist()!r} on {value.device}"
     return repr(value)

@@ -125,6 +125,18 @@ def _read_group(groups: Sequence[Mapping[str, Any]], index: int, key: str, entry
         raise _no_such_key(groups, index, key)
     held = group[key]
     where = f"{key} of group {index}"
+    started = group.get("initial_lr", held)
+    if (
+        key == "lr"
+        and isinstance(entry, Schedule)
+        and has_initial(entry)
+        and as_float(started) != as_float(held)
+    ):
+        raise BindingError(
+            f"{where} holds {as_float(held)}, but its initial_lr is {as_float(started)}: a torch scheduler was built "
+            "on this optimizer, or its checkpoint loaded, so ts.initial would take the wrong one; set group['lr'] = "
+            "group.pop('initial_lr') first, or write the number instead of ts.initial"
+        )
     if not isinstance(held, (tuple, list)):
         if isinstance(entry, tuple):
             raise BindingError(

@@ -100,7 +100,8 @@ def warmup_constant(peak: float, *, warmup: int, start: float = 0.0, ramp: str =
         peak: the value after the warm-up.
         warmup: its length in steps.
         start: value at step 0.
-        ramp: see the module docstring.
+        ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
+            first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
 
     Raises:
         ScheduleError: a value is not finite, or warmup is not a whole number >= 0.
@@ -133,8 +134,9 @@ def warmup_linear(
         warmup: steps, or a fraction of total.
         floor: value reached at `total` and held.
         start: value at step 0.
-        ramp: see the module docstring.
-        last_step_ends: see the module docstring.
+        ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
+            first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
+        last_step_ends: use the end value at step total-1 (mmengine) instead of from step total on.
 
     Raises:
         ScheduleError: a value is not finite, or warmup is longer than total.
@@ -169,8 +171,9 @@ def warmup_cosine(
         warmup: steps, or a fraction of total.
         floor: value reached at `total` and held.
         start: value at step 0.
-        ramp: see the module docstring.
-        last_step_ends: see the module docstring.
+        ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
+            first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
+        last_step_ends: use the end value at step total-1 (mmengine) instead of from step total on.
 
     Raises:
         ScheduleError: a value is not finite, or warmup is longer than total.
@@ -197,7 +200,8 @@ def warmup_inverse_sqrt(
         warmup: its length in steps.
         timescale: see `inverse_sqrt`; default `warmup`, or 10_000 without a warm-up (as transformers).
         start: value at step 0.
-        ramp: see the module docstring.
+        ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
+            first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
 
     Raises:
         ScheduleError: a value is not finite, or warmup is not a whole number >= 0.
@@ -265,8 +269,9 @@ def wsd(
         shape: "linear", "cosine" or "1-sqrt" (floor + (peak - floor) * (1 - sqrt(t / decay))).
         floor: value reached at `total` and held.
         start: value at step 0.
-        ramp: see the module docstring.
-        last_step_ends: see the module docstring.
+        ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
+            first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
+        last_step_ends: use the end value at step total-1 (mmengine) instead of from step total on.
 
     Raises:
         ScheduleError: a value is not finite, or warm-up and decay together are longer than total.
@@ -316,7 +321,8 @@ def one_cycle(
         shape: "cosine" or "linear", for every phase.
         three_phase: come back to `start` first, then go down to `end`.
         last_step_ends: torch OneCycleLR's ends: the peak at rise-1, the end value at total-1 (in three phases the
-            return at 2*rise-2). Default: the peak at `rise` (as optax), the end at `total`.
+            return at 2*rise-2); torch's values where its pct_start * total is whole, since torch keeps the fraction
+            of a step. Default: the peak at `rise` (as optax), the end at `total`.
 
     Momentum's mirror image is `one_cycle(0.85, start=0.95, end=0.95, ...)`.
 

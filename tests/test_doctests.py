@@ -1,0 +1,29 @@
+"""The examples in the docstrings say what happens."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import tensorsched
+
+MODULES = sorted(
+    m.name for m in pkgutil.walk_packages(tensorsched.__path__, "tensorsched.") if "demo" not in m.name
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_there_are_examples():
+    """Control: every recipe and shape has one."""
+    found = sum(
+        doctest.testmod(importlib.import_module(f"tensorsched.schedules.{m}")).attempted
+        for m in ("shapes", "recipes")
+    )
+    assert found > 40
