@@ -4,9 +4,9 @@ The engine owns three tensors on the table's device: the clock (int64, the numbe
 about where we are), the data, and `live`, a (1, K) buffer that always holds the row of the clock's step. Every value
 handed out is a 0-dim view of `live`: allocated once, only ever filled.
 
-`advance()` never synchronises. On a CPU it is a numpy row write into live's memory (about a microsecond, whatever the
-number of values). On a device it is two kernels, one that counts and one that copies the row, and a third that
-multiplies where the table is scaled.
+`advance()` never synchronises. On a CPU it is a copy of the row's bytes into live's memory (about a microsecond,
+whatever the number of values). On a device it is two kernels, one that counts and one that copies the row, and a third
+that multiplies where the table is scaled.
 """
 
 from __future__ import annotations

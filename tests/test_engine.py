@@ -157,6 +157,8 @@ def test_a_foreign_write_is_noticed(build, scale):
     assert engine.intact()
     engine.value("half").fill_(3.0)
     assert not engine.intact()
+    engine.advance()
+    assert not engine.intact(), "the engine's own write does not hide it"
     engine.seek(7)
     assert engine.intact()
 
