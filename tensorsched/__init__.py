@@ -6,6 +6,7 @@ from tensorsched.binding.attach import attach, detach
 from tensorsched.binding.attachment import Attachment
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
+from tensorsched.one_graph import CompiledStep, compile_step
 from tensorsched.schedules import (
     Schedule,
     constant,
@@ -43,12 +44,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Attachment",
     "BindingError",
+    "CompiledStep",
     "Schedule",
     "ScheduleEngine",
     "ScheduleError",
     "ScheduleTable",
     "__version__",
     "attach",
+    "compile_step",
     "constant",
     "cosine",
     "cyclic",

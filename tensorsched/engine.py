@@ -73,7 +73,33 @@ class ScheduleEngine:
             ScheduleError: step is negative or not an int.
         """
         self._driver.seek(check_count("seek: step", step))
+        self.written()
+
+    def advance_in_graph(self, found_inf: torch.Tensor | None = None) -> None:
+        """As `advance`, in plain tensor operations: for code that torch.compile traces. Does not synchronise.
+
+        What ran it in a graph calls `written` afterwards, or the next `intact` takes the graph's write for a foreign
+        one.
+        """
+        self._gather.fill(self._driver.count_in_graph(found_inf))
+
+    def written(self) -> None:
+        """Take what live holds now for the engine's own writing."""
         self._driver.version = self.live._version  # noqa: SLF001  torch has no public name for it
+
+    def reload(self) -> None:
+        """Read the table again, whose contents were replaced, at the same step. Does not synchronise."""
+        self._driver.reload()
+        self.written()
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What a graph reads and writes in place: they stay where they are as long as the engine lives."""
+        return (self.live, *self._driver.tensors, *self._gather.tensors)
+
+    @functools.cached_property
+    def _gather(self) -> _Gather:
+        return _Gather(self.table, self._driver.data, self.live)
 
     def intact(self) -> bool:
         """Whether nobody but the engine has written to `live` (through any of its views). Does not synchronise.
@@ -142,6 +168,9 @@ class HostEngine:
         """Set the clock to `step`, an int >= 0."""
         self.step_count = step
 
+    def reload(self) -> None:
+        """The table's contents were replaced: nothing of them is kept here."""
+
     def row(self) -> Sequence[float]:
         """The current value of every live column."""
         step, table = self.step_count, self.table
@@ -154,28 +183,82 @@ class HostEngine:
 class _Driver(Protocol):
     clock: torch.Tensor
     version: int  # live's version counter when the driver last wrote to it
+    data: torch.Tensor  # the table, in its own layout
+    tensors: tuple[torch.Tensor, ...]  # its state
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None: ...
 
+    def count_in_graph(self, found_inf: torch.Tensor | None) -> torch.Tensor: ...
+
     def seek(self, step: int) -> None: ...
 
+    def reload(self) -> None: ...
 
-class _HostDriver:
-    """Clock and live values in CPU memory, written through views of the tensors' memory.
 
-    Memoryviews because they cost the least: indexing one gives a Python int, and copying a slice of bytes is a memcpy
-    without numpy's set-up. live's version counter does not see these writes: every change of it is a foreign one.
+class _Gather:
+    """The formula of a look-up in tensor operations, for graphs: live = row(min(step, last)) of either layout.
+
+    live is read and written as a whole, never through views that are inputs of the graph: those would all be copied.
     """
+
+    def __init__(self, table: ScheduleTable, data: torch.Tensor, live: torch.Tensor) -> None:
+        self._live, self._last, self._data = live, table.rows - 1, data
+        self.tensors: tuple[torch.Tensor, ...] = (data,)
+        self._starts: torch.Tensor | None = None
+        if table.source is not None and table.factors is not None:
+            self._starts = torch.from_numpy(table.source * table.rows).to(table.device)
+            self._factors = torch.from_numpy(table.factors).to(table.device)
+            self.tensors += (self._starts, self._factors)
+
+    def fill(self, step: torch.Tensor) -> None:
+        """Put the row of `step`, an int64 tensor of shape (1,), into live."""
+        row = torch.clamp(step, max=self._last)
+        if self._starts is None:
+            self._live.copy_(torch.index_select(self._data, 0, row))
+        else:
+            base = torch.index_select(self._data.view(-1), 0, self._starts + row)
+            self._live.copy_((base * self._factors).view(1, -1))
+
+
+def _count(found_inf: torch.Tensor | None) -> torch.Tensor | int:
+    """What a step adds to the clock: 1, or as a tensor of shape (1,), 0 where the step was skipped."""
+    return 1 if found_inf is None else (found_inf.reshape(1) == 0).to(torch.int64)
+
+
+class _HostClock:
+    """A clock in CPU memory, counted through a memoryview: indexing one gives a Python int and costs the least."""
 
     version = 0
 
-    def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
+    def __init__(self, table: ScheduleTable) -> None:
         self.clock = torch.zeros(1, dtype=torch.int64, device="cpu")
+        self.data = table.to_device()
+        self.tensors: tuple[torch.Tensor, ...] = (self.clock,)
         self._count = memoryview(self.clock.numpy().data)
+        self._last = table.rows - 1
+
+    def count_in_graph(self, found_inf: torch.Tensor | None) -> torch.Tensor:
+        return self.clock.add_(_count(found_inf))
+
+    def seek(self, step: int) -> None:
+        raise NotImplementedError
+
+    def reload(self) -> None:
+        self.seek(self._count[0])
+
+
+class _HostDriver(_HostClock):
+    """Clock and live values in CPU memory, written through views of the tensors' memory.
+
+    Copying a slice of bytes is a memcpy without numpy's set-up. live's version counter does not see these writes: every
+    change of it is a foreign one (or a graph's).
+    """
+
+    def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
+        super().__init__(table)
         self._live = memoryview(live.numpy().data).cast("B")
         self._rows = memoryview(table.host.data).cast("B")
         self._width = live.numel() * live.element_size()
-        self._last = table.rows - 1
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         if found_inf is not None and found_inf.item() != 0:
@@ -191,19 +274,15 @@ class _HostDriver:
         self._live[:] = self._rows[at : at + self._width]
 
 
-class _ScaledHostDriver:
+class _ScaledHostDriver(_HostClock):
     """As _HostDriver, for a scaled table: a row is gathered and multiplied in float64, then rounded into live."""
 
-    version = 0
-
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
-        self.clock = torch.zeros(1, dtype=torch.int64, device="cpu")
-        self._count = memoryview(self.clock.numpy().data)
+        super().__init__(table)
         self._live = live.numpy()[0]
-        self._data = table.host
+        self._host = table.host
         self._factors = np.asarray(table.factors)
         self._source = None if table.host.shape[0] == 1 else table.source  # a single column is broadcast
-        self._last = table.rows - 1
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         if found_inf is None or found_inf.item() == 0:
@@ -212,7 +291,7 @@ class _ScaledHostDriver:
     def seek(self, step: int) -> None:
         self._count[0] = step
         row = min(step, self._last)
-        base = self._data[:, row] if self._source is None else self._data[self._source, row]
+        base = self._host[:, row] if self._source is None else self._host[self._source, row]
         np.multiply(base, self._factors, out=self._live, casting="same_kind")
 
 
@@ -230,14 +309,16 @@ class DeviceDriver:
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         device, last = table.device, table.rows - 1
         starts = np.zeros(1, dtype=np.int64) if table.source is None else table.source * table.rows
+        self._table = table
         self._starts = torch.from_numpy(starts).to(device)
         self._last = last
         self._state = torch.zeros(1 + len(starts), dtype=torch.int64, device=device)
         self._limit = torch.from_numpy(np.concatenate(([MAX_STEPS], starts + last))).to(device)
         self._state_bits, self._limit_bits = self._state.view(torch.float64), self._limit.view(torch.float64)
         self.clock, self._index = self._state.split([1, len(starts)])
-        data = table.to_device()
-        self._data = data if table.source is None else data.view(-1, 1)
+        self.tensors: tuple[torch.Tensor, ...] = (self._state, self._limit)
+        self.data = table.to_device()
+        self._rows = self.data if table.source is None else self.data.view(-1, 1)
         self._live = live
         self.version = live._version  # noqa: SLF001  torch has no public name for it
         self._factors: torch.Tensor | None = None
@@ -251,8 +332,16 @@ class DeviceDriver:
         if found_inf is None and self._by_nextafter:
             torch.nextafter(self._state_bits, self._limit_bits, out=self._state_bits)
         else:
-            moved = self._state + (1 if found_inf is None else (found_inf == 0).to(torch.int64))
-            torch.minimum(moved, self._limit, out=self._state)
+            torch.minimum(self._state + _count(found_inf), self._limit, out=self._state)
+        self._fill()
+
+    def count_in_graph(self, found_inf: torch.Tensor | None) -> torch.Tensor:
+        moved = torch.minimum(self._state + _count(found_inf), self._limit)
+        self._state.copy_(moved)
+        return moved[:1]
+
+    def reload(self) -> None:
+        self.data.copy_(torch.from_numpy(self._table.host))
         self._fill()
 
     def seek(self, step: int) -> None:
@@ -262,7 +351,7 @@ class DeviceDriver:
 
     def _fill(self) -> None:
         before = self._live._version  # noqa: SLF001  torch has no public name for it
-        torch.index_select(self._data, 0, self._index, out=self._read)
+        torch.index_select(self._rows, 0, self._index, out=self._read)
         if self._factors is not None:
             torch.mul(self._read.view(1, -1), self._factors, out=self._live)
         # The driver's own writes are added; a foreign one in between stays a difference.

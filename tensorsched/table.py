@@ -63,7 +63,7 @@ class ScheduleTable:
         factors: (K,) float64 for the scaled layout: what it is multiplied by; else None.
     """
 
-    schedules: Mapping[str, Schedule]
+    schedules: dict[str, Schedule]
     live_column: Mapping[str, int]
     rows: int
     device: torch.device
@@ -96,6 +96,63 @@ class ScheduleTable:
                 self.nbytes, self.rows, self.schedules, self.device, free_bytes(self.device)
             ) from error
 
+    def recompute(self, schedules: Mapping[str, Schedule]) -> dict[int, Array]:
+        """What the rows of `host` for these names would hold under other schedules; nothing changes yet.
+
+        Returns:
+            The new contents of each column of `host` (of each row, where it is scaled) that one of the names reads.
+
+        Raises:
+            ScheduleError: the schedules change later than the last row, are not finite in the dtype, or names that
+                share a column would get different values.
+        """
+        rows = _row_count(schedules, None)
+        if rows > self.rows:
+            raise ScheduleError(
+                f"the new schedules change up to step {rows - 1}, and the table ends at step {self.rows - 1}; pass "
+                f"attach(..., capacity={rows - 1}) or more when you attach"
+            )
+        plan = _Plan({**self.schedules, **schedules}, self.rows, self.device, self.dtype, None)
+        contents: dict[int, Array] = {}
+        for name, schedule in plan.schedules.items():
+            at = self._stored_at(name)
+            if any(self._stored_at(other) == at for other in schedules):
+                column = evaluate(schedule, 0, self.rows)
+                rounded = plan.rounded(column, schedule)
+                self._share(contents, name, rounded if self.factors is None else column)
+        return contents
+
+    def _stored_at(self, name: str) -> int:
+        live = self.live_column[name]
+        return live if self.source is None else int(self.source[live])
+
+    def _share(self, contents: dict[int, Array], name: str, column: Array) -> None:
+        """Put a name's column where it is stored, or find that it is the same as what is to be there already."""
+        at, same = self._stored_at(name), False
+        if self.factors is None:
+            same = bool(np.array_equal(contents.setdefault(at, column), column))
+        else:
+            factor = float(self.factors[self.live_column[name]])
+            bound = PROPORTIONAL if self.dtype == torch.float32 else 0.0
+            same = _proportional(column, contents.setdefault(at, column / factor), factor, bound)
+        if not same:
+            others = [n for n in self.live_column if n != name and self._stored_at(n) == at]
+            raise ScheduleError(
+                f"{name!r} shares a column of the table with {', '.join(map(repr, others[:8]))}"
+                f"{' and others' if len(others) > 8 else ''}, because their schedules were "  # noqa: PLR2004
+                f"{'equal' if self.factors is None else 'proportional'}, and must stay so: rewrite all of them "
+                "together, or detach() and attach() again"
+            )
+
+    def replace(self, schedules: Mapping[str, Schedule], contents: Mapping[int, Array]) -> None:
+        """Write what `recompute` returned, in place: every engine that reads this table reads it from its next row."""
+        for at, column in contents.items():
+            if self.factors is None:
+                self.host[:, at] = column
+            else:
+                self.host[at] = column
+        self.schedules.update(schedules)
+
     def __repr__(self) -> str:
         layout = "" if self.factors is None else f" from {self.host.shape[0]} scaled"
         return (
@@ -112,6 +169,7 @@ def tabulate(
     dtype: torch.dtype = torch.float32,
     scale: bool | None = None,
     max_bytes: int | None = None,
+    capacity: int | None = None,
 ) -> ScheduleTable:
     """Compile schedules into one table.
 
@@ -123,13 +181,16 @@ def tabulate(
         dtype: of the live values, torch.float32 (default) or torch.float64; rounded once from float64.
         scale: share columns that differ by a constant factor: True, False, or None (default) for tables over 64 MiB.
         max_bytes: most bytes that the table may take; default: what is free on the device.
+        capacity: make room for schedules that change up to this step, for `Attachment.rewrite`; default: as far as
+            these schedules change.
 
     Returns:
         A ScheduleTable; nothing has been allocated on the device and nothing synchronises.
 
     Raises:
         ScheduleError: no schedules, something that is no schedule, a schedule that never settles without `steps`, a
-            value that is not finite in the dtype, a device that does not exist, or a table that does not fit.
+            value that is not finite in the dtype, a device that does not exist, or a table that does not fit (into memory,
+            or into the capacity).
 
     Example:
         >>> import tensorsched as ts
@@ -142,6 +203,13 @@ def tabulate(
     if dtype not in _NUMPY:
         raise refuse("tabulate: dtype", "torch.float32 or torch.float64", dtype)
     rows = _row_count(schedules, horizon)
+    if capacity is not None:
+        if rows > check_count("capacity", capacity) + 1:
+            raise ScheduleError(
+                f"the schedules change up to step {rows - 1}, which is beyond the capacity of {capacity} steps; pass a "
+                "larger capacity, or shorten them with .take(n)"
+            )
+        rows = capacity + 1
     schedules = {name: bounded(schedule, horizon) for name, schedule in schedules.items()}
     unique = list(dict.fromkeys(schedules.values()))
     plan = _Plan(schedules, rows, where, dtype, free_bytes(where) if max_bytes is None else max_bytes)

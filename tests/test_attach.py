@@ -463,9 +463,9 @@ def test_a_write_of_the_same_value_is_no_harm_and_costs_once():
     optimizer = two_groups(optim.SGD)
     sched = ts.attach(optimizer, lr=LR, resident=True)
     optimizer.param_groups[0]["lr"].mul_(1.0)
-    assert not sched._resident.engine.intact()
+    assert not sched._wiring.engines[0].intact()
     train(optimizer, steps=2)
-    assert sched._resident.engine.intact()
+    assert sched._wiring.engines[0].intact()
     assert sched.step_count == 2
 
 

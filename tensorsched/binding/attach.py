@@ -24,6 +24,7 @@ def attach(
     steps: int | None = None,
     free: Mapping[str, Schedule | float] | None = None,
     new_groups: NewGroups | None = None,
+    capacity: int | None = None,
     **hyperparameters: Any,
 ) -> Attachment:
     """Let schedules set an optimizer's hyperparameters; from now on they advance with its steps.
@@ -42,6 +43,7 @@ def attach(
             tensor that is always current.
         new_groups: what groups get that are added later by `add_param_group`: a dict like the hyperparameters, or a
             function of the new group that returns one. Without it such a group is an error at the next step.
+        capacity: make room for schedules that change up to this step, for `sched.rewrite`; default: as far as these do.
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
             number for every group, a list with one for each group (None leaves a group alone), or, for a key that holds
             a tuple, a tuple with one for each element (None leaves an element alone). `ts.initial` in a schedule stands
@@ -79,6 +81,8 @@ def attach(
         require_hooks(optimizer)
     if steps is not None:
         check_count("attach: steps", steps)
+    if capacity is not None:
+        check_count("attach: capacity", capacity)
     if not hyperparameters and not free:
         raise BindingError(
             "attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)"
@@ -86,7 +90,7 @@ def attach(
     free_values = read_free(groups, {} if free is None else free)
     requests = read_requests(groups, hyperparameters) if hyperparameters else []
     refuse_claimed(optimizer, requests)
-    options = Options(auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups)
+    options = Options(auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups, capacity=capacity)
     device = engine_device(groups)
     slots = [place_slot(optimizer, groups[r.group], r, options, device) for r in requests]
     return Attachment(optimizer, slots, free_values, options)

@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 
+from tensorsched.binding.graph_mode import GraphMode
 from tensorsched.binding.lifecycle import Hooks, displaced
-from tensorsched.binding.placement import Options, engine_device, place_slot
+from tensorsched.binding.placement import Options, engine_device, place_slot, read_rewrite
 from tensorsched.binding.report import slot_table
-from tensorsched.binding.request import Request, as_float, param_groups, read_requests
-from tensorsched.binding.slots import HostWriter, ResidentBinder, Slot, held, put
+from tensorsched.binding.request import Request, as_float, param_groups, read_free, read_requests
+from tensorsched.binding.slots import Slot, held, put
 from tensorsched.binding.state import read_state, write_state
-from tensorsched.engine import HostEngine, ScheduleEngine
+from tensorsched.binding.wiring import Wiring
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.fields import check_count, shown
-from tensorsched.table import bounded, tabulate
+from tensorsched.table import bounded
 
 __all__ = ["Attachment"]
 
@@ -64,42 +65,34 @@ class Attachment:
         self._options = options
         self._suspect = False
         # Everything that can fail comes first; the optimizer is touched by bind() and the hooks alone.
-        self._build(slots, len(param_groups(optimizer)))
-        self._attached = True
+        if clash := self.free.keys() & {slot.name for slot in slots}:
+            raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
+        groups = param_groups(optimizer)
+        self._wiring = self._eager = Wiring.build(slots, self.free, engine_device(groups), options.capacity)
+        self._places = [slot.place for slot in slots]
+        self._group_count = len(groups)
+        self._graph: GraphMode | None = None
+        self.in_graph_step = False  # set while a compiled step runs between the optimizer's hooks
+        self.generation = 0  # counts what makes a graph of the step stale
+        self.revision = 0  # counts rewrites
+        self.attached = True
         self.bind()
         self._hooks = Hooks(optimizer, self, auto=options.auto)
         with _LOCK:
             _ATTACHMENTS.add(self)
-
-    def _build(self, slots: Sequence[Slot], group_count: int) -> None:
-        """Tables, engines and writers for these slots; nothing of the optimizer changes."""
-        if clash := self.free.keys() & {slot.name for slot in slots}:
-            raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
-        on_device = [slot for slot in slots if slot.resident]
-        on_host = [slot for slot in slots if not slot.resident]
-        resident: ResidentBinder | None = None
-        host: HostWriter | None = None
-        if on_device or self.free:
-            columns = self.free | {slot.name: slot.schedule for slot in on_device}
-            device = engine_device(param_groups(self.optimizer))
-            table = tabulate(columns, device=device)
-            resident = ResidentBinder(ScheduleEngine(table), on_device)
-        if on_host:
-            columns = {slot.name: slot.schedule for slot in on_host}
-            table = tabulate(columns, dtype=torch.float64)
-            host = HostWriter(HostEngine(table), on_host)
-        self.slots = tuple(slots)
-        self._group_count = group_count
-        self._resident, self._host = resident, host
-        self._binders = [binder for binder in (resident, host) if binder is not None]
-        self._engines: list[HostEngine | ScheduleEngine] = [binder.engine for binder in self._binders]
 
     # -- what users call ------------------------------------------------------------------------------------------
 
     @property
     def step_count(self) -> int:
         """Completed optimizer steps. Synchronises where all slots are resident on a device that is no CPU."""
-        return self._engines[-1].step_count  # the host's, if there is one: both count the same steps
+        return self._wiring.step_count
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every scheduled (group, key, element), where it lives and why."""
+        at = self._wiring.slot_at
+        return tuple(at[place] for place in self._places)
 
     def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now, without a sync: a 0-dim live tensor if resident or free, else a float.
@@ -112,15 +105,15 @@ class Attachment:
         Raises:
             BindingError: no such slot.
         """
-        if name in self.free and self._resident is not None:
-            return self._resident.engine.value(name)
+        if name in self.free:
+            return self._wiring.free_value(name)
         found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place[2])]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
                 f"{'' if element is None else f', element {element}'}; there are {', '.join(self._schedules())}"
             )
-        return self._expected(found[0])
+        return self._wiring.expected(found[0])
 
     def step(self) -> None:
         """Advance by one step (only with advance="manual"), after `optimizer.step()`. Does not synchronise.
@@ -138,7 +131,7 @@ class Attachment:
             )
         # What writes to a resident slot is still seen by the check before the next optimizer.step(); a host slot is
         # about to be overwritten.
-        if self._host is not None or not self._hooks.active:
+        if self._wiring.writes_floats or not self._hooks.active:
             self.verify()
         found_inf, self.found_inf = self.found_inf, None
         self.advance(found_inf)
@@ -152,9 +145,8 @@ class Attachment:
         """
         self._require_attached()
         at = check_count("seek: step", step)
-        self._take_in_new_groups()
-        for engine in self._engines:
-            engine.seek(at)
+        self.take_in_new_groups()
+        self._wiring.seek(at)
         self.bind()
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,7 +154,7 @@ class Attachment:
 
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
-        self._take_in_new_groups()
+        self.take_in_new_groups()
         return write_state(self.step_count, self._schedules())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = "error") -> None:
@@ -181,21 +173,69 @@ class Attachment:
                 differ), or this one is detached. Nothing has changed.
         """
         self._require_attached()
-        self._take_in_new_groups()
+        self.take_in_new_groups()
         self.seek(read_state(state, self._schedules(), on_mismatch))
+
+    def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
+        """Follow other schedules from now on, while the clock goes on: extend a run, cool down now, change the peak.
+
+        The tables are overwritten in place, so compiled steps and captured graphs go on with the new values, without
+        recompiling or capturing again. Steps are counted from the start of the run as before: to cool down from here,
+        pass `old.take(now) >> ts.linear(old(now), 0.0, steps=1000)` with `now = sched.step_count`.
+
+        Args:
+            free: other schedules for names that were given to `attach` as `free`.
+            **hyperparameters: as for `attach`, for slots that have a schedule; the others keep theirs. `ts.initial` is
+                what the group held when it was attached.
+
+        Raises:
+            BindingError: a slot or name that has no schedule yet, or a value that does not fit. Nothing has changed.
+            ScheduleError: the schedules change later than the tables reach (`attach(..., capacity=steps)`), or slots
+                that share a column of the table, because their schedules are equal, would get different ones. Nothing
+                has changed.
+
+        Synchronises where all slots are resident on a device that is no CPU.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4), capacity=8)
+            >>> optimizer.step()
+            >>> sched.rewrite(lr=ts.linear(1.0, 0.0, steps=8)), sched.step_count, optimizer.param_groups[0]["lr"]
+            (None, 1, 0.875)
+        """
+        self._require_attached()
+        self.take_in_new_groups()
+        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, self._options.steps)
+        names = read_free(param_groups(self.optimizer), free or {}) if free is not None else {}
+        if unknown := names.keys() - self.free.keys():
+            raise BindingError(f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value")
+        names = {name: bounded(schedule, self._options.steps) for name, schedule in names.items()}
+        if not schedules and not names:
+            raise BindingError("rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)")
+        wirings = {id(w): w for w in (self._eager, self._graph and self._graph.wiring) if w is not None}
+        commits = [wiring.rewrite(schedules, names) for wiring in wirings.values()]
+        for commit in commits:
+            commit()
+        self.free |= names
+        self.revision += 1
+        self.bind()
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
 
         Where a group held a tensor before, that same tensor gets the current value. A second call does nothing.
         """
-        if not self._attached:
+        if not self.attached:
             return
-        self._attached = False
+        self.attached = False
         with _LOCK:
             _ATTACHMENTS.discard(self)
         self._hooks.remove()
+        self.generation += 1
         step = self.step_count
+        if self._graph is not None and self._wiring is self._graph.wiring:
+            self._graph.leave(self.optimizer)
         groups = self.optimizer.param_groups
         originals = [id(slot.original) for slot in self.slots]
         for slot in self.slots:
@@ -218,13 +258,19 @@ class Attachment:
         for slot in self.slots:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
                 groups[slot.request.group].setdefault(slot.request.key, slot.template)
-        for binder in self._binders:
-            binder.bind(groups)
+        self._wiring.bind(groups)
+        if self._graph is not None and self._wiring is self._graph.wiring:
+            self._graph.enter(groups)
+
+    def loaded(self) -> None:
+        """The optimizer's groups and state were replaced by a checkpoint's."""
+        self.generation += 1
+        self.bind()
 
     @property
     def writes_floats(self) -> bool:
         """Whether there are host slots, which the next advance will overwrite."""
-        return self._host is not None
+        return self._wiring.writes_floats
 
     def verify(self) -> None:
         """Check that the slots hold what was put there, and take in groups that are new.
@@ -237,33 +283,30 @@ class Attachment:
         if len(groups) != self._group_count:
             self._adopt(groups)
         try:
-            intact = not self._suspect and all([binder.intact(groups) for binder in self._binders])  # noqa: C419
+            intact = not self._suspect and self._wiring.intact(groups)
         except (KeyError, IndexError, TypeError):  # a key, or an element of a tuple, is gone
             intact = False
         if not intact:
             self._name_displaced(groups)
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
-        """Count one step and fill the slots, unless `found_inf` is not 0. Reads it on the host for host slots only."""
-        if self._host is not None:
-            if found_inf is not None and found_inf.item() != 0:
-                return
-            found_inf = None
-            self._host.engine.advance()
-            self._host.write()
-        if self._resident is not None:
-            engine = self._resident.engine
-            # GradScaler leaves it on the loss's device, which is another one where a model is spread over several.
-            engine.advance(found_inf if found_inf is None else found_inf.to(engine.clock.device))
+        """Count one step and fill the slots, unless `found_inf` is not 0; after a step in a graph, which did both."""
+        if self.in_graph_step:
+            for engine in self._wiring.engines:
+                engine.written()
+        else:
+            self._wiring.advance(found_inf)
 
     def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+        if self._graph is not None and self._wiring is self._graph.wiring:
+            self._graph.write_plain(groups)
         on_device = [slot for slot in self.slots if slot.resident and slot.request.group < len(groups)]
         step = self.step_count if on_device else 0
         for slot in on_device:
             put(groups[slot.request.group], slot.request.key, slot.request.element, slot.schedule(step))
 
-    def _take_in_new_groups(self) -> None:
+    def take_in_new_groups(self) -> None:
         """Adopt late groups now where `new_groups` says how (otherwise the next step raises); refuse lost ones."""
         groups = self.optimizer.param_groups
         if len(groups) < self._group_count:
@@ -278,7 +321,7 @@ class Attachment:
         if rule is None or len(groups) < first:
             raise self._other_groups(len(groups))
         device = engine_device(groups)
-        slots = list(self.slots)
+        slots: list[Slot] = []
         for index in range(first, len(groups)):
             wanted = rule(groups[index]) if callable(rule) else rule
             if not isinstance(wanted, Mapping):
@@ -287,9 +330,14 @@ class Attachment:
             requests = read_requests(groups[: index + 1], alone) if alone else []
             refuse_claimed(self.optimizer, requests)
             slots += [place_slot(self.optimizer, groups[index], r, self._options, device) for r in requests]
-        step = self.step_count
-        self._build(slots, len(groups))
-        self.seek(step)
+        wiring = self._eager.extended(slots, device, self._options.capacity)
+        self.use_eager()
+        self._wiring = self._eager = wiring
+        self._graph = None  # of the groups that there were
+        self._places += [slot.place for slot in slots]
+        self._group_count = len(groups)
+        self.generation += 1
+        self.bind()
 
     def _other_groups(self, count: int) -> BindingError:
         way_out = "call detach() and attach() again"
@@ -315,7 +363,7 @@ class Attachment:
             except (KeyError, IndexError, TypeError):
                 found = None
             expected, number = slot.schedule(step), as_float(found)
-            same = found is self._expected(slot) if slot.resident else not isinstance(found, torch.Tensor)
+            same = found is self._wiring.expected(slot) if slot.resident else not isinstance(found, torch.Tensor)
             # Two float32 roundings: what is read from a resident slot has one, and so may what was written.
             near = number is not None and abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
             if not (same and near):
@@ -323,11 +371,44 @@ class Attachment:
         self._suspect = False
         self.seek(step)
 
+    # -- what compiled steps call ---------------------------------------------------------------------------------
+
+    @property
+    def advances_by_itself(self) -> bool:
+        """Whether it was attached with advance="auto"."""
+        return self._options.auto
+
+    def use_graph(self, why: str) -> Wiring:
+        """Make every slot resident, for steps that run in a graph, until `use_eager` or `detach`.
+
+        Raises:
+            BindingError: it is detached.
+        """
+        self._require_attached()
+        if self._graph is None:
+            device = engine_device(self.optimizer.param_groups)
+            self._graph = GraphMode(self.optimizer, self._eager.on_device(device, why, self._options.capacity))
+        if self._wiring is not self._graph.wiring:
+            step = self.step_count
+            self._wiring = self._graph.wiring
+            self.seek(step)
+        return self._wiring
+
+    def use_eager(self) -> None:
+        """Put the slots back where they were before `use_graph`, at the same step."""
+        if self._graph is None or self._wiring is not self._graph.wiring:
+            return
+        step = self.step_count
+        self._graph.leave(self.optimizer)
+        self._wiring = self._eager
+        self._wiring.seek(step)
+        self._wiring.bind(self.optimizer.param_groups[: self._group_count])
+
     # -- text and copies ------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
         return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self._attached
+            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
         )
 
     def __repr__(self) -> str:
@@ -335,18 +416,15 @@ class Attachment:
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._require_attached()
-        return _again, (self.optimizer, self.slots, self.free, self._options, self.step_count)
+        at = self._eager.slot_at
+        slots = [at[place] for place in self._places]
+        return _again, (self.optimizer, slots, self.free, self._options, self.step_count)
 
     def _schedules(self) -> dict[str, Schedule]:
         return {slot.name: slot.schedule for slot in self.slots} | self.free
 
-    def _expected(self, slot: Slot) -> torch.Tensor | float:
-        binder = self._resident if slot.resident else self._host
-        assert binder is not None  # noqa: S101  there is one for each kind of slot that exists
-        return binder.value(slot)
-
     def _require_attached(self) -> None:
-        if not self._attached:
+        if not self.attached:
             raise BindingError("this schedule is detached and controls nothing; attach() again")
 
 

@@ -97,6 +97,8 @@ class Hooks:
         if self._overwritten:
             self._overwritten = False
             self._attachment.bind()
+        if not self._attachment.in_graph_step:
+            self._attachment.use_eager()
         self._attachment.verify()
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
@@ -118,7 +120,7 @@ class Hooks:
         self._attachment.write_plain(state_dict["param_groups"])
 
     def _loaded(self, optimizer: Any) -> None:
-        self._attachment.bind()
+        self._attachment.loaded()
         self._overwritten = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
 
 

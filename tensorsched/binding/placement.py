@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.request import Request
-from tensorsched.binding.slots import Slot, held
+from tensorsched.binding.request import Request, param_groups, read_requests
+from tensorsched.binding.slots import Slot, held, put
 from tensorsched.binding.support import COUNTS, NEVER_RESIDENT, NO_EFFECT, ROWS, device_of, judge
 from tensorsched.errors import BindingError
+from tensorsched.schedules import Schedule
 from tensorsched.table import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -25,6 +26,7 @@ class Options:
     resident: bool | str
     steps: int | None
     new_groups: NewGroups | None
+    capacity: int | None = None
 
 
 def engine_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:
@@ -72,6 +74,40 @@ def place_slot(
         why += "; with a GradScaler each step reads found_inf, a synchronisation"
     # The whole tuple that an element belongs to is kept too: a checkpoint may lack the key.
     return Slot(request, chosen, why, original, None if request.element is None else group[request.key])
+
+
+def read_rewrite(
+    optimizer: Any, slots: Sequence[Slot], wanted: Mapping[str, Any], steps: int | None
+) -> dict[tuple[int, str, int | None], Schedule]:
+    """The new schedule of each slot that `Attachment.rewrite` was given one for.
+
+    Raises:
+        BindingError: a place that has no slot, or as `read_requests`.
+    """
+    if not wanted:
+        return {}
+    groups = [dict(group) for group in param_groups(optimizer)]
+    places = {slot.place for slot in slots}
+    for slot in slots:  # ts.initial is what was there at attach
+        if slot.request.key in groups[slot.request.group]:
+            put(groups[slot.request.group], slot.request.key, slot.request.element, slot.original)
+    scheduled: dict[str, set[int]] = {}
+    for slot in slots:
+        scheduled.setdefault(slot.request.key, set()).add(slot.request.group)
+    # One schedule for all means all that are scheduled.
+    entries = {
+        key: value
+        if isinstance(value, list) or key not in scheduled
+        else [value if index in scheduled[key] else None for index in range(len(groups))]
+        for key, value in wanted.items()
+    }
+    requests = read_requests(groups, entries)
+    for request in requests:
+        if request.place not in places:
+            raise BindingError(
+                f"{request.name} has no schedule that could be replaced; rewrite() changes what attach() scheduled"
+            )
+    return {request.place: bounded(request.schedule, steps) for request in requests}
 
 
 def _refuse_unusable(optimizer: object, request: Request) -> None:

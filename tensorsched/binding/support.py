@@ -122,6 +122,32 @@ NEVER_RESIDENT: Mapping[tuple[type, str], str] = {
 }
 """What may not be a tensor on any device, although the step on a fake one in tests/test_support.py takes it."""
 
+ONE_GRAPH: Mapping[type, frozenset[str]] = {
+    optim.Adadelta: frozenset({"lr"}),
+    optim.Adagrad: frozenset({"lr", "lr_decay"}),
+    optim.Adam: frozenset({"lr", "betas[0]", "betas[1]"}),
+    optim.AdamW: frozenset({"lr", "betas[0]", "betas[1]", "weight_decay"}),
+    optim.Adamax: frozenset({"lr", "betas[0]", "betas[1]"}),
+    optim.Muon: frozenset(),
+    optim.NAdam: frozenset({"lr", "betas[0]"}),
+    optim.RAdam: frozenset({"lr", "betas[0]"}),
+    optim.RMSprop: frozenset({"lr", "momentum"}),
+    optim.SGD: frozenset({"lr"}),
+}
+"""Exact types whose undecorated step is one graph without a read on the host; checked by tests/test_one_graph.py.
+
+Every hyperparameter may be scheduled there in the for-loop implementation; these are the ones that may in foreach.
+"""
+
+NO_GRAPH: Mapping[type, str] = {
+    optim.Adafactor: "its step reads lr and the size of its update on the host, so it cannot be one graph",
+    optim.LBFGS: "its step calls the closure as often as the line search on the host wants",
+}
+"""What cannot be one graph, and why."""
+
+BUFFERED: frozenset[tuple[type, str]] = frozenset({(optim.SGD, "momentum"), (optim.RMSprop, "momentum")})
+"""Where torch leaves a buffer alone while the value is 0, which a graph cannot do for some steps only."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
