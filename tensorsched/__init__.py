@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tensorsched.binding.attach import attach, detach
 from tensorsched.binding.attachment import Attachment
+from tensorsched.compiled_step import CompiledStep, compile_step
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
-from tensorsched.one_graph import CompiledStep, compile_step
 from tensorsched.schedules import (
     Schedule,
     constant,

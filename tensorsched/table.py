@@ -145,7 +145,7 @@ class ScheduleTable:
             )
 
     def replace(self, schedules: Mapping[str, Schedule], contents: Mapping[int, Array]) -> None:
-        """Write what `recompute` returned, in place: every engine that reads this table reads it from its next row."""
+        """Write what `recompute` returned, in place; engines that read this table are told by `reload`."""
         for at, column in contents.items():
             if self.factors is None:
                 self.host[:, at] = column
@@ -189,8 +189,8 @@ def tabulate(
 
     Raises:
         ScheduleError: no schedules, something that is no schedule, a schedule that never settles without `steps`, a
-            value that is not finite in the dtype, a device that does not exist, or a table that does not fit (into memory,
-            or into the capacity).
+            value that is not finite in the dtype, a device that does not exist, or a table that does not fit (into
+            memory, or into the capacity).
 
     Example:
         >>> import tensorsched as ts

@@ -412,6 +412,42 @@ def sharded_checkpoint(rank: int, folder: Path) -> Facts:
     return facts
 
 
+def compiled(rank: int) -> Facts:
+    """FSDP2's DTensors in one graph, beside eager steps with the same schedules."""
+    facts: Facts = {}
+    powers = ts.from_values([2.0**-k for k in (4, 5, 6, 4, 5, 7, 4, 6)])
+    wanted = {
+        "SGD": {"lr": powers, "weight_decay": 0.5 * powers},
+        "AdamW": {"lr": LR, "weight_decay": [WD, HALF]},
+    }
+    for kind, schedules in wanted.items():
+        graphs = 0
+
+        def count(module: torch.fx.GraphModule, _: object) -> Any:
+            nonlocal graphs
+            graphs += 1
+            return module.forward
+
+        reached = {}
+        for how in ("graph", "eager", "frozen"):
+            model = sharded(make_model())
+            optimizer = make_optimizer(model, kind)
+            sched = ts.attach(optimizer, **schedules)
+            step = ts.compile_step(sched, backend=count) if how == "graph" else optimizer.step
+            for number in range(STEPS):
+                model(batch(number, rank)).square().sum().backward()
+                if how == "frozen":
+                    sched.seek(0)
+                step()
+                optimizer.zero_grad()
+            reached[how] = whole(model)
+            if how == "graph":
+                facts[kind] = {"steps": sched.step_count, "bound": bound(optimizer, sched)}
+                step.release()
+        facts[kind] |= reached | {"graphs": graphs}
+    return facts
+
+
 def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts]]]:
     yield "ddp", lambda: training(rank, "ddp")
     yield "fsdp2", lambda: training(rank, "fsdp2")
@@ -420,6 +456,7 @@ def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts
     yield "checkpoint of ddp", lambda: plain_checkpoint(rank, folder, zero=False)
     yield "checkpoint of zero", lambda: plain_checkpoint(rank, folder, zero=True)
     yield "skipped steps of fsdp2", lambda: skipped_steps(rank, "fsdp2")
+    yield "one graph of fsdp2", lambda: compiled(rank)
     yield "hidden step", lambda: hidden_step(rank)
     yield "sharded checkpoint", lambda: sharded_checkpoint(rank, folder)
 

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("binding",),
     ("one_graph",),
+    ("compiled_step",),
     ("__init__",),  # the public names, gathered; only the programs below may use the package as a user does
     ("integrations", "plot", "demo", "__main__"),
 )

@@ -90,7 +90,9 @@ def attach(
     free_values = read_free(groups, {} if free is None else free)
     requests = read_requests(groups, hyperparameters) if hyperparameters else []
     refuse_claimed(optimizer, requests)
-    options = Options(auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups, capacity=capacity)
+    options = Options(
+        auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups, capacity=capacity
+    )
     device = engine_device(groups)
     slots = [place_slot(optimizer, groups[r.group], r, options, device) for r in requests]
     return Attachment(optimizer, slots, free_values, options)

@@ -209,13 +209,16 @@ class Attachment:
         schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, self._options.steps)
         names = read_free(param_groups(self.optimizer), free or {}) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
-            raise BindingError(f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value")
+            raise BindingError(
+                f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
+            )
         names = {name: bounded(schedule, self._options.steps) for name, schedule in names.items()}
         if not schedules and not names:
-            raise BindingError("rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)")
-        wirings = {id(w): w for w in (self._eager, self._graph and self._graph.wiring) if w is not None}
-        commits = [wiring.rewrite(schedules, names) for wiring in wirings.values()]
-        for commit in commits:
+            raise BindingError(
+                "rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)"
+            )
+        wirings = [self._eager] if self._graph is None else [self._eager, self._graph.wiring]
+        for commit in [wiring.rewrite(schedules, names) for wiring in wirings]:
             commit()
         self.free |= names
         self.revision += 1
@@ -288,6 +291,28 @@ class Attachment:
             intact = False
         if not intact:
             self._name_displaced(groups)
+
+    def refuse_frozen_capture(self) -> None:
+        """Check that every replay of the step that is being captured will use new values, and train every parameter.
+
+        Raises:
+            BindingError: a slot is a float on the host, or a parameter has no gradient yet.
+        """
+        for slot in self.slots:
+            if not slot.resident:
+                raise BindingError(
+                    f"{slot.name} is a host slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
+                    "ts.compile_step(sched), which keeps every value on the device, or build the optimizer with "
+                    "capturable=True and attach again"
+                )
+        for index, group in enumerate(self.optimizer.param_groups):
+            for number, parameter in enumerate(group["params"]):
+                if parameter.requires_grad and parameter.grad is None:
+                    raise BindingError(
+                        f"parameter {number} of group {index}, of shape {tuple(parameter.shape)}, requires grad and "
+                        "has no .grad yet: the CUDA graph would leave it out of every replay. Run a backward pass "
+                        "before the capture (and zero_grad(set_to_none=False) after it), or set requires_grad=False"
+                    )
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one step and fill the slots, unless `found_inf` is not 0; after a step in a graph, which did both."""
@@ -363,7 +388,9 @@ class Attachment:
             except (KeyError, IndexError, TypeError):
                 found = None
             expected, number = slot.schedule(step), as_float(found)
-            same = found is self._wiring.expected(slot) if slot.resident else not isinstance(found, torch.Tensor)
+            same = (
+                found is self._wiring.expected(slot) if slot.resident else not isinstance(found, torch.Tensor)
+            )
             # Two float32 roundings: what is read from a resident slot has one, and so may what was written.
             near = number is not None and abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
             if not (same and near):
@@ -387,7 +414,9 @@ class Attachment:
         self._require_attached()
         if self._graph is None:
             device = engine_device(self.optimizer.param_groups)
-            self._graph = GraphMode(self.optimizer, self._eager.on_device(device, why, self._options.capacity))
+            self._graph = GraphMode(
+                self.optimizer, self._eager.on_device(device, why, self._options.capacity)
+            )
         if self._wiring is not self._graph.wiring:
             step = self.step_count
             self._wiring = self._graph.wiring

@@ -1,11 +1,11 @@
 """Graph mode: what an optimizer needs while its steps run in a compiled graph, and what is undone afterwards.
 
-    slots       all of them resident: a graph would keep a Python float for ever
-    capturable  True in every group: the implementations that never read a value on the host. Eager steps on a CPU refuse
-                it, which is why it is undone for them
-    foreach     False in the groups where it would read a scheduled value on the host (support.ONE_GRAPH)
-    step        torch keeps Adam's step counts on the host unless a group is capturable; the compiler moves them to the
-                device, and they go back with the flag
+slots       all of them resident: a graph would keep a Python float for ever
+capturable  True in every group: the implementations that never read a value on the host. Eager steps on a CPU refuse
+            it, which is why it is undone for them
+foreach     False in the groups where it would read a scheduled value on the host (support.ONE_GRAPH)
+step        torch keeps Adam's step counts on the host unless a group is capturable; the compiler moves them to the
+            device, and they go back with the flag
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 torch's own hooks are used, never a wrapper around the optimizer: GradScaler, Accelerate and Lightning test for its type
 and leave attributes on it.
 
-    step pre-hook               the slots must hold what the schedule put there; otherwise an error, before the step
+    step pre-hook               a step that is captured into a CUDA graph must have all its values on the device
+                                the slots must hold what the schedule put there; otherwise an error, before the step
                                 (the step by which distributed checkpointing makes state is no step)
     step post-hook              advance, unless GradScaler's found_inf says that the step was skipped
     state_dict post-hook        plain floats instead of live views: a checkpoint that does not move afterwards
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tensorsched.binding.request import param_groups
 from tensorsched.errors import BindingError
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = "torch.distributed.checkpoint.state_dict"
 _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
+
+
+def capturing() -> bool:
+    """Whether the current CUDA stream is being captured into a graph."""
+    return torch.cuda.is_current_stream_capturing()
 
 
 def has_hooks(optimizer: object) -> bool:
@@ -67,6 +74,12 @@ class Hooks:
         self._handles: list[RemovableHandle] = []
         self._hidden = False
         self._overwritten = False
+        self._on_gpu = torch.cuda.is_available() and any(
+            p.is_cuda
+            for g in param_groups(optimizer)
+            for p in g.get("params", ())
+            if isinstance(p, torch.Tensor)
+        )
         # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
         self._may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
         if has_hooks(optimizer):
@@ -100,6 +113,8 @@ class Hooks:
         if not self._attachment.in_graph_step:
             self._attachment.use_eager()
         self._attachment.verify()
+        if self._on_gpu and capturing():
+            self._attachment.refuse_frozen_capture()
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
         if self._may_nest and _is_nested(optimizer):

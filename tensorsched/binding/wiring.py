@@ -2,8 +2,8 @@
 
     slot -> binder -> engine -> table
 
-An attachment has one wiring for eager steps. Compiling a step gives it a second one, `on_device`, in which every slot is
-resident. Both share the engines of the slots that are resident anyway, and of the free names: whoever holds one of
+An attachment has one wiring for eager steps. Compiling a step gives it a second one, `on_device`, in which every slot
+is resident. Both share the engines of the slots that are resident anyway, and of the free names: whoever holds one of
 their tensors (a loss, say) goes on holding a live one, whichever wiring is in use.
 """
 

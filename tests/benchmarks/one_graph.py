@@ -120,7 +120,10 @@ def measure(groups: int, options: argparse.Namespace) -> dict[str, object]:
     compile_s: dict[str, list[float]] = {}
     for name, make in WAYS.items():
         steps[name], compile_s[name] = first_call(make, groups, options.compiles)
-        print(f"  {groups} groups, {name}: compiled in {min(compile_s[name]):.1f} s of processor time", flush=True)
+        print(
+            f"  {groups} groups, {name}: compiled in {min(compile_s[name]):.1f} s of processor time",
+            flush=True,
+        )
     competitors = [Competitor(name, step) for name, step in steps.items()]
     result = race(competitors, rounds=options.rounds, block_s=options.block_s)
     record: dict[str, object] = {"groups": groups}
@@ -129,7 +132,8 @@ def measure(groups: int, options: argparse.Namespace) -> dict[str, object]:
             "us": dataclasses.asdict(result.time(name)),
             "to_constant": dataclasses.asdict(result.ratio(name, "constant")),
             "compile_s": compile_s[name],
-            "compile_to_constant": statistics.median(compile_s[name]) / statistics.median(compile_s["constant"]),
+            "compile_to_constant": statistics.median(compile_s[name])
+            / statistics.median(compile_s["constant"]),
         }
     return record
 
@@ -147,7 +151,9 @@ def show(record: dict[str, object]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--groups", type=int, nargs="+", default=[8, 128, 512])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--block-s", type=float, default=0.1)
