@@ -7,7 +7,7 @@ in the place of `from ignite.handlers import CosineAnnealingScheduler`. Importin
 
 from __future__ import annotations
 
-from tensorsched.integrations.ignite.base import BaseParamScheduler, ParamScheduler
+from tensorsched.integrations.ignite.base import BaseParamScheduler
 from tensorsched.integrations.ignite.batch_size import BatchSizeScheduler
 from tensorsched.integrations.ignite.bridge import ScheduleHandler, from_schedule
 from tensorsched.integrations.ignite.concat import ConcatScheduler
@@ -17,6 +17,7 @@ from tensorsched.integrations.ignite.cyclical import (
     LinearCyclicalScheduler,
 )
 from tensorsched.integrations.ignite.groups import ParamGroupScheduler
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.piecewise import PiecewiseLinear
 from tensorsched.integrations.ignite.plateau import ReduceLROnPlateauScheduler
 from tensorsched.integrations.ignite.state import (

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import ParamScheduler, check_state
+from tensorsched.integrations.ignite.base import check_state
 from tensorsched.integrations.ignite.lookahead import Forecast
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import read
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import check_schedule, has_initial, substitute_initial

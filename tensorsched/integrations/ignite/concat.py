@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import ParamScheduler, check_state, load_all, member_states
+from tensorsched.integrations.ignite.base import check_state, load_all, member_states
 from tensorsched.integrations.ignite.copies import quiet_steps, replicas
 from tensorsched.integrations.ignite.groups import ParamGroupScheduler
 from tensorsched.integrations.ignite.lookahead import describe
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import read
 from tensorsched.schedules import Schedule
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import ParamScheduler, load_all, member_states
+from tensorsched.integrations.ignite.base import load_all, member_states
 from tensorsched.integrations.ignite.copies import quiet_steps, replicas
 from tensorsched.integrations.ignite.lazy import default_event
 from tensorsched.integrations.ignite.lookahead import changed, describe, finite_part
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import Writer, read
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.base import Array

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import ParamScheduler
 from tensorsched.integrations.ignite.checks import check_number
 from tensorsched.integrations.ignite.lookahead import Forecast, Marks
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.schedules import Schedule, piecewise_linear
 from tensorsched.schedules.base import Array
 

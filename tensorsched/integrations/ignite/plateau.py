@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import ParamScheduler
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import put
 
 __all__ = ["ReduceLROnPlateauScheduler"]

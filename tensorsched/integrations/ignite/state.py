@@ -118,6 +118,10 @@ class StateParamScheduler(BaseParamScheduler):
             rows.append([i, getattr(engine.state, scheduler.param_name)])
         return rows
 
+
+class _Formula(StateParamScheduler):
+    """Values that are a formula of the event: tabulated."""
+
     def _formula(self, events: Array) -> Array:
         """The value at each event."""
         raise NotImplementedError
@@ -168,7 +172,7 @@ class LambdaStateScheduler(StateParamScheduler):
         return self.lambda_obj(self.event_index)
 
 
-class PiecewiseLinearStateScheduler(StateParamScheduler):
+class PiecewiseLinearStateScheduler(_Formula):
     """Straight lines between (event, value) milestones, for the events 1, 2, ...; see PiecewiseLinear.
 
     Args:
@@ -213,7 +217,7 @@ class PiecewiseLinearStateScheduler(StateParamScheduler):
         return between_milestones(self.milestones, self.values, self.event_index + 1)
 
 
-class ExpStateScheduler(StateParamScheduler):
+class ExpStateScheduler(_Formula):
     """f(i) = initial_value * gamma**i, for i = 1, 2, ...
 
     Args:

@@ -8,10 +8,10 @@ from typing import Any
 from torch.optim import lr_scheduler as torch_schedulers
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import ParamScheduler
 from tensorsched.integrations.ignite.concat import ConcatScheduler
 from tensorsched.integrations.ignite.copies import quiet_steps, replicas
 from tensorsched.integrations.ignite.groups import ParamGroupScheduler
+from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.piecewise import PiecewiseLinear
 from tensorsched.integrations.ignite.places import put
 
