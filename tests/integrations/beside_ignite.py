@@ -57,7 +57,10 @@ def own_classes(lib: Any) -> dict[str, type]:
 
     class OwnCycle(lib.CyclicalScheduler):
         def get_param(self):
-            return self.start_value + (self.end_value - self.start_value) * (self.event_index / self.cycle_size) ** 2
+            return (
+                self.start_value
+                + (self.end_value - self.start_value) * (self.event_index / self.cycle_size) ** 2
+            )
 
     class OwnCosine(lib.CosineAnnealingScheduler):
         def get_param(self):
@@ -90,9 +93,11 @@ def agree(a: Any, b: Any, scale: float = 0.0) -> bool:
     if isinstance(b, Mapping):
         return isinstance(a, Mapping) and set(a) == set(b) and all(agree(a[k], b[k], scale) for k in b)
     if isinstance(b, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(functools.partial(agree, scale=scale), a, b))
+        return (
+            type(a) is type(b) and len(a) == len(b) and all(map(functools.partial(agree, scale=scale), a, b))
+        )
     if isinstance(b, float):
-        return abs(a - b) <= 1e-12 * max(abs(a), abs(b), scale)
+        return a == b or abs(a - b) <= 1e-12 * max(abs(a), abs(b), scale)
     return a == b
 
 
@@ -131,7 +136,9 @@ def simple(index: st.SearchStrategy[Any]) -> st.SearchStrategy[Spec]:
     kinds = {
         "LinearCyclicalScheduler": cyclical(index, warmups=False) | monotonic,
         "CosineAnnealingScheduler": cyclical(index, warmups=True),
-        "PiecewiseLinear": st.fixed_dictionaries({"milestones_values": milestones(), "param_group_index": index}),
+        "PiecewiseLinear": st.fixed_dictionaries(
+            {"milestones_values": milestones(), "param_group_index": index}
+        ),
         "Own": st.fixed_dictionaries({"param_group_index": index}),
         "OwnPerGroup": st.fixed_dictionaries({"param_group_index": index}),
         "OwnCycle": cyclical(index, warmups=True),
@@ -149,10 +156,14 @@ def side_by_side() -> st.SearchStrategy[Spec]:
     def tabulated(order: list[int]) -> st.SearchStrategy[tuple[Spec, ...]]:
         return st.tuples(*(simple(st.just(i)).filter(lambda spec: spec.kind[:3] != "Own") for i in order))
 
-    orders = st.permutations(range(GROUPS)).flatmap(lambda order: st.integers(1, GROUPS).map(lambda n: order[:n]))
+    orders = st.permutations(range(GROUPS)).flatmap(
+        lambda order: st.integers(1, GROUPS).map(lambda n: order[:n])
+    )
     parts = orders.flatmap(members) | st.permutations(range(GROUPS)).flatmap(tabulated)
     return st.builds(
-        lambda parts, named: Spec("ParamGroupScheduler", names_of(parts) if named else {}, parts), parts, st.booleans()
+        lambda parts, named: Spec("ParamGroupScheduler", names_of(parts) if named else {}, parts),
+        parts,
+        st.booleans(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -33,13 +33,19 @@ assignments = st.sampled_from(sorted(SETTINGS)).flatmap(lambda name: st.tuples(s
 changes = st.lists(st.tuples(st.integers(0, 15), st.integers(0, GROUPS - 1), assignments), max_size=6)
 
 
-@settings(max_examples=80)
-@given(changes=changes, together=st.booleans(), kind=st.sampled_from(["CosineAnnealingScheduler", "LinearCyclicalScheduler"]))
+@settings(max_examples=50)
+@given(
+    changes=changes,
+    together=st.booleans(),
+    kind=st.sampled_from(["CosineAnnealingScheduler", "LinearCyclicalScheduler"]),
+)
 def test_an_attribute_that_is_assigned_to_counts_from_the_next_event(changes, together, kind):
     rows = []
     for library in (ours, theirs):
         optimizer = sgd()
-        members = [make(library, Spec(kind, CYCLE | {"param_group_index": i}), optimizer) for i in range(GROUPS)]
+        members = [
+            make(library, Spec(kind, CYCLE | {"param_group_index": i}), optimizer) for i in range(GROUPS)
+        ]
         whole = library.ParamGroupScheduler(members) if together else None
         rows.append([])
         for events, which, (name, value) in changes:
@@ -58,7 +64,10 @@ def test_a_list_that_is_changed_in_place_counts_from_the_next_event(together):
     for library in (ours, theirs):
         optimizer = sgd()
         options = {"milestones_values": [(0, 1.0), (50, 0.0)]}
-        members = [make(library, Spec("PiecewiseLinear", options | {"param_group_index": i}), optimizer) for i in range(GROUPS)]
+        members = [
+            make(library, Spec("PiecewiseLinear", options | {"param_group_index": i}), optimizer)
+            for i in range(GROUPS)
+        ]
         schedulers = [library.ParamGroupScheduler(members)] if together else members
         rows.append([])
         for event in range(20):
@@ -76,7 +85,10 @@ def test_a_member_that_is_called_by_itself_goes_on_in_the_group():
     rows = []
     for library in (ours, theirs):
         optimizer = sgd()
-        members = [make(library, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer) for i in range(GROUPS)]
+        members = [
+            make(library, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+            for i in range(GROUPS)
+        ]
         groups = [library.ParamGroupScheduler(members), library.ParamGroupScheduler(members[::-1])]
         rows.append([])
         for event in range(60):
@@ -112,7 +124,10 @@ def test_values_are_computed_in_chunks_that_grow():
 
 def test_a_group_of_many_is_computed_in_chunks_that_grow():
     optimizer = sgd(300)
-    members = [make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer) for i in range(300)]
+    members = [
+        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+        for i in range(300)
+    ]
     whole = ours.ParamGroupScheduler(members)
     rows = [whole(None) or whole._table.rows for _ in range(1000)]
     assert sorted(set(rows)) == [32, 64, 128, 256, 512, 873]
@@ -134,10 +149,17 @@ def test_an_attribute_that_leads_nowhere_is_an_error_when_its_event_comes():
 
 def test_an_overflow_is_an_error_at_its_event_and_not_before():
     optimizer = sgd(1)
-    scheduler = make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"cycle_size": 2, "start_value_mult": 1e200}), optimizer)
+    scheduler = make(
+        ours,
+        Spec("CosineAnnealingScheduler", CYCLE | {"cycle_size": 2, "start_value_mult": 1e200}),
+        optimizer,
+    )
     drive(scheduler, optimizer, 4)
     for _ in range(2):
-        with pytest.raises(ScheduleError, match=r"CosineAnnealingScheduler\('lr'\) at event_index 2 is .*, not a finite number"):
+        with pytest.raises(
+            ScheduleError,
+            match=r"CosineAnnealingScheduler\('lr'\) at event_index 2 is .*, not a finite number",
+        ):
             scheduler(None)
 
 
@@ -160,7 +182,10 @@ def test_a_tensor_stays_the_same_tensor_and_follows(groups, kind):
         "one for all": lambda: make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer),
         "a list": lambda: make(ours, Spec("OwnPerGroup"), optimizer),
         "side by side": lambda: ours.ParamGroupScheduler(
-            [make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer) for i in range(groups)]
+            [
+                make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+                for i in range(groups)
+            ]
         ),
         "LRScheduler": lambda: ours.LRScheduler(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)),
         "from_schedule": lambda: ours.from_schedule(optimizer, "lr", ts.linear(1.0, 0.0, steps=7)),
@@ -239,33 +264,34 @@ def test_a_compiled_step_follows_a_tensor_and_would_not_follow_a_float(kind):
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.\\w+` is deprecated:DeprecationWarning"  # torch's own import while it compiles an optimizer
 )
-def test_a_compiled_optimizer_step_is_compiled_once():
+def test_a_compiled_optimizer_step_is_compiled_once_and_follows():
     torch._dynamo.reset()
-    results = []
-    for compile_it in (True, False):
+    results = {}
+    for how in ("compiled", "eager", "frozen"):
         param = torch.nn.Parameter(torch.ones(3))
-        optimizer = torch.optim.AdamW([param], lr=torch.tensor(1.0), capturable=False, foreach=False)
+        optimizer = torch.optim.AdamW([param], lr=torch.tensor(1.0), foreach=False)
         scheduler = make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer)
-        frames = []
-        backend = lambda graph, _inputs, frames=frames: frames.append(1) or graph.forward  # noqa: E731
-        step = torch.compile(optimizer.step, backend=backend) if compile_it else optimizer.step
-        values = []
-        for event in range(12):
+        step = torch.compile(optimizer.step, backend="aot_eager") if how == "compiled" else optimizer.step
+        for event in range(8):
             param.grad = torch.full((3,), 1.0 + event)
-            scheduler(None)
-            if event == 3:
-                seen = len(frames)
-            step()
-            values.append(param.detach().clone())
-        assert len(frames) == seen or not compile_it
-        results.append(torch.stack(values))
-    assert torch.allclose(*results, rtol=1e-6)
+            if how != "frozen":
+                scheduler(None)
+            # From the third step on the optimizer's state is there: nothing may be compiled any more.
+            with torch.compiler.set_stance("fail_on_recompile" if event > 2 else "default"):
+                step()
+        results[how] = param.detach()
+    torch.testing.assert_close(
+        results["compiled"], results["eager"], rtol=1e-4, atol=0
+    )  # float32 against .item()
+    assert abs(results["frozen"] - results["eager"]).min() > 0.5
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------
 
 
-Pair = namedtuple("Pair", "first second")
+class Pair(NamedTuple):
+    first: float
+    second: float
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), Pair(0.9, 0.999), [0.9, 0.999]])
@@ -284,12 +310,17 @@ def test_one_element_of_a_tuple(betas):
     assert [first for first, _ in seen] == pytest.approx([0.8, 0.85, 0.9, 0.85, 0.8])
     assert engine.state.param_history["betas[0]"] == [[first] for first, _ in seen]
     assert "betas[0]" not in group
-    assert ours.PiecewiseLinear.simulate_values(2, param_name="betas[0]", milestones_values=[(0, 0.5)]) == [[0, 0.5], [1, 0.5]]
+    assert ours.PiecewiseLinear.simulate_values(2, param_name="betas[0]", milestones_values=[(0, 0.5)]) == [
+        [0, 0.5],
+        [1, 0.5],
+    ]
 
 
 def test_one_element_of_a_tuple_of_tensors_is_filled():
     betas = torch.tensor(0.9), torch.tensor(0.999)
-    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1), betas=betas, capturable=True)
+    optimizer = torch.optim.Adam(
+        [torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1), betas=betas, capturable=True
+    )
     held = optimizer.param_groups[0]["betas"]
     ours.PiecewiseLinear(optimizer, "betas[1]", [(0, 0.5)])(None)
     assert optimizer.param_groups[0]["betas"] is held
@@ -305,13 +336,21 @@ def test_absolute_whatever_somebody_else_wrote():
             group["lr"] = -1.0
         scheduler(None)
         wanted(None)
-        assert agree([g["lr"] for g in optimizer.param_groups], [g["lr"] for g in reference.param_groups], 1.0)
+        assert agree(
+            [g["lr"] for g in optimizer.param_groups], [g["lr"] for g in reference.param_groups], 1.0
+        )
 
 
 def test_groups_that_are_added_or_replaced_later_are_written_to():
     optimizer = sgd(12)
-    members = [make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer) for i in range(12)]
-    together, single = ours.ParamGroupScheduler(members), make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer)
+    members = [
+        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+        for i in range(12)
+    ]
+    together, single = (
+        ours.ParamGroupScheduler(members),
+        make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer),
+    )
     drive(together, optimizer, 2)
     drive(single, optimizer, 2)
     optimizer.load_state_dict(optimizer.state_dict())  # torch puts new dicts into the list
@@ -327,8 +366,12 @@ def test_any_object_with_param_groups(groups):
     class Holder:
         param_groups = tuple({"rate": 0} for _ in range(groups))
 
-    schedulers = [ours.PiecewiseLinear(Holder, "rate", [(0, 1.0), (4, 2.0)], param_group_index=i) for i in range(groups)]
-    both = ours.ConcatScheduler([ours.ParamGroupScheduler(schedulers), ours.from_schedule(Holder, "rate", ts.constant(9.0))], [3])
+    schedulers = [
+        ours.PiecewiseLinear(Holder, "rate", [(0, 1.0), (4, 2.0)], param_group_index=i) for i in range(groups)
+    ]
+    both = ours.ConcatScheduler(
+        [ours.ParamGroupScheduler(schedulers), ours.from_schedule(Holder, "rate", ts.constant(9.0))], [3]
+    )
     assert [row[0] for row in drive(both, Holder, 4, key="rate")] == [1.0, 1.25, 1.5, 9.0]
 
 
@@ -353,7 +396,7 @@ def expressed(scheduler):
     return found if isinstance(found, list) else [found]
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(spec=specs(), skipped=st.integers(0, 40))
 def test_the_core_expression_has_the_values_that_come(spec, skipped):
     optimizer = sgd()
@@ -386,7 +429,7 @@ def expressible(spec):
     return spec.kind[:3] != "Own" and not grows_apart
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(spec=simple(st.just(None)))
 def test_there_and_back_again(spec):
     optimizer, again = sgd(), sgd()

@@ -118,13 +118,15 @@ class CyclicalScheduler(ParamScheduler):
                 marks[filled] = changes
                 state.update(changes)
             index = state["event_index"]
+            if filled and not _is_inside(state):
+                break  # it is an error when that event has come
             _check_inside(self, state)
             length = min(_until_change(state), count - filled)
             values = (state["start_value"], state["end_value"], state["cycle_size"], state["warmup_duration"])
             runs.append((filled, length, index, *values))
             state["event_index"] = index + length
             filled += length
-        return self._evaluate(np.array(runs, dtype=np.float64), count), marks, ()
+        return self._evaluate(np.array(runs, dtype=np.float64), filled), marks, ()
 
     def _evaluate(self, runs: Array, count: int) -> Array:
         """The values of all runs: each row repeated for its events, then the formula once for all."""
@@ -292,10 +294,17 @@ def _until_change(state: Mapping[str, Any]) -> int:
     return math.ceil(min(later) - index)  # type: ignore[no-any-return]  # numbers, as checked
 
 
+def _is_inside(state: Mapping[str, Any]) -> bool:
+    """Whether the event lies in the cycle that the attributes describe."""
+    index, size = state["event_index"], state["cycle_size"]
+    in_warmup = state["warmup_duration"] > 0 and index < state["total_cycle_size"]
+    return bool(size >= 1 and index >= 0 and (index <= size or in_warmup))
+
+
 def _check_inside(scheduler: object, state: Mapping[str, Any]) -> None:
     """ScheduleError where an attribute was set so that the event lies in no cycle."""
-    index, size, total = state["event_index"], state["cycle_size"], state["total_cycle_size"]
-    if size < 1 or (index > size and not (state["warmup_duration"] > 0 and index < total)) or index < 0:
+    if not _is_inside(state):
+        index, size, total = state["event_index"], state["cycle_size"], state["total_cycle_size"]
         raise ScheduleError(
             f"{type(scheduler).__name__}: event_index {index} lies in no cycle of cycle_size {size} and "
             f"total_cycle_size {total}; when you assign to one of these attributes, set the others to match"

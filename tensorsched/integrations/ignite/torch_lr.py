@@ -64,6 +64,7 @@ class LRScheduler(ParamScheduler):
         super().__init__(lr_scheduler.optimizer, "lr", save_history=save_history)
         self.lr_scheduler = lr_scheduler
         self._lead = 1 if use_legacy else 0  # steps before the first event
+        self._has_stepped = False
         if use_legacy:
             warnings.warn(
                 "use_legacy=True: attach this scheduler to Events.ITERATION_COMPLETED, not to ITERATION_STARTED, or "
@@ -77,11 +78,12 @@ class LRScheduler(ParamScheduler):
         """One event: step the torch scheduler where a step is due, which puts its value into the groups."""
         if not self._due:
             self._write(self._get_param())
-        elif self.event_index <= 1:
-            with quiet_steps():  # the handler cannot know when optimizer.step() is called
-                self._step()
-        else:
+        elif self._has_stepped:
             self._step()
+        else:
+            with quiet_steps():  # whether optimizer.step() has been called before is for the engine to decide
+                self._step()
+            self._has_stepped = True
         if engine is not None and self.save_history:
             self._record(engine, name)
         self.event_index += 1
@@ -225,11 +227,12 @@ def _ends(optimizer: Any, end: float | None) -> list[float]:
 
 
 def _lines_to_torch(optimizer: Any, start: float, duration: int, end: float | None) -> list[Line]:
-    """The warm-up of each group, in front of a torch scheduler; as ignite, only group 0 asks for one more event."""
-    lines: list[Line] = [[(0, start), (duration - 1, own_end)] for own_end in _ends(optimizer, end)]
-    first = float(optimizer.param_groups[0]["lr"])
-    if first != lines[0][-1][1]:
-        lines[0].append((duration, first))
+    """The warm-up of each group in front of a torch scheduler, one event longer where one's first value is another."""
+    firsts, ends = _ends(optimizer, None), _ends(optimizer, end)
+    lines: list[Line] = [[(0, start), (duration - 1, own_end)] for own_end in ends]
+    if firsts != ends:
+        for line, first in zip(lines, firsts, strict=True):
+            line.append((duration, first))
     return lines
 
 
