@@ -198,6 +198,17 @@ def test_saved_and_resumed_at_any_event(kind, stop):
     assert resumed.save_history
 
 
+@pytest.mark.parametrize("kind", ["StepLR", "CosineAnnealingLR", "OneCycleLR"])
+def test_the_same_handler_goes_back_to_the_start(kind):
+    optimizer = optimizer_of([0.1, 0.3])
+    handler = ours.LRScheduler(TORCH[kind](optimizer))
+    start = copy.deepcopy((handler.state_dict(), optimizer.state_dict()))
+    first = with_a_handler(handler, optimizer, 9)
+    handler.load_state_dict(start[0])
+    optimizer.load_state_dict(start[1])
+    assert with_a_handler(handler, optimizer, 9) == first
+
+
 def test_ignite_is_wrong_here_and_we_are_not():
     """ignite counts last_epoch without stepping: on torch >= 2.8 the recursive schedulers then start one factor late, or
     go wrong altogether. Ours is what torch's own loop gives, which the tests above check for every class."""

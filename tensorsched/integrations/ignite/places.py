@@ -122,12 +122,21 @@ class Writer:
         return self._plain
 
 
-def _plain(groups: Sequence[Group], names: Sequence[str], low: int, high: int) -> bool:
-    for i in range(low, high):
-        held = groups[i].get(names[i] if len(names) > 1 else names[0])
-        if type(held) is not float and (held is None or isinstance(held, torch.Tensor)):
-            return False
-    return True
+def _plain(groups: Sequence[Group], names: list[str], low: int, high: int) -> bool:
+    if len(names) == 1:
+        name = names[0]
+        for group in groups[low:high]:
+            if type(held := group.get(name)) is not float and _needs_care(held):
+                return False
+        return True
+    return not any(
+        _needs_care(group.get(name)) for group, name in zip(groups[low:high], names[low:high], strict=True)
+    )
+
+
+def _needs_care(held: Any) -> bool:
+    """A tensor, or nothing: an element of a tuple, or an entry that is yet to be made."""
+    return held is None or isinstance(held, torch.Tensor)
 
 
 def check_places(groups: Sequence[Group], name: object, index: object) -> None:

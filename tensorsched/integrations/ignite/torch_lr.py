@@ -76,7 +76,7 @@ class LRScheduler(ParamScheduler):
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
         """One event: step the torch scheduler where a step is due, which puts its value into the groups."""
-        if not self._due:
+        if not (self.event_index or self._lead):
             self._write(self._get_param())
         elif self._has_stepped:
             self._step()
@@ -86,11 +86,7 @@ class LRScheduler(ParamScheduler):
             self._has_stepped = True
         if engine is not None and self.save_history:
             self._record(engine, name)
-        self.event_index += 1
-
-    @property
-    def _due(self) -> bool:
-        return self.event_index > 0 or self._lead > 0
+        self.__dict__["event_index"] += 1  # nothing is tabulated that this would concern
 
     def _step(self) -> None:
         scheduler = self.lr_scheduler
@@ -105,7 +101,7 @@ class LRScheduler(ParamScheduler):
 
     def get_param(self) -> Any:
         """The value of the next event; found on a copy, the torch scheduler is not moved."""
-        if not self._due:
+        if not (self.event_index or self._lead):
             return self._get_param()
         (ahead,) = replicas([self])
         with quiet_steps():
