@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -205,6 +206,19 @@ def test_warm_up_on_iterations_and_the_rest_on_epochs():
         trainer.run([0] * 8, max_epochs=6)
     assert found[0] == pytest.approx(found[1], rel=1e-12)
     assert found[0][-1] == 0.025
+
+
+def test_the_readme_s_example_runs():
+    (block,) = re.findall(
+        r"^```py\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    names = {"optimizer": optimizer, "update": lambda _engine, _batch: None, "ts": ts}
+    exec(block, names)  # noqa: S102  it is our own
+    assert repr(names["core"]) == "cosine(0.01, 0.0001, steps=500).repeat()"
+    names["trainer"].run([0] * 251)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["momentum"]) == (pytest.approx(names["core"](250)), pytest.approx(0.9))
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
