@@ -288,3 +288,19 @@ def test_a_subclass_of_one_s_own_has_no_core_expression():
     with pytest.raises(ScheduleError, match="rounds the cycle and its warm-up separately"):
         cosine(cycle_mult=1.5, warmup_duration=3).as_schedule()
     assert isinstance(cosine(cycle_mult=1.5).as_schedule(), ts.Schedule)
+
+
+def test_schedulers_of_different_groups_have_no_common_expression():
+    optimizer = sgd(2)
+    first, second = (ours.CosineAnnealingScheduler(optimizer, **CYCLE, param_group_index=i) for i in range(2))
+    both = ours.ParamGroupScheduler([second, first])
+    for scheduler in (ours.ConcatScheduler([first, second], [3]), ours.ConcatScheduler([both, first], [3])):
+        with pytest.raises(ScheduleError, match="different param groups"):
+            scheduler.as_schedule()
+    with pytest.raises(ScheduleError, match="give each its param_group_index"):
+        ours.ParamGroupScheduler([first, first]).as_schedule()
+    second.end_value = 0.5
+    assert both.as_schedule() == [first.as_schedule(), second.as_schedule()]  # in the order of the groups
+    assert ours.ParamGroupScheduler([second]).as_schedule() == [None, second.as_schedule()]
+    sched = ts.attach(optimizer, lr=both.as_schedule(), steps=100)
+    assert [sched.value("lr", group=i) for i in range(2)] == [1.0, 1.0]

@@ -117,9 +117,9 @@ def test_values_are_computed_in_chunks_that_grow():
     asked = []
     forecast = scheduler._forecast
     scheduler._forecast = lambda count: asked.append(count) or forecast(count)
-    drive(scheduler, optimizer, 60_000)
-    assert asked == [32 * 2**k for k in range(9)] + [lookahead.MOST] * 3
-    assert scheduler.event_index == 60_000
+    drive(scheduler, optimizer, 5000)
+    assert asked == [32, 64, 128, 256, 512, *[lookahead.MOST] * 4]
+    assert scheduler.event_index == 5000
 
 
 def test_a_group_of_many_is_computed_in_chunks_that_grow():
@@ -405,28 +405,42 @@ def test_the_core_expression_has_the_values_that_come(spec, skipped):
     try:
         found = scheduler.as_schedule()
     except ScheduleError as refused:
-        assert not expressible(spec), refused  # noqa: PT017  both outcomes are looked at
+        # What is over may have been in the way: then there is an expression now, but there was none at first.
+        assert skipped or not expressible(spec), refused  # noqa: PT017  both outcomes are looked at
         return
+    assert skipped or expressible(spec)
     rows = []
     for _ in range(120):
         scheduler(None)
-        rows.append([group["lr"] for group in scheduler.optimizer_param_groups])
-    schedules = found if isinstance(found, list) else [found]
-    scale = max(abs(value) for row in rows for value in row)
+        meant = scheduler.optimizer_param_groups
+        rows.append([g["lr"] if any(g is m for m in meant) else None for g in optimizer.param_groups])
+    scale = max(abs(value) for row in rows for value in row if value is not None)
     for event, row in enumerate(rows):
-        values = [schedule(event) for schedule in schedules]
-        assert agree(values if len(values) == len(row) else values * len(row), row, 10 * scale), event
+        for group, value in enumerate(row):
+            schedule = found[group] if isinstance(found, list) else found
+            assert (schedule is None) is (value is None) or not isinstance(found, list)
+            assert value is None or agree(schedule(event), value, 10 * scale), event
 
 
 def expressible(spec):
     if spec.kind == "ParamGroupScheduler":
         return all(map(expressible, spec.parts))
     if spec.kind == "ConcatScheduler":
-        widths = {len(part.parts) for part in spec.parts if part.kind == "ParamGroupScheduler"}
-        nested = any(part.kind == "ConcatScheduler" for part in spec.parts)
-        return all(map(expressible, spec.parts)) and len(widths) < 2 and not nested
+        return all(map(expressible, spec.parts)) and (len(means(spec)) == 1 or means(spec) <= {"each", None})
     grows_apart = spec.options.get("warmup_duration") and spec.options.get("cycle_mult", 1.0) != 1.0
     return spec.kind[:3] != "Own" and not grows_apart
+
+
+def means(spec):
+    """Which groups: one by its index, all (None), each its own, or only some their own."""
+    if spec.kind == "ParamGroupScheduler":
+        return {"each" if len(spec.parts) == GROUPS else "some"}
+    if spec.kind == "ConcatScheduler":
+        return set().union(*map(means, spec.parts)) | (
+            {"some", None} if {"some"} & set().union(*map(means, spec.parts)) else set()
+        )
+    index = spec.options["param_group_index"]
+    return {None if index is None else index % GROUPS}
 
 
 @settings(max_examples=40)

@@ -198,6 +198,17 @@ def test_saved_and_resumed_at_any_event(kind, stop):
     assert resumed.save_history
 
 
+@pytest.mark.parametrize("kind", ["ExponentialLR", "CosineAnnealingWarmRestarts"])
+def test_a_state_of_ignites_is_refused_since_it_cannot_go_on(kind):
+    """The other handlers' states go both ways, see test_ignite_values."""
+    theirs_handler = theirs.LRScheduler(TORCH[kind](optimizer := optimizer_of([0.1])))
+    drive(theirs_handler, optimizer, 5)
+    handler = ours.LRScheduler(TORCH[kind](mine := optimizer_of([0.1])))
+    with pytest.raises(ScheduleError, match="ignite's LRScheduler"):
+        handler.load_state_dict(theirs_handler.state_dict())
+    assert drive(handler, mine, 1) == [[0.1]]
+
+
 @pytest.mark.parametrize("kind", ["StepLR", "CosineAnnealingLR", "OneCycleLR"])
 def test_the_same_handler_goes_back_to_the_start(kind):
     optimizer = optimizer_of([0.1, 0.3])

@@ -120,7 +120,7 @@ class BaseParamScheduler(metaclass=ABCMeta):
         plt.grid(which="both")
         return lines
 
-    def as_schedule(self) -> Schedule | list[Schedule]:
+    def as_schedule(self) -> Schedule | list[Schedule | None]:
         """The core expression f such that f(t) is what event t from now sets; a list where groups differ.
 
         Raises:

@@ -150,25 +150,40 @@ class ConcatScheduler(ParamScheduler):
                 rows.append([event, *(read(group, name) for name in names for group in groups)])
         return rows
 
-    def as_schedule(self) -> Schedule | list[Schedule]:
-        """The core expression f such that f(t) is the value t events from now; a list where groups differ.
+    def as_schedule(self) -> Schedule | list[Schedule | None]:
+        """The core expression f such that f(t) is what event t from now sets; a list with one a group, if they differ.
 
         Raises:
-            ScheduleError: one of the schedulers has none.
+            ScheduleError: one of the schedulers has none, or they mean different groups.
         """
-        index = self._scheduler_index
-        lengths = [self._current_duration, *self.durations[index + 1 :]][: len(self.schedulers) - index - 1]
-        parts = [s.as_schedule() for s in self.schedulers[index:]]
-        width = max((len(part) for part in parts if isinstance(part, list)), default=0)
-        if not width:
-            return _chain(parts, lengths)
-        rows = [part if isinstance(part, list) else [part] * width for part in parts]
-        if any(len(row) != width for row in rows):
+        coming = self.schedulers[self._scheduler_index :]
+        meant = _groups_meant(coming)
+        parts = [scheduler.as_schedule() for scheduler in coming]
+        lists = [part for part in parts if isinstance(part, list)]
+        if any(None in part for part in lists) or (len(meant) > 1 and not meant <= {"each", None}):
             raise ScheduleError(
-                f"{describe(self, self.__dict__)}: its parts are for different numbers of groups"
+                f"{describe(self, self.__dict__)} has no core expression: its schedulers mean different param groups"
             )
-        chains = [_chain(column, lengths) for column in zip(*rows, strict=True)]
+        lengths = [self._current_duration, *self.durations[self._scheduler_index + 1 :]][: len(coming) - 1]
+        if not lists:
+            return _chain(parts, lengths)
+        rows = [part if isinstance(part, list) else [part] * len(lists[0]) for part in parts]
+        chains: list[Any] = [_chain(column, lengths) for column in zip(*rows, strict=True)]
         return chains[0] if all(chain == chains[0] for chain in chains) else chains
+
+
+def _groups_meant(schedulers: Sequence[Any]) -> set[int | str | None]:
+    """The param_group_index of each scheduler; "each" for a ParamGroupScheduler."""
+    meant: set[int | str | None] = set()
+    for scheduler in schedulers:
+        if isinstance(scheduler, ParamGroupScheduler):
+            meant.add("each")
+        elif isinstance(scheduler, ConcatScheduler):
+            meant |= _groups_meant(scheduler.schedulers)
+        else:
+            index = scheduler.param_group_index
+            meant.add(None if index is None else index % len(scheduler.optimizer.param_groups))
+    return meant
 
 
 def _check_concat(schedulers: object, durations: object) -> None:

@@ -149,21 +149,24 @@ class ParamGroupScheduler:
                     rows[-1].append(_set_by(member))
         return rows
 
-    def as_schedule(self) -> Schedule | list[Schedule]:
-        """The core expressions, one a scheduler (as `tensorsched.attach(optimizer, lr=[...])` takes them).
+    def as_schedule(self) -> Schedule | list[Schedule | None]:
+        """The core expressions, one a param group, as `tensorsched.attach(optimizer, lr=[...])` takes them.
 
-        A single one where all are equal.
+        None for a group that no scheduler means; a single expression where all groups have the same.
 
         Raises:
-            ScheduleError: one of the schedulers has none, or is for several groups.
+            ScheduleError: one of the schedulers has none, or means all groups, or the same as another.
         """
-        parts = [scheduler.as_schedule() for scheduler in self.schedulers]
-        flat = [part for part in parts if isinstance(part, Schedule)]
-        if len(flat) < len(parts):
-            raise ScheduleError(
-                "a ParamGroupScheduler of schedulers that differ by group has no core expression"
-            )
-        return flat[0] if all(part == flat[0] for part in flat) else flat
+        by_group: list[Any] = [None] * len(self.schedulers[0].optimizer.param_groups)
+        for scheduler in self.schedulers:
+            index = scheduler.param_group_index
+            if index is None or by_group[index] is not None:
+                raise ScheduleError(
+                    f"{describe(scheduler, scheduler.__dict__)} does not have a param group for itself, so these "
+                    "schedulers have no core expression: give each its param_group_index"
+                )
+            by_group[index] = scheduler.as_schedule()
+        return by_group[0] if all(part == by_group[0] for part in by_group) else by_group
 
 
 class _GroupTable:

@@ -18,7 +18,7 @@ Marks = dict[int, dict[str, Any]]
 Forecast = tuple[Array, Marks, Sequence[list[Any]]]
 """Values of the next events (float64), the marks, and the lists that they were computed from."""
 
-FIRST, MOST = 32, 16_384
+FIRST, MOST = 32, 1024
 """Events in the first look-ahead, and in the longest; each is twice as long as the one before."""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch.optim import lr_scheduler as torch_schedulers
 
 from tensorsched.errors import ScheduleError
+from tensorsched.integrations.ignite.base import check_state
 from tensorsched.integrations.ignite.concat import ConcatScheduler
 from tensorsched.integrations.ignite.copies import quiet_steps, replicas
 from tensorsched.integrations.ignite.groups import ParamGroupScheduler
@@ -87,6 +89,29 @@ class LRScheduler(ParamScheduler):
         if engine is not None and self.save_history:
             self._record(engine, name)
         self.__dict__["event_index"] += 1  # nothing is tabulated that this would concern
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state; nothing changes if it is refused.
+
+        Raises:
+            TypeError: it is no mapping.
+            ValueError: an entry is missing, or it is of ignite's LRScheduler, whose torch scheduler was never stepped.
+        """
+        check_state(self, state_dict)
+        inner = state_dict["lr_scheduler"]
+        # WarmRestarts is kept as an object by ignite; the others' last_epoch runs ahead of the steps that torch counts.
+        counts = isinstance(inner, Mapping) and not isinstance(
+            self.lr_scheduler, torch_schedulers.CosineAnnealingWarmRestarts
+        )
+        if not isinstance(inner, Mapping) or (
+            counts and inner.get("_step_count") == 1 and inner.get("last_epoch", 0) > 1
+        ):
+            raise ScheduleError(
+                "the state is of ignite's LRScheduler, which counts epochs without stepping the torch scheduler: its "
+                "values cannot go on from there; build the scheduler anew and call step() of the torch scheduler "
+                f"{state_dict['event_index']} times before wrapping it"
+            )
+        super().load_state_dict(state_dict)
 
     def _step(self) -> None:
         scheduler = self.lr_scheduler
