@@ -111,6 +111,21 @@ def test_a_copy_goes_its_own_way(way):
     assert twin.optimizer.param_groups[0]["lr"] > 1.0
 
 
+@settings(max_examples=12)
+@given(spec=specs().filter(lambda spec: "Own" not in repr(spec)), pickled=st.booleans())
+def test_copies_of_compositions_go_on_from_where_they_are(spec, pickled):
+    optimizer = sgd()
+    scheduler = make(ours, spec, optimizer)
+    drive(scheduler, optimizer, 11)
+    twin, other = (
+        pickle.loads(pickle.dumps((scheduler, optimizer)))
+        if pickled
+        else copy.deepcopy((scheduler, optimizer))
+    )
+    assert drive(twin, other, 40) == drive(scheduler, optimizer, 40)
+    assert twin.state_dict() == scheduler.state_dict()
+
+
 def test_values_are_computed_in_chunks_that_grow():
     optimizer = sgd(1)
     scheduler = make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"cycle_size": 10**7}), optimizer)

@@ -376,6 +376,23 @@ def test_core_slots_work_in_an_ignite_engine():
     assert not torch.allclose(finals[0], finals[2])
 
 
+def test_slots_and_handlers_share_an_optimizer_but_not_a_key():
+    model = Model()
+    optimizer = two_groups(model)
+    trainer = theirs_trainer(model, optimizer)
+    sched = ts.attach(optimizer, weight_decay=ts.linear(0.1, 0.0, steps=12))
+    scheduler = ours.CosineAnnealingScheduler(optimizer, "lr", 0.5, 0.01, 24)
+    scheduler.attach(trainer)
+    trainer.run(batches(), max_epochs=1)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (pytest.approx(scheduler.as_schedule()(0), rel=0.2), 0.0)
+    ] * 2
+    assert sched.step_count == 12
+    ours.PiecewiseLinear(optimizer, "weight_decay", [(0, 0.3)]).attach(trainer)
+    with pytest.raises(ts.BindingError, match="weight_decay"):
+        trainer.run(batches(), max_epochs=2)
+
+
 def test_slots_are_saved_by_checkpoint_too(tmp_path):
     lr = ts.warmup_cosine(0.5, total=36, warmup=4)
 

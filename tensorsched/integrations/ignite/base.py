@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite.lazy import matplotlib_pyplot
-from tensorsched.integrations.ignite.lookahead import FIRST, MOST, Forecast, LookAhead, changed, describe
+from tensorsched.integrations.ignite.lookahead import FIRST, MOST, Forecast, LookAhead, describe
 from tensorsched.schedules import Schedule
 
 __all__ = ["BaseParamScheduler", "check_state", "load_all", "member_states", "record"]
@@ -148,10 +148,9 @@ class BaseParamScheduler(metaclass=ABCMeta):
         ahead = self._ahead
         length = FIRST
         if type(ahead) is LookAhead:
-            if ahead.at < ahead.end:
-                if not (ahead.watched and changed(ahead.watched)):
-                    return ahead
-            else:
+            if ahead.current:
+                return ahead
+            if ahead.at == ahead.end:
                 length = min(2 * ahead.end, MOST)
         self._forget()
         ahead = LookAhead(self._forecast(length), describe(self, self.__dict__))

@@ -72,9 +72,9 @@ class ScheduleHandler(ParamScheduler):
     def _forecast(self, count: int) -> Forecast:
         first = self.event_index
         try:
-            return evaluate(self.schedule, first, first + count), {}, ()
+            return evaluate(self.schedule, first, first + count), {}, []
         except ScheduleError:  # somewhere among these; it is an error when that event has come
-            return evaluate(self.schedule, first, first + 1), {}, ()
+            return evaluate(self.schedule, first, first + 1), {}, []
 
     def _as_schedule(self) -> Schedule:
         return self.schedule.skip(self.event_index) if self.event_index else self.schedule

@@ -126,7 +126,7 @@ class CyclicalScheduler(ParamScheduler):
             runs.append((filled, length, index, *values))
             state["event_index"] = index + length
             filled += length
-        return self._evaluate(np.array(runs, dtype=np.float64), filled), marks, ()
+        return self._evaluate(np.array(runs, dtype=np.float64), filled), marks, []
 
     def _evaluate(self, runs: Array, count: int) -> Array:
         """The values of all runs: each row repeated for its events, then the formula once for all."""

@@ -12,7 +12,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite.base import load_all, member_states
 from tensorsched.integrations.ignite.copies import quiet_steps, replicas
 from tensorsched.integrations.ignite.lazy import default_event
-from tensorsched.integrations.ignite.lookahead import changed, describe, finite_part
+from tensorsched.integrations.ignite.lookahead import describe, finite_part
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import Writer, read
 from tensorsched.schedules import Schedule
@@ -188,7 +188,7 @@ class _GroupTable:
         self.rows = min(map(len, columns))
         self._matrix = np.stack([column[: self.rows] for column in columns], axis=1)
         self._marks = marks
-        self._watched = [(live, list(live)) for live in lists]
+        self._lists, self._copies = lists, [list(live) for live in lists]
         self._states = [scheduler.__dict__ for scheduler in schedulers]
         self._optimizer = schedulers[0].optimizer
         self._pick = itemgetter(*(scheduler.param_group_index for scheduler in schedulers))
@@ -216,7 +216,7 @@ class _GroupTable:
 
     @property
     def usable(self) -> bool:
-        return self.valid and self.at < self.rows and not (self._watched and changed(self._watched))
+        return self.valid and self.at < self.rows and self._lists == self._copies
 
     def step(self) -> None:
         """One event: the row into the groups, and the members' attributes up to date."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.base import Array
 
-__all__ = ["Forecast", "LookAhead", "Marks", "changed", "describe", "finite_part"]
+__all__ = ["Forecast", "LookAhead", "Marks", "describe", "finite_part"]
 
 Marks = dict[int, dict[str, Any]]
 """By offset of an event: the attributes that have new values from that event on."""
 
-Forecast = tuple[Array, Marks, Sequence[list[Any]]]
+Forecast = tuple[Array, Marks, list[list[Any]]]
 """Values of the next events (float64), the marks, and the lists that they were computed from."""
 
 FIRST, MOST = 32, 1024
@@ -29,14 +29,19 @@ class LookAhead:
     lists behind it is changed in place.
     """
 
-    __slots__ = ("at", "end", "marks", "valid", "values", "watched")
+    __slots__ = ("at", "copies", "end", "lists", "marks", "valid", "values")
 
     def __init__(self, forecast: Forecast, what: str) -> None:
-        values, self.marks, lists = forecast
+        values, self.marks, self.lists = forecast
         self.values: list[float] = finite_part(values, what).tolist()
         self.at, self.end = 0, len(self.values)
         self.valid = True
-        self.watched = [(live, list(live)) for live in lists]
+        self.copies = [list(live) for live in self.lists]
+
+    @property
+    def current(self) -> bool:
+        """Whether the entry at `at` is there and right."""
+        return self.at < self.end and self.lists == self.copies
 
     def step(self, state: dict[str, Any]) -> None:
         """The event has been: bring the scheduler's attributes up to date."""
@@ -45,14 +50,6 @@ class LookAhead:
             state.update(changes)
         state["event_index"] += 1
         self.at += 1
-
-
-def changed(watched: Sequence[tuple[list[Any], list[Any]]]) -> bool:
-    """Whether a list is not what it was."""
-    for live, copy in watched:  # noqa: SIM110  at every event: a generator costs more than the comparison
-        if live != copy:
-            return True
-    return False
 
 
 def finite_part(values: Array, what: str) -> Array:

@@ -10,6 +10,7 @@ import torch
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite.base import BaseParamScheduler, record
 from tensorsched.integrations.ignite.lazy import default_event
+from tensorsched.integrations.ignite.lookahead import LookAhead
 from tensorsched.integrations.ignite.places import WINDOW, Writer, check_places, put, read
 
 __all__ = ["ParamScheduler"]
@@ -76,7 +77,10 @@ class ParamScheduler(BaseParamScheduler):
             ValueError: `get_param()` gave a list that has not one value for each group.
         """
         if self._tabulated:
-            ahead = self._look()
+            ahead = self._ahead
+            # What LookAhead.current says, without a call.
+            if type(ahead) is not LookAhead or ahead.at >= ahead.end or ahead.lists != ahead.copies:
+                ahead = self._look()
             self._write(ahead.values[ahead.at])
         else:
             ahead = None

@@ -66,7 +66,7 @@ class PiecewiseLinear(ParamScheduler):
     def _forecast(self, count: int) -> Forecast:
         events = float(self.event_index) + np.arange(count, dtype=np.float64)
         marks = segment_marks(self.milestones, self._index, events)
-        return through_milestones(self.milestones, self.values, events), marks, (self.milestones, self.values)
+        return through_milestones(self.milestones, self.values, events), marks, [self.milestones, self.values]
 
     def _as_schedule(self) -> Schedule:
         return between_milestones(self.milestones, self.values, self.event_index)

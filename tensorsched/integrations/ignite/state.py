@@ -132,7 +132,7 @@ class _Formula(StateParamScheduler):
 
     def _forecast(self, count: int) -> Forecast:
         with np.errstate(all="ignore"):  # what is not finite is refused by the look-ahead
-            return self._formula(self._events(count)), {}, ()
+            return self._formula(self._events(count)), {}, []
 
     def _events(self, count: int) -> Array:
         """The next events: the one that comes is counted before it is used."""
@@ -210,7 +210,7 @@ class PiecewiseLinearStateScheduler(_Formula):
         return (
             self._formula(events),
             segment_marks(self.milestones, self._index, events),
-            (self.milestones, self.values),
+            [self.milestones, self.values],
         )
 
     def _as_schedule(self) -> Schedule:
@@ -338,7 +338,7 @@ class MultiStepStateScheduler(ExpStateScheduler):
 
     def _forecast(self, count: int) -> Forecast:
         values, marks, _ = super()._forecast(count)
-        return values, marks, (self.milestones,)
+        return values, marks, [self.milestones]
 
     def _as_schedule(self) -> Schedule:
         at = sorted(set(self.milestones))
