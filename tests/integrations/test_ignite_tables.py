@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from beside_ignite import GROUPS, Spec, agree, drive, make, ours, sgd, simple, specs, theirs
+from beside_ignite import GROUPS, Spec, agree, drive, make, ours, sgd, simple, specs, theirs, through_a_file
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -411,7 +411,7 @@ def expressed(scheduler):
     return found if isinstance(found, list) else [found]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(spec=specs(), skipped=st.integers(0, 40))
 def test_the_core_expression_has_the_values_that_come(spec, skipped):
     optimizer = sgd()
@@ -425,7 +425,7 @@ def test_the_core_expression_has_the_values_that_come(spec, skipped):
         return
     assert skipped or expressible(spec)
     rows = []
-    for _ in range(120):
+    for _ in range(80):
         scheduler(None)
         meant = scheduler.optimizer_param_groups
         rows.append([g["lr"] if any(g is m for m in meant) else None for g in optimizer.param_groups])
@@ -530,3 +530,20 @@ def test_the_document_s_warm_up_is_expressed_in_the_core():
     rows = drive(scheduler, optimizer, 60)
     assert agree([[value] * 2 for value in schedule.values(60).tolist()], rows, 1.0)
     assert ts.attach(sgd(2), lr=schedule, steps=60).value("lr") == 0.0
+
+
+def test_numbers_of_numpy_and_tensors_are_saved_as_python_has_them():
+    optimizer = sgd(1)
+    numbers = {"start_value": np.float64(1.0), "end_value": torch.tensor(0.5), "cycle_size": np.int64(6)}
+    scheduler = make(ours, Spec("CosineAnnealingScheduler", numbers), optimizer)
+    points = make(
+        ours, Spec("PiecewiseLinear", {"milestones_values": [(np.int64(0), np.float32(0.5))]}), optimizer
+    )
+    for one in (scheduler, points):
+        assert through_a_file(one.state_dict()) == one.state_dict()
+
+
+def test_a_handler_of_a_schedule_is_simulated_like_the_others():
+    schedule = ts.linear(1.0, 0.0, steps=4)
+    simulated = ours.ScheduleHandler.simulate_values(num_events=5, param_name="lr", schedule=schedule)
+    assert simulated == [[i, value] for i, value in enumerate(schedule.values(5).tolist())]

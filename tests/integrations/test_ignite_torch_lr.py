@@ -444,6 +444,19 @@ def test_the_plateau_s_state_is_plain_and_resumes():
     assert rows == plateau(ours, optimizer_of([0.1]), METRICS, factor=0.5)[1]
 
 
+def test_the_plateau_takes_over_from_ignite():
+    theirs_plateau, rows = plateau(theirs, optimizer := optimizer_of([0.1]), METRICS[:6], factor=0.5)
+    mine = ours.ReduceLROnPlateauScheduler(again := optimizer_of([optimizer.param_groups[0]["lr"]]), "loss")
+    mine.load_state_dict(theirs_plateau.state_dict())
+    evaluator = Engine(lambda _e, _b: None)
+    for metric in METRICS[6:]:
+        evaluator.state.metrics = {"loss": metric}
+        mine(evaluator)
+        rows.append([again.param_groups[0]["lr"]])
+    assert rows == plateau(ours, optimizer_of([0.1]), METRICS, factor=0.5)[1]
+    through_a_file(mine.state_dict())  # their method did not come along
+
+
 def test_the_plateau_refuses_what_ignite_refuses():
     for library in (ours, theirs):
         with pytest.raises(TypeError, match="min_lr"):

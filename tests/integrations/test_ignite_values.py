@@ -32,7 +32,7 @@ def largest(rows):
     return max((abs(value) for row in rows for value in row), default=0.0)
 
 
-@settings(max_examples=100)
+@settings(max_examples=80)
 @given(spec=specs(), stop=st.integers(0, EVENTS), way=st.sampled_from(["ours", "from ignite", "to ignite"]))
 def test_values_and_state_are_ignites_through_save_and_load(spec, stop, way):
     optimizer, reference = sgd(), sgd()

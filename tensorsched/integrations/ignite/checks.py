@@ -14,8 +14,8 @@ __all__ = ["check_events", "check_growth", "check_number"]
 
 
 def check_number(where: str, value: object) -> float:
-    """A finite number, as it was given; of a tensor its number, since the tensor itself may change."""
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
+    """A finite number as Python has it: a tensor may change, and a checkpoint cannot hold a number of numpy's."""
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.numel() == 1):
         value = value.item()
     check_real(where, value)
     return value  # type: ignore[return-value]  # checked

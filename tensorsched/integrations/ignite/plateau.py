@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tensorsched.errors import ScheduleError
+from tensorsched.integrations.ignite.base import check_state
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import put
 
@@ -71,6 +73,17 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
         for group, lr in zip(others, kept, strict=True):  # torch reduces every group
             put(group, "lr", lr)
         super().__call__(self.trainer, name)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state; nothing changes if it is refused. A method in it, of ignite's, is left aside.
+
+        Raises:
+            TypeError: it is no mapping.
+            ValueError: an entry is missing.
+        """
+        check_state(self, state_dict)
+        plain = {key: value for key, value in state_dict["scheduler"].items() if not callable(value)}
+        super().load_state_dict({**state_dict, "scheduler": plain})
 
     def _means(self, group: dict[str, Any]) -> bool:
         return any(group is meant for meant in self.optimizer_param_groups)
