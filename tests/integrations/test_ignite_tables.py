@@ -81,6 +81,28 @@ def test_a_list_that_is_changed_in_place_counts_from_the_next_event(together):
     assert rows[0][-1][0] != rows[0][-1][2] != rows[0][-1][3]
 
 
+@pytest.mark.parametrize("way", ["in place", "anew"])
+def test_members_that_are_exchanged_count_from_the_next_event(way):
+    rows = []
+    for library in (ours, theirs):
+        optimizer = sgd()
+
+        def cosine(index, library=library, optimizer=optimizer):
+            return make(
+                library, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": index}), optimizer
+            )
+
+        whole = library.ParamGroupScheduler([cosine(i) for i in range(GROUPS)])
+        rows.append(drive(whole, optimizer, 5))
+        if way == "in place":
+            whole.schedulers[2] = cosine(2)
+        else:
+            whole.schedulers = [cosine(i) for i in range(GROUPS)]
+        rows[-1] += drive(whole, optimizer, 5)
+    assert agree(*rows, 1.0)
+    assert rows[0][5][2] == 1.0
+
+
 def test_a_member_that_is_called_by_itself_goes_on_in_the_group():
     rows = []
     for library in (ours, theirs):

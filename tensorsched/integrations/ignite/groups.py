@@ -66,7 +66,7 @@ class ParamGroupScheduler:
         """One event of every scheduler."""
         if len(self.schedulers) >= TABULATE_FROM:
             table = self._table
-            if table is None or not table.usable:
+            if table is None or table.members is not self.schedulers or not table.usable:
                 table = self._tabulate()
             if table is not None:
                 table.step()
@@ -188,6 +188,9 @@ class _GroupTable:
         self.rows = min(map(len, columns))
         self._matrix = np.stack([column[: self.rows] for column in columns], axis=1)
         self._marks = marks
+        self.members = schedulers
+        if isinstance(schedulers, list):
+            lists.append(schedulers)
         self._lists, self._copies = lists, [list(live) for live in lists]
         self._states = [scheduler.__dict__ for scheduler in schedulers]
         self._optimizer = schedulers[0].optimizer
