@@ -44,7 +44,7 @@ type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 notebooks: $(DEV_STAMP)  ## Execute every notebook
 	$(BIN)/python tests/run_notebooks.py
 
-bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers
+bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers, handlers beside ignite's
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere

@@ -21,7 +21,7 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text(encoding="utf-8"))
     assert list(result) == [
-        "machine", "options", "schedule_step", "whole_step", "build", "targets", "load_at_end",
+        "machine", "options", "schedule_step", "whole_step", "build", "ignite", "targets", "load_at_end",
     ]  # fmt: skip
     assert list(result["machine"]) == [
         "cpu", "cores", "system", "python", "torch", "numpy", "commit", "load",
@@ -31,7 +31,7 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     for part in result["build"]:
         assert part["nbytes"] <= part["unshared_nbytes"] == 201 * 4 * part["groups"]
         assert part.keys() >= {"written_as", "build_s", "advance_us"}
-    assert len(result["targets"]) == 6 + 2  # none for part 1: it has none at 2 groups
+    assert len(result["targets"]) == 6 + 2  # none for parts 1 and 4: they have none at 2 groups
     for verdict in result["targets"]:
         assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
 
@@ -43,7 +43,9 @@ def check_times(result):
     timed = [(part["optimizer"], part["implementation"]) for part in result["whole_step"]]
     assert timed == [(kind, how) for kind in ("SGD", "AdamW") for how in ("loop", "foreach", "fused")]
     assert all(part["competitors"].keys() == COMPETITORS for part in result["whole_step"])
-    for part in (steps, *result["whole_step"]):
+    assert [part["groups"] for part in result["ignite"]] == [2] * 4
+    assert all(part["competitors"].keys() == {"ignite", "ours"} for part in result["ignite"])
+    for part in (steps, *result["whole_step"], *result["ignite"]):
         for competitor in part["competitors"].values():
             assert competitor["us"].keys() == competitor["ratio"].keys() == SPREAD
             assert competitor["us"]["low"] > 0

@@ -1,6 +1,7 @@
 """Times schedules beside torch's own schedulers, on the CPU: `make bench`, or `make bench ARGS='--quick'`.
 
 Part 1: what it costs the host to move a schedule by one step. Part 2: whole optimizer steps. Part 3: building tables.
+Part 4: handlers in an ignite engine, beside ignite's own.
 All that is compared runs in turn in one process (timing.py), on one thread and without garbage collection. The absolute
 numbers belong to the machine and its load; read the ratios.
 """
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cases
+import ignite_cases
 import report
 import targets
 import torch
@@ -36,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("  ".join(f"{key}: {value}" for key, value in here.items()))
     result: Record = {"machine": here, "options": {k: v for k, v in vars(options).items() if k != "out"}}
     verdicts: list[targets.Verdict] = []
-    for name, part in (("schedule_step", _part_1), ("whole_step", _part_2), ("build", _part_3)):
+    for name, part in (
+        ("schedule_step", _part_1),
+        ("whole_step", _part_2),
+        ("build", _part_3),
+        ("ignite", _part_4),
+    ):
         result[name], judged = part(options)
         verdicts += judged
     result["targets"] = [dataclasses.asdict(verdict) for verdict in verdicts]
@@ -65,7 +72,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="blocks that each competitor runs in part 1; part 2 takes 8 times as many",
     )
     add("--block-ms", type=float, help="about how long a block lasts")
-    add("--groups", type=int, nargs="+", default=[1, 8, 128, 1024], help="param groups in part 1")
+    add("--groups", type=int, nargs="+", default=[1, 8, 128, 1024], help="param groups in parts 1 and 4")
     add("--rows", type=int, default=1_000_000, help="steps that are tabulated in part 3")
     add("--columns", type=int, help="groups that are tabulated in part 3")
     options = parser.parse_args(argv)
@@ -154,6 +161,24 @@ def _build(name: str, make: cases.Make, options: argparse.Namespace) -> Record:
         "unshared_nbytes": table.rows * len(schedules) * table.dtype.itemsize,
         "advance_us": round(run.time(name).median, 5),
     }
+
+
+def _part_4(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+    races = {
+        (kind, groups): race(
+            ignite_cases.handler_calls(kind, groups), rounds=options.rounds, block_s=options.block_ms / 1e3
+        )
+        for groups in options.groups
+        for kind in ignite_cases.KINDS
+    }
+    verdicts = ignite_cases.judge(races)
+    title = "4. A call of a handler that sets the learning rate, without the optimizer's step"
+    report.show(title, report.HANDLER_CALL, report.handler_call_rows(races), verdicts, issue=5)
+    records: list[Record] = [
+        {"handler": kind, "groups": groups, "competitors": _times(run, slow=ignite_cases.IGNITE)}
+        for (kind, groups), run in races.items()
+    ]
+    return records, verdicts
 
 
 if __name__ == "__main__":

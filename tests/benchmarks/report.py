@@ -38,7 +38,12 @@ WHOLE_STEP = Columns(
 BUILD = Columns(("schedules", "build, s", "bytes on the device", "unshared", "advance(), us"), text=1)
 
 
-def show(title: str, columns: Columns, rows: Iterable[Sequence[str]], verdicts: Sequence[Verdict]) -> None:
+HANDLER_CALL = Columns(("groups", "handler", "ignite, us", "ours, us", "ignite / ours", "IQR"), text=2)
+
+
+def show(
+    title: str, columns: Columns, rows: Iterable[Sequence[str]], verdicts: Sequence[Verdict], issue: int = 2
+) -> None:
     """A title, the table, and what became of the targets."""
     lines = [columns.names, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -49,7 +54,7 @@ def show(title: str, columns: Columns, rows: Iterable[Sequence[str]], verdicts: 
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  " + "  ".join(cells))
-    print("\n  Targets of issue 2, in this run:")
+    print(f"\n  Targets of issue {issue}, in this run:")
     for verdict in verdicts:
         print(f"    {verdict}")
 
@@ -83,6 +88,18 @@ def whole_step_rows(races: Mapping[tuple[str, str], Race]) -> Iterable[Sequence[
 def _added(race: Race, name: str) -> str:
     added = race.added(name, FLOOR)
     return f"{added.median:+.1f} +- {(added.sure[1] - added.sure[0]) / 2:.1f}"
+
+
+def handler_call_rows(races: Mapping[tuple[str, int], Race]) -> Iterable[Sequence[str]]:
+    for (kind, groups), race in races.items():
+        ratio = race.ratio("ignite", "ours")
+        yield (
+            f"{groups}",
+            kind,
+            *(_us(race.time(name).median) for name in ("ignite", "ours")),
+            _times(ratio.median),
+            f"{_times(ratio.quartiles[0])} .. {_times(ratio.quartiles[1])}",
+        )
 
 
 def build_rows(records: Iterable[Mapping[str, object]]) -> Iterable[Sequence[str]]:
