@@ -6,6 +6,7 @@ from tensorsched.binding.attach import attach, detach
 from tensorsched.binding.attachment import Attachment
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
+from tensorsched.plot import compare
 from tensorsched.schedules import (
     Schedule,
     constant,
@@ -49,6 +50,7 @@ __all__ = [
     "ScheduleTable",
     "__version__",
     "attach",
+    "compare",
     "constant",
     "cosine",
     "cyclic",

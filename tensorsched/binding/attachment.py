@@ -184,6 +184,25 @@ class Attachment:
         self._take_in_new_groups()
         self.seek(read_state(state, self._schedules(), on_mismatch))
 
+    def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
+        """Draw every slot and free name over the steps, the current one marked, with matplotlib.
+
+        Args:
+            steps: the last step to show; default: as far as the longest schedule needs.
+            log: logarithmic value axes: True, False, or None (default) where it shows more.
+
+        Returns:
+            The matplotlib Axes, a panel for each hyperparameter and for each free name. Synchronises as `step_count`
+            does.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
+        """
+        # Drawing lies above this layer; the test of the layers knows of this import, by name.
+        from tensorsched.plot import plot_slots  # noqa: PLC0415
+
+        return list(plot_slots(self.slots, self.free, self.step_count, steps=steps, log=log))
+
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
 

@@ -124,6 +124,49 @@ class Schedule(Node):
         """32 hex digits of the SHA-256 of the canonical JSON: equal schedules, and only they, have equal ones."""
         return spec.fingerprint(self)
 
+    def plot(
+        self, *, steps: int | None = None, ax: Any = None, log: bool | None = None, label: str | None = None
+    ) -> Any:
+        """Draw the values at steps 0, 1, ... with matplotlib (`pip install 'tensorsched[plot]'`).
+
+        Args:
+            steps: the last step to show; default: to the end, or the telling part of an unbounded schedule.
+            ax: the matplotlib Axes to draw into; default: those of a new figure.
+            log: a logarithmic value axis: True, False, or None (default) where it shows more.
+            label: of the line, for a legend.
+
+        Returns:
+            The Axes. Dashed lines are where a phase starts, named above them. `ts.initial` is drawn as 1.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed.
+            ScheduleError: a value is not finite, or steps is no whole number >= 1.
+
+        Example:
+            >>> import matplotlib; matplotlib.use("agg")  # no window
+            >>> import tensorsched as ts
+            >>> ax = ts.warmup_cosine(3e-4, total=20_000, warmup=500).plot()
+            >>> ax.get_xlabel(), len(ax.get_lines()[0].get_xdata()) > 100
+            ('step', True)
+        """
+        # Drawing lies above this layer: the method hands itself up, when it is called and not before. The test of the
+        # layers knows of it, by name.
+        from tensorsched.plot import plot_schedule  # noqa: PLC0415
+
+        return plot_schedule(self, steps=steps, ax=ax, log=log, label=label)
+
+    def _repr_svg_(self) -> str | None:
+        """What notebooks show: a small curve. None (they then show text) where a value is not finite."""
+        from tensorsched.schedules.display import svg  # noqa: PLC0415  it needs what this module defines
+
+        return svg(self)
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show first: the curve and the expression."""
+        from tensorsched.schedules.display import page  # noqa: PLC0415  it needs what this module defines
+
+        return page(self)
+
 
 def as_schedule(value: Schedule | float) -> Schedule:
     """A schedule as it is; a number as the constant that it stands for."""
