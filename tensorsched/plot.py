@@ -189,12 +189,12 @@ def _draw_lines(axes: Axes, drawn: Mapping[str, tuple[Array, Array]]) -> None:
             ends = name if i in {0, len(drawn) - 1} else None  # a legend of all would hide the curves
             axes.plot(*points, color=shade, linewidth=1.2, label=ends)
     if len(drawn) > 1:
-        title = None if few else f"{len(drawn)} lines"
-        # Few names find room among the curves; more would cover them.
-        beside = (
-            {"bbox_to_anchor": (1.01, 1.0), "loc": "upper left"} if few and len(drawn) > _FIT_INSIDE else {}
-        )
-        axes.legend(fontsize="small", handlelength=3.2, title=title, title_fontsize="small", **beside)
+        looks: dict[str, Any] = {"fontsize": "small", "handlelength": 3.2, "title_fontsize": "small"}
+        if not few:
+            looks["title"] = f"{len(drawn)} lines"
+        elif len(drawn) > _FIT_INSIDE:  # inside they would cover the curves
+            looks |= {"bbox_to_anchor": (1.01, 1.0), "loc": "upper left"}
+        axes.legend(**looks)
 
 
 def _scale(axes: Axes, columns: Sequence[Array], log: bool | None) -> None:  # noqa: FBT001  handed on by name
