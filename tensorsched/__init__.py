@@ -7,6 +7,7 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.plot import compare
+from tensorsched.record import record
 from tensorsched.schedules import (
     Schedule,
     constant,
@@ -72,6 +73,7 @@ __all__ = [
     "piecewise_constant",
     "piecewise_linear",
     "polynomial",
+    "record",
     "step_decay",
     "tabulate",
     "warm_restarts",

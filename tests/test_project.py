@@ -31,7 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("binding",),
     ("one_graph",),
-    ("plot",),
+    ("stand_in",),
+    ("plot", "record"),
     ("__init__",),  # the public names, gathered; only the programs below may use the package as a user does
     ("integrations", "demo"),
     ("cli",),
