@@ -53,6 +53,20 @@ class Attachment:
 
     `print(sched)` shows every slot: where it is, its value now, its schedule, and why it is resident or not. A deep
     copy or a pickle of it belongs to a copy of its optimizer and goes on from the same step.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.1)
+        >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+        >>> print(sched)
+        step 0, advances after each optimizer.step()
+        group  key  where  value  schedule
+        0      lr   host   1      linear(1.0, 0.0, steps=4)
+        host: on a CPU a float is exact and fastest
+        >>> sched.seek(3)
+        >>> sched.step_count, sched.value("lr"), sched.state_dict()["step"]
+        (3, 0.25, 3)
+        >>> sched.detach()
     """
 
     def __init__(
