@@ -26,6 +26,8 @@ _HOLDS = (
 )  # attributes under which schedulers hold schedulers
 _DRIVEN = ("ReduceLROnPlateau", "PlateauLRScheduler", "ReduceLROnPlateauScheduler", "GreedyLR")
 
+_DEEPEST = 10  # schedulers in schedulers
+
 Place = tuple[int, str, int | None]
 
 
@@ -63,7 +65,7 @@ def record(scheduler: Any, steps: int, *, every: int = 1) -> dict[str, Any]:
             GreedyLR), has no optimizer, draws from a generator, or stops before `steps` steps; a value is not finite.
 
     What the scheduler's functions close over is copied with it; a function that writes to globals or draws from a
-    global random generator does so while it is recorded.
+    global random generator does so while it is recorded. Reads a group's tensors on the host, which synchronises.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -92,14 +94,14 @@ def record(scheduler: Any, steps: int, *, every: int = 1) -> dict[str, Any]:
 # -- what kind of scheduler it is -------------------------------------------------------------------------------------
 
 
-def _parts(scheduler: Any) -> Iterator[Any]:
-    """A scheduler and all that it is made of."""
+def _parts(scheduler: Any, depth: int = 0) -> Iterator[Any]:
+    """A scheduler and all that it is made of; bounded, for one that holds itself."""
     yield scheduler
-    for name in _HOLDS:
-        inner = getattr(scheduler, name, None)
+    for name in _HOLDS if depth < _DEEPEST else ():
+        inner = vars(scheduler).get(name) if hasattr(scheduler, "__dict__") else None
         for part in inner if isinstance(inner, (list, tuple)) else [inner]:
-            if part is not None and part is not scheduler:
-                yield from _parts(part)
+            if part is not None:
+                yield from _parts(part, depth + 1)
 
 
 def _refuse_data_driven(scheduler: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -378,3 +379,14 @@ def test_demo_has_its_own_command_line(run):
     status, out, _ = run("demo", "--help")
     assert status == 0
     assert "optimizer steps of each run" in out
+
+
+def test_the_readmes_command_lines_run(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = Path(__file__).parent.with_name("README.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line, comments=True) for line in text.split("\n") if line.startswith("tensorsched ")]
+    assert {words[1] for words in lines} == {"show", "diff", "check", "values", "plot", "bench"}
+    for _, *words in lines:
+        status, _, err = run(*words)
+        assert (status, err) == (1 if words[0] in {"diff", "check"} else 0, "")
+    assert (tmp_path / "curve.svg").is_file()

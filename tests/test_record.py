@@ -326,6 +326,13 @@ def test_what_is_refused(make, steps, says, way_out):
     assert numbers(optimizer) == before
 
 
+def test_a_scheduler_that_holds_itself():
+    optimizer = sgd()
+    scheduler = torch_lr.StepLR(optimizer, 3)
+    scheduler.scheduler = scheduler
+    assert set(ts.record(scheduler, 5)) == {"lr"}
+
+
 def test_a_refused_generator_has_lost_nothing():
     values = (0.5**i for i in range(9))
     scheduler = torch_lr.LambdaLR(sgd(), lambda t: next(values) if t else 1.0)

@@ -166,43 +166,51 @@ def diff(options: argparse.Namespace) -> int:
         raise ScheduleError(
             f"diff compares every step, up to {_MOST_COMPARED}; this is {last}: pass a shorter --steps"
         )
-    first, worst, worst_at, count = None, 0.0, 0, 0
-    for low in range(0, last + 1, _CHUNK):
-        high = min(low + _CHUNK, last + 1)
-        x, y = evaluate(a, low, high), evaluate(b, low, high)
-        gap = np.abs(x - y)
-        apart = np.flatnonzero((x != y) & (gap > options.rtol * np.maximum(np.abs(x), np.abs(y))))
-        if apart.size:
-            first = low + int(apart[0]) if first is None else first
-            count += apart.size
-            at = int(apart[gap[apart].argmax()])
-            if gap[at] > worst:
-                worst, worst_at = float(gap[at]), low + at
-    if first is None:
+    found = _differences(a, b, last, options.rtol)
+    if found is None:
         within = f" (to a relative {options.rtol:g})" if options.rtol else ""
         _print(f"the same at all steps 0..{last}{within}")
         return OK
+    count, first, worst = found
     style = terminal.Style(sys.stdout)
     wide = options.width or min(terminal.width(), 100)
     picture = terminal.draw([a, b], last, width=wide, height=options.height, style=style)
+    facts = [
+        ("steps that differ", f"{count} of {last + 1} (0..{last})"),
+        ("first difference", f"step {first}: {a(first)!r} and {b(first)!r}"),
+        (
+            "largest difference",
+            f"{abs(a(worst) - b(worst)):.6g} at step {worst}: {a(worst)!r} and {b(worst)!r}",
+        ),
+    ]
     _print(
         f"{style.paint('curve', 'curve')}  {brief(left)}",
         f"{style.paint('ooooo', 'other')}  {brief(right)}",
         "",
         *picture,
         "",
-        *terminal.table(
-            [
-                ("steps that differ", f"{count} of {last + 1} (0..{last})"),
-                ("first difference", f"step {first}: {a(first)!r} and {b(first)!r}"),
-                (
-                    "largest difference",
-                    f"{worst:.6g} at step {worst_at}: {a(worst_at)!r} and {b(worst_at)!r}",
-                ),
-            ]
-        ),
+        *terminal.table(facts),
     )
     return FOUND
+
+
+def _differences(a: Schedule, b: Schedule, last: int, rtol: float) -> tuple[int, int, int] | None:
+    """How many of the steps 0..last differ, the first and the worst of them; None if none does."""
+    count, first, worst, width = 0, None, 0, -1.0
+    for low in range(0, last + 1, _CHUNK):
+        high = min(low + _CHUNK, last + 1)
+        x, y = evaluate(a, low, high), evaluate(b, low, high)
+        with np.errstate(over="ignore"):
+            gap = np.abs(x - y)
+        apart = np.flatnonzero((x != y) & (gap > rtol * np.maximum(np.abs(x), np.abs(y))))
+        if not apart.size:
+            continue
+        first = low + int(apart[0]) if first is None else first
+        count += apart.size
+        at = int(apart[gap[apart].argmax()])
+        if gap[at] > width:
+            width, worst = float(gap[at]), low + at
+    return None if first is None else (count, first, worst)
 
 
 def check(options: argparse.Namespace) -> int:

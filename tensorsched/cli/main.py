@@ -11,6 +11,10 @@ from typing import Any
 from tensorsched.cli import commands
 from tensorsched.errors import ScheduleError
 
+Run = Callable[[argparse.Namespace], int]
+Add = Callable[..., Any]
+"""`add_argument` of a parser."""
+
 _ABOUT = """\
 Look at schedules: their curves, values, differences and mistakes.
 
@@ -48,7 +52,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["demo"]:  # has a command line of its own
         return _demo(arguments[1:])
     options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    run: Run = options.run
     try:
         return run(options)
     except (ScheduleError, OSError, ModuleNotFoundError) as error:
@@ -64,7 +68,7 @@ def _demo(arguments: list[str]) -> int:
     return demo.main(arguments)
 
 
-def _bench(options: argparse.Namespace) -> int:
+def _run_bench(options: argparse.Namespace) -> int:
     from tensorsched.cli import bench  # noqa: PLC0415  torch's optimizers take a while to import
 
     return bench.run(options)
@@ -78,8 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    for name, (run, text, add_arguments) in _COMMANDS.items():
         made = subparsers.add_parser(
             name,
             help=text,
@@ -88,82 +91,77 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made.set_defaults(run=run)
-        return made
+        add_arguments(made.add_argument)
+    return parser
 
-    add = command(
-        "show", commands.show, "draw a schedule in the terminal, with its length, peak, area and phases"
-    ).add_argument
+
+def _show(add: Add) -> None:
     add("expr", metavar="EXPR")
-    _window_options(add)
+    _picture(add)
 
-    add = command(
-        "plot", commands.plot, "write a picture (needs matplotlib); several EXPRs are compared"
-    ).add_argument
+
+def _plot(add: Add) -> None:
     add("expr", metavar="EXPR", nargs="+")
     add("-o", "--output", required=True, metavar="FILE", help="ends in .png, .svg or .pdf")
     add("--steps", type=commands.step_count, metavar="N", help="last step to show")
     add("--scale", choices=("auto", "linear", "log"), default="auto", help="of the value axis")
 
-    add = command("values", commands.values, "print the values").add_argument
+
+def _values(add: Add) -> None:
     add("expr", metavar="EXPR")
-    add(
-        "--steps",
-        type=commands.step_selection,
-        metavar="STEPS",
-        help="100 (steps 0..99), 0:1000:10 or 0,5,9; default: all, and the end value",
-    )
+    text = "100 (steps 0..99), 0:1000:10 or 0,5,9; default: all, and the end value"
+    add("--steps", type=commands.step_selection, metavar="STEPS", help=text)
     add("--format", choices=("csv", "json"), default="csv")
 
-    add = command("diff", commands.diff, "say where two schedules differ, and draw both").add_argument
+
+def _diff(add: Add) -> None:
     add("expr1", metavar="EXPR1")
     add("expr2", metavar="EXPR2")
-    add(
-        "--rtol",
-        type=commands.positive,
-        default=0.0,
-        metavar="X",
-        help="relative difference that counts as none (default 0)",
-    )
-    _window_options(add)
+    text = "relative difference that counts as none (default 0)"
+    add("--rtol", type=commands.positive, default=0.0, metavar="X", help=text)
+    _picture(add)
 
-    add = command(
-        "check",
-        commands.check,
-        "look for mistakes: jumps, phases without a step, ends that are not reached, values above the peak or below "
-        "0, a warm-up longer than the run, a value that never changes",
-    ).add_argument
+
+def _check(add: Add) -> None:
     add("expr", metavar="EXPR")
     add("--steps", type=commands.step_count, metavar="N", help="length of the run")
-    add(
-        "--peak",
-        type=float,
-        metavar="X",
-        help="largest value that is meant; default: what the warm-up leads to",
-    )
+    text = "largest value that is meant; default: what the warm-up leads to"
+    add("--peak", type=float, metavar="X", help=text)
 
-    add = command(
-        "bench", _bench, "time a schedule's step beside torch's schedulers, on this machine"
-    ).add_argument
+
+def _bench(add: Add) -> None:
     add(
         "--groups", type=commands.step_count, nargs="+", default=[1, 8, 128], metavar="N", help="param groups"
     )
     add("--rounds", type=commands.step_count, default=30, metavar="N", help="blocks that each one runs")
     add("--json", metavar="FILE", help="write the figures, too")
 
-    command(
-        "demo",
+
+def _picture(add: Add) -> None:
+    add("--steps", type=commands.step_count, metavar="N", help="last step to look at; default: the end")
+    text = "characters; default: the terminal's, at most 100"
+    add("--width", type=commands.characters, metavar="N", help=text)
+    add("--height", type=commands.characters, default=14, metavar="N", help="lines of the curve (default 14)")
+
+
+_LOOKS_FOR = (
+    "look for mistakes: jumps, phases without a step, ends that are not reached, values above the peak or below 0, a "
+    "warm-up longer than the run, a value that never changes"
+)
+_COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
+    "show": (commands.show, "draw a schedule in the terminal, with its length, peak, area and phases", _show),
+    "plot": (commands.plot, "write a picture (needs matplotlib); several EXPRs are compared", _plot),
+    "values": (commands.values, "print the values", _values),
+    "diff": (commands.diff, "say where two schedules differ, and draw both", _diff),
+    "check": (
+        commands.check,
+        _LOOKS_FOR,
+        _check,
+    ),
+    "bench": (_run_bench, "time a schedule's step beside torch's schedulers, on this machine", _bench),
+    "demo": (  # listed here; it is run before the arguments are parsed
         commands.show,
         "train a small model under tensorsched and under LambdaLR (demo --help says more)",
-    )
-    return parser
-
-
-def _window_options(add: Callable[..., Any]) -> None:
-    add("--steps", type=commands.step_count, metavar="N", help="last step to look at; default: the end")
-    add(
-        "--width",
-        type=commands.characters,
-        metavar="N",
-        help="characters; default: the terminal's, at most 100",
-    )
-    add("--height", type=commands.characters, default=14, metavar="N", help="lines of the curve (default 14)")
+        lambda _: None,
+    ),
+}

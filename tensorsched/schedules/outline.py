@@ -134,7 +134,7 @@ def _marks(schedule: Node) -> Iterator[Mark]:  # noqa: C901  one case for each k
                 yield 0.0, "holds"
             yield from ((at + schedule.n, what) for at, what in _marks(schedule.inner))
         case Take():
-            yield from itertools.takewhile(lambda mark: mark[0] < schedule.n, _marks(schedule.inner))
+            yield from itertools.takewhile(lambda mark: mark[0] < schedule.n, _marks_and_end(schedule.inner))
         case Skip():
             yield from _later_marks(schedule)
         case HoldEach():
@@ -150,6 +150,18 @@ def _marks(schedule: Node) -> Iterator[Mark]:  # noqa: C901  one case for each k
             elif isinstance(schedule, piecewise_linear):
                 boundaries = [step for step, _ in schedule.points]
             yield from ((float(at), schedule.kind) for at in dict.fromkeys([0, *boundaries]))
+
+
+def _marks_and_end(schedule: Node) -> Iterator[Mark]:
+    """The same, and where it holds from, for what goes on longer than this."""
+    if schedule.steps is None:
+        yield from _marks(schedule)
+        return
+    for at, what in _marks(schedule):
+        if at >= schedule.steps:
+            break
+        yield at, what
+    yield float(schedule.steps), "holds"
 
 
 def _chain_marks(schedule: Sequence) -> Iterator[Mark]:
@@ -171,7 +183,7 @@ def _combined_marks(schedule: Combine) -> Iterator[Mark]:
         yield from _marks(sides[0] if sides else schedule.left)
         return
     running = ["", ""]
-    numbered = heapq.merge(*(_numbered(i, side) for i, side in enumerate(sides)))
+    numbered = heapq.merge(*(_numbered(i, side) for i, side in enumerate(sides)), key=lambda mark: mark[0])
     for at, group in itertools.groupby(numbered, key=lambda mark: mark[0]):
         for _, i, what in group:
             running[i] = what
@@ -183,7 +195,7 @@ def _combined_marks(schedule: Combine) -> Iterator[Mark]:
 
 
 def _numbered(i: int, side: Node) -> Iterator[tuple[float, int, str]]:
-    return ((at, i, what) for at, what in _marks(side))
+    return ((at, i, what) for at, what in _marks_and_end(side))
 
 
 def _cycle_starts(schedule: Repeat) -> Iterator[tuple[int, int]]:
