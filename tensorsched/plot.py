@@ -5,6 +5,7 @@ matplotlib is imported when something is drawn. Lines differ in colour and in da
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#e69f00", "#
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 _MOST_LINES = len(_COLOURS)  # told apart one by one; more become a family from dark to light
-_FIT_INSIDE = 4
+_FIT_INSIDE, _LONG_NAME = 4, 24  # lines whose names find room among the curves; characters of such a name
 _MOST_EDGES = 12  # phase boundaries that are marked
 _APART = 0.05  # of the width: boundaries nearer than this share one name
 _SMALL, _ENOUGH = 0.01, 0.4  # a log axis serves where 40 % of the curve are below a hundredth of its peak
@@ -192,6 +193,8 @@ def _draw_lines(axes: Axes, drawn: Mapping[str, tuple[Array, Array]]) -> None:
         looks: dict[str, Any] = {"fontsize": "small", "handlelength": 3.2, "title_fontsize": "small"}
         if not few:
             looks["title"] = f"{len(drawn)} lines"
+        elif max(map(len, drawn)) > _LONG_NAME:
+            looks |= {"bbox_to_anchor": (0.0, 1.01), "loc": "lower left", "borderaxespad": 0.0}
         elif len(drawn) > _FIT_INSIDE:  # inside they would cover the curves
             looks |= {"bbox_to_anchor": (1.01, 1.0), "loc": "upper left"}
         axes.legend(**looks)
@@ -238,9 +241,15 @@ def _mark_now(axes: Axes, lines: Sequence[Schedule], step: int, last: int) -> No
     values = [schedule(step) for schedule in lines]
     axes.plot([step] * len(values), values, "o", color="black", markersize=4, zorder=5)
     side = "right" if step > last / 2 else "left"
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    dots = [float(to_fraction.transform((step, value))[1]) for value in values]
+    height = max(
+        (0.04, 0.48, 0.9),
+        key=lambda at: min((abs(at - dot) for dot in dots if math.isfinite(dot)), default=0.0),
+    )
     axes.annotate(
         f"step {step}",
-        (step, 0.04),
+        (step, height),
         xycoords=("data", "axes fraction"),
         xytext=(-4 if side == "right" else 4, 0),
         textcoords="offset points",

@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
             shown = f"{ratio:.1f}x" if us is not slow else ""
             rows.append((str(groups), name, f"{middle:.2f}", f"{low:.2f}..{high:.2f}", shown))
     print(*table(rows, right=(0, 2, 3, 4)), sep="\n")
-    print("\nThe look for foreign writes before an optimizer.step() is in the figures of the host slots only.")
+    print(
+        "\nThe look for foreign writes before an optimizer.step() is in the figures of the host slots only."
+    )
     if options.json:
         record = {"machine": here, "us": {str(groups): times for groups, times in figures.items()}}
         Path(options.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
