@@ -107,7 +107,12 @@ def _parts(scheduler: Any, depth: int = 0) -> Iterator[Any]:
 def _refuse_data_driven(scheduler: Any) -> None:
     names = {kind.__name__ for kind in type(scheduler).__mro__}
     step = getattr(scheduler, "step", None)
-    asks = callable(step) and not hasattr(scheduler, "step_update") and _required(step)
+    asks = (
+        callable(step)
+        and not isinstance(scheduler, type)
+        and not hasattr(scheduler, "step_update")
+        and _required(step)
+    )
     if names & set(_DRIVEN) or asks:
         raise ScheduleError(
             f"{type(scheduler).__name__} follows a metric of the training, so what it will write is not known before; "
@@ -182,16 +187,22 @@ class _Columns:
 
     def __init__(self, stand_in: StandIn) -> None:
         self._groups = stand_in.param_groups
-        self._first = [dict(group) for group in self._groups]
         self._held = [{key: _numbers(value) for key, value in group.items()} for group in self._groups]
         self._columns: dict[Place, array[float]] = {}
+        for group in self._groups:  # a tensor may be filled in place: nobody sees that it is written
+            group.written |= {key for key, value in group.items() if isinstance(value, torch.Tensor)}
+            group.written |= {"lr"} & group.keys()
 
     def note(self, t: int) -> None:
-        """Read what the groups hold at step t. A tensor may be filled in place: it counts as written."""
+        """Read what the groups hold at step t under the keys that are written."""
+        columns = self._columns
         for index, group in enumerate(self._groups):
-            tensors = {key for key, value in group.items() if isinstance(value, torch.Tensor)}
-            for key in group.written | tensors | {"lr"} & group.keys():
-                self._append(index, key, group, t)
+            for key in group.written:
+                place = index, key, None
+                if place in columns and type(group[key]) is float:  # the common case, a million times
+                    columns[place].append(group[key])
+                else:
+                    self._append(index, key, group, t)
 
     def _append(self, index: int, key: str, group: Group, t: int) -> None:
         for element, number in _numbers(group[key]).items():
