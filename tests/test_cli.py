@@ -209,6 +209,12 @@ def test_diff_finds_the_first_and_the_largest(run):
     assert "o" in out.split("first")[0]
 
 
+def test_diff_keeps_the_largest_of_a_long_run(run):
+    _, out, _ = run("diff", "linear(1, 0, steps=200_000)", "constant(0)")
+    assert re.search(r"steps that differ +200000 of 200001", out)
+    assert re.search(r"largest difference +1 at step 0: 1.0 and 0.0", out)
+
+
 def test_diff_of_what_is_written_differently_is_silent_to_a_tolerance(run):
     pair = "0.1 * cosine(3, 0, steps=100)", "cosine(0.3, 0, steps=100)"
     assert run("diff", *pair)[0] == 1
