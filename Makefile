@@ -19,7 +19,7 @@ DEV_STAMP   := $(VENV)/.stamp-dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint type notebooks bench wheel ci format clean
+.PHONY: help demo test lint type notebooks docs bench wheel ci format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 notebooks: $(DEV_STAMP)  ## Execute every notebook
 	$(BIN)/python tests/run_notebooks.py
 
+docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
+	$(BIN)/pdoc --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
+
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers, handlers beside ignite's
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
@@ -55,6 +58,7 @@ ci:  ## All of it, tests first
 	$(MAKE) lint
 	$(MAKE) type
 	$(MAKE) notebooks
+	$(MAKE) docs
 	$(MAKE) wheel
 
 clean:  ## Remove .venv, builds and caches

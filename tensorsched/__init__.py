@@ -7,6 +7,8 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.compiled_step import CompiledStep, compile_step
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError, ScheduleError
+from tensorsched.plot import compare
+from tensorsched.record import record
 from tensorsched.schedules import (
     Schedule,
     constant,
@@ -51,6 +53,7 @@ __all__ = [
     "ScheduleTable",
     "__version__",
     "attach",
+    "compare",
     "compile_step",
     "constant",
     "cosine",
@@ -73,6 +76,7 @@ __all__ = [
     "piecewise_constant",
     "piecewise_linear",
     "polynomial",
+    "record",
     "step_decay",
     "tabulate",
     "warm_restarts",

@@ -61,6 +61,12 @@ class ScheduleTable:
         host: the numbers, as a numpy array in the layout of the device tensor.
         source: (K,) for the scaled layout: which row of `host` each live column reads; else None.
         factors: (K,) float64 for the scaled layout: what it is multiplied by; else None.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> table = ts.tabulate({"kl": ts.linear(0.0, 1.0, steps=4)})
+        >>> table.rows, table.nbytes, table.to_device().flatten().tolist()
+        (5, 20, [0.0, 0.25, 0.5, 0.75, 1.0])
     """
 
     schedules: dict[str, Schedule]

@@ -74,6 +74,15 @@ def main() -> None:
         # Only now: pip must not take the editable install for the one it is asked to make.
         Path(site, "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         run(python, "-I", "-c", USE, cwd=folder)
+        run(
+            folder / "venv" / "bin" / "tensorsched",
+            "show",
+            "cosine(1, 0, steps=100)",
+            "--height",
+            "4",
+            cwd=folder,
+        )
+        run(python, "-I", "-m", "tensorsched", "bench", "--groups", "1", "--rounds", "2", cwd=folder)
 
 
 if __name__ == "__main__":

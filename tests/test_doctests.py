@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from operator import attrgetter
 
 import pytest
 
@@ -27,3 +28,12 @@ def test_there_are_examples():
         for m in ("shapes", "recipes")
     )
     assert found > 40
+
+
+PUBLIC = sorted(set(tensorsched.__all__) - {"__version__"})
+METHODS = [name for name, method in vars(tensorsched.Schedule).items() if name[0] != "_" and callable(method)]
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, *(f"Schedule.{name}" for name in METHODS)])
+def test_every_public_name_has_an_example(name):
+    assert ">>> " in attrgetter(name)(tensorsched).__doc__

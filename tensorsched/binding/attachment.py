@@ -54,6 +54,20 @@ class Attachment:
 
     `print(sched)` shows every slot: where it is, its value now, its schedule, and why it is resident or not. A deep
     copy or a pickle of it belongs to a copy of its optimizer and goes on from the same step.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.1)
+        >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+        >>> print(sched)
+        step 0, advances after each optimizer.step()
+        group  key  where  value  schedule
+        0      lr   host   1      linear(1.0, 0.0, steps=4)
+        host: on a CPU a float is exact and fastest
+        >>> sched.seek(3)
+        >>> sched.step_count, sched.value("lr"), sched.state_dict()["step"]
+        (3, 0.25, 3)
+        >>> sched.detach()
     """
 
     def __init__(
@@ -223,6 +237,25 @@ class Attachment:
         self.free |= names
         self.revision += 1
         self.bind()
+
+    def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
+        """Draw every slot and free name over the steps, the current one marked, with matplotlib.
+
+        Args:
+            steps: the last step to show; default: as far as the longest schedule needs.
+            log: logarithmic value axes: True, False, or None (default) where it shows more.
+
+        Returns:
+            The matplotlib Axes, a panel for each hyperparameter and for each free name. Synchronises as `step_count`
+            does.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
+        """
+        # Drawing lies above this layer; the test of the layers knows of this import, by name.
+        from tensorsched.plot import plot_slots  # noqa: PLC0415
+
+        return list(plot_slots(self.slots, self.free, self.step_count, steps=steps, log=log))
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.

@@ -81,48 +81,145 @@ class Schedule(Node):
         return _combine("*", -1.0, self)
 
     def clamp(self, low: float | Schedule | None = None, high: float | Schedule | None = None) -> Schedule:
-        """Never below `low`, never above `high`: `maximum(minimum(self, high), low)`."""
+        """Never below `low`, never above `high`: `maximum(minimum(self, high), low)`.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0.0, 1.0, steps=4).clamp(0.2, 0.6).values(5).tolist()
+            [0.2, 0.25, 0.5, 0.6, 0.6]
+        """
         capped = self if high is None else minimum(self, high)
         return capped if low is None else maximum(capped, low)
 
     def repeat(
         self, times: int | None = None, *, length_mult: float = 1.0, value_mult: float = 1.0
     ) -> Schedule:
-        """Run again from the start, `times` times or for ever; see `pace.Repeat`."""
+        """Run again from the start, `times` times or for ever; see `pace.Repeat`.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0.0, 1.0, steps=2).repeat(2).values(6).tolist()
+            [0.0, 0.5, 0.0, 0.5, 1.0, 1.0]
+        """
         return _make("repeat", self, times=times, length_mult=length_mult, value_mult=value_mult)
 
     def delay(self, n: int) -> Schedule:
-        """Hold the first value for n steps, then run."""
+        """Hold the first value for n steps, then run.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0.0, 1.0, steps=4).delay(2).values(5).tolist()
+            [0.0, 0.0, 0.0, 0.25, 0.5]
+        """
         return _make("delay", self, n)
 
     def take(self, n: int) -> Schedule:
-        """Exactly the first n steps (holding the end value if the schedule is shorter); reaches f(n) at n."""
+        """Exactly the first n steps (holding the end value if the schedule is shorter); reaches f(n) at n.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> (ts.linear(0.0, 1.0, steps=4).take(2) >> 0.0).values(4).tolist()
+            [0.0, 0.25, 0.0, 0.0]
+        """
         return _make("take", self, n)
 
     def skip(self, n: int) -> Schedule:
-        """Leave out the first n steps."""
+        """Leave out the first n steps.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0.0, 1.0, steps=4).skip(1).values(4).tolist()
+            [0.25, 0.5, 0.75, 1.0]
+        """
         return _make("skip", self, n)
 
     def hold_each(self, n: int) -> Schedule:
-        """Hold every value for n steps: a schedule that counts epochs, on a clock that counts steps."""
+        """Hold every value for n steps: a schedule that counts epochs, on a clock that counts steps.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0.0, 1.0, steps=2).hold_each(2).values(5).tolist()
+            [0.0, 0.0, 0.5, 0.5, 1.0]
+        """
         return _make("hold_each", self, n)
 
     def stretch(self, factor: float) -> Schedule:
-        """The same curve, `factor` times as long (its length rounded to a whole step)."""
+        """The same curve, `factor` times as long (its length rounded to a whole step).
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0.0, 1.0, steps=2).stretch(2.0).values(5).tolist()
+            [0.0, 0.25, 0.5, 0.75, 1.0]
+        """
         return _make("stretch", self, factor)
 
     def to_dict(self) -> dict[str, Any]:
-        """This schedule as a versioned dict of plain numbers, strings and lists; `from_dict` reads it back."""
+        """This schedule as a versioned dict of plain numbers, strings and lists; `from_dict` reads it back.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.constant(1.0).to_dict()["schedule"]
+            {'kind': 'constant', 'value': 1.0, 'steps': None}
+        """
         return spec.to_dict(self)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """This schedule as a JSON document; `from_json` reads it back to an equal schedule."""
+        """This schedule as a JSON document; `from_json` reads it back to an equal schedule.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.from_json(ts.constant(1.0).to_json())
+            constant(1.0)
+        """
         return spec.to_json(self, indent=indent)
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits of the SHA-256 of the canonical JSON: equal schedules, and only they, have equal ones."""
         return spec.fingerprint(self)
+
+    def plot(
+        self, *, steps: int | None = None, ax: Any = None, log: bool | None = None, label: str | None = None
+    ) -> Any:
+        """Draw the values at steps 0, 1, ... with matplotlib (`pip install 'tensorsched[plot]'`).
+
+        Args:
+            steps: the last step to show; default: to the end, or the telling part of an unbounded schedule.
+            ax: the matplotlib Axes to draw into; default: those of a new figure.
+            log: a logarithmic value axis: True, False, or None (default) where it shows more.
+            label: of the line, for a legend.
+
+        Returns:
+            The Axes. Dashed lines are where a phase starts, named above them. `ts.initial` is drawn as 1.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed.
+            ScheduleError: a value is not finite, or steps is no whole number >= 1.
+
+        Example:
+            >>> import matplotlib; matplotlib.use("agg")  # no window
+            >>> import tensorsched as ts
+            >>> ax = ts.warmup_cosine(3e-4, total=20_000, warmup=500).plot()
+            >>> ax.get_xlabel(), len(ax.get_lines()[0].get_xdata()) > 100
+            ('step', True)
+        """
+        # Drawing lies above this layer: the method hands itself up, when it is called and not before. The test of the
+        # layers knows of it, by name.
+        from tensorsched.plot import plot_schedule  # noqa: PLC0415
+
+        return plot_schedule(self, steps=steps, ax=ax, log=log, label=label)
+
+    def _repr_svg_(self) -> str | None:
+        """What notebooks show: a small curve. None (they then show text) where a value is not finite."""
+        from tensorsched.schedules.display import svg  # noqa: PLC0415  it needs what this module defines
+
+        return svg(self)
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show first: the curve and the expression."""
+        from tensorsched.schedules.display import page  # noqa: PLC0415  it needs what this module defines
+
+        return page(self)
 
 
 def as_schedule(value: Schedule | float) -> Schedule:
@@ -131,12 +228,24 @@ def as_schedule(value: Schedule | float) -> Schedule:
 
 
 def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
-    """Step by step the smaller of the two; either may be a number."""
+    """Step by step the smaller of the two; either may be a number.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.minimum(ts.linear(0.0, 1.0, steps=4), 0.5).values(5).tolist()
+        [0.0, 0.25, 0.5, 0.5, 0.5]
+    """
     return Combine(as_schedule(a), as_schedule(b), op="minimum")
 
 
 def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
-    """Step by step the larger of the two; either may be a number."""
+    """Step by step the larger of the two; either may be a number.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.maximum(0.5, ts.linear(0.0, 1.0, steps=4)).values(5).tolist()
+        [0.5, 0.5, 0.5, 0.75, 1.0]
+    """
     return Combine(as_schedule(a), as_schedule(b), op="maximum")
 
 
@@ -204,6 +313,14 @@ class Initial(Schedule):
 
     `ts.initial * ts.warmup_cosine(1.0, ...)` is torch.optim.lr_scheduler's multiplicative convention. Only `attach`
     gives it a value: evaluated by itself it raises ScheduleError.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+        >>> sched = ts.attach(optimizer, lr=ts.initial * ts.linear(1.0, 0.0, steps=4))
+        >>> sched.seek(2)
+        >>> sched.value("lr")
+        0.25
     """
 
     def _prepare(self) -> None:

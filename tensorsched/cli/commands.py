@@ -1,0 +1,272 @@
+"""What each command does, from its parsed arguments to its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tensorsched.cli import terminal
+from tensorsched.cli.lint import lint
+from tensorsched.cli.source import read_schedule
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules import Schedule
+from tensorsched.schedules.algebra import has_initial
+from tensorsched.schedules.base import Array, brief, evaluate
+from tensorsched.schedules.fields import MAX_STEPS
+from tensorsched.schedules.outline import EXACT, curve, drawable, phases, sample, window
+
+OK, FOUND, FAILED = 0, 1, 2
+"""Exit statuses, as those of diff(1): nothing to report, something found or different, could not be done."""
+
+_CHUNK = 1 << 16  # values computed and written at a time
+_MOST_COMPARED = 100_000_000  # steps
+_MOST_PHASES = 16  # lines
+_LEGEND = 60  # characters of an expression in a legend
+_MOST_CHARACTERS = 500  # of a picture's side
+
+
+def show(options: argparse.Namespace) -> int:
+    """A curve of characters and the numbers of a schedule."""
+    schedule = read_schedule(options.expr)
+    shown = drawable(schedule)
+    last = window(shown) if options.steps is None else options.steps
+    style = terminal.Style(sys.stdout)
+    wide = options.width or min(terminal.width(), 100)
+    picture = terminal.draw([shown], last, width=wide, height=options.height, style=style)
+    _print(style.paint(brief(schedule), "bold"))
+    if has_initial(schedule):
+        _print("(initial, which only an optimizer knows, is drawn as 1)")
+    _print("", *picture, "", *terminal.table(_facts(shown, last)), "", *_phase_lines(shown, last))
+    return OK
+
+
+def _facts(schedule: Schedule, last: int) -> list[tuple[str, str]]:
+    steps, values = _every(schedule, last)
+    about = "" if len(values) == last + 1 else " (of a selection of steps)"
+    top = int(values.argmax())
+    end = schedule.steps
+    length = "unbounded" if end is None else f"{end} steps"
+    first_last = (
+        f"{values[-1]:.6g} at step {last}" if end != last else f"{values[-1]:.6g} from step {last} on (holds)"
+    )
+    counted = values[:-1] if end == last and len(values) == last + 1 else values
+    area = _area(steps, values) if about else float(counted.sum())
+    mean = area / (last if end == last else last + 1)
+    return [
+        ("first", f"{values[0]:.6g} at step 0"),
+        ("peak", f"{values[top]:.6g} at step {int(steps[top])}{about}"),
+        ("lowest", f"{values.min():.6g} at step {int(steps[int(values.argmin())])}{about}"),
+        ("last", first_last),
+        ("length", length),
+        (
+            "area",
+            f"{area:.6g}, the sum of the values at steps 0..{last - (end == last)}; mean {mean:.6g}{about}",
+        ),
+    ]
+
+
+def _every(schedule: Schedule, last: int) -> tuple[Array, Array]:
+    """All steps and values, or a dense selection of a very long schedule."""
+    if last < EXACT:
+        return np.arange(last + 1, dtype=np.float64), evaluate(schedule, 0, last + 1)
+    return curve(schedule, last, points=50_000)
+
+
+def _area(steps: Array, values: Array) -> float:
+    return float((np.diff(steps) * (values[1:] + values[:-1]) / 2).sum())
+
+
+def _phase_lines(schedule: Schedule, last: int) -> list[str]:
+    found = [phase for phase in phases(schedule) if phase.start <= last]
+    rows = [("phase", "from", "to", "value", "", "")]
+    for phase in found[:_MOST_PHASES]:
+        end = last if phase.stop is None else phase.stop
+        begins = f"{schedule(phase.start):.6g}"
+        ends = f"{schedule(max(end - 1, phase.start)):.6g}"
+        moves = ("->", ends) if begins != ends else ("", "")
+        rows.append(
+            (phase.what, str(phase.start), "" if phase.stop is None else str(phase.stop - 1), begins, *moves)
+        )
+    more = len(found) - _MOST_PHASES
+    return [*terminal.table(rows, right=(1, 2)), *([f"... and {more} more"] if more > 0 else [])]
+
+
+def plot(options: argparse.Namespace) -> int:
+    """A picture file."""
+    from tensorsched.plot import compare, new_figure, plot_schedule  # noqa: PLC0415  optional matplotlib
+
+    out = Path(options.output)
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ScheduleError(f"--output {out}: the name must end in .png, .svg or .pdf")
+    if not out.absolute().parent.is_dir():
+        raise ScheduleError(f"--output {out}: there is no such folder")
+    schedules = {text: read_schedule(text) for text in options.expr}
+    log = {"auto": None, "log": True, "linear": False}[options.scale]
+    figure, (axes,) = new_figure()
+    if len(options.expr) == 1:
+        plot_schedule(schedules[options.expr[0]], steps=options.steps, ax=axes, log=log)
+    else:
+        names: dict[str, Schedule] = {}
+        for text, schedule in schedules.items():
+            name = text if len(text) <= _LEGEND else text[: _LEGEND - 3] + "..."
+            names[f"{name} ({len(names)})" if name in names else name] = schedule
+        compare(names, steps=options.steps, ax=axes, log=log)
+    figure.savefig(out, dpi=150)
+    return OK
+
+
+def values(options: argparse.Namespace) -> int:
+    """The values at some steps, as CSV or JSON, written as they are computed."""
+    schedule = read_schedule(options.expr)
+    if options.steps is None and schedule.steps is None:
+        raise ScheduleError(
+            f"values of an unbounded schedule need --steps, for example --steps 1000: {brief(schedule)}"
+        )
+    wanted = range((schedule.steps or 0) + 1) if options.steps is None else options.steps
+    schedule(wanted[0])  # what has no values is an error before anything is written
+    if options.format == "csv":
+        _print("step,value")
+        for steps, computed in _values_at(schedule, wanted):
+            _print(*(f"{step},{value!r}" for step, value in zip(steps, computed, strict=True)))
+        return OK
+    sys.stdout.write(f'{{"schedule": {json.dumps(brief(schedule))}, "steps": [')
+    for i, (steps, computed) in enumerate(_values_at(schedule, wanted)):
+        sys.stdout.write((", " if i else "") + ", ".join(map(str, steps)))
+        if len(steps) == len(wanted):  # short: no need to compute it twice
+            sys.stdout.write(f'], "values": [{", ".join(map(repr, computed))}]}}\n')
+            return OK
+    sys.stdout.write('], "values": [')
+    for i, (_, computed) in enumerate(_values_at(schedule, wanted)):
+        sys.stdout.write((", " if i else "") + ", ".join(map(repr, computed)))
+    sys.stdout.write("]}\n")
+    return OK
+
+
+def _values_at(schedule: Schedule, wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], list[float]]]:
+    """Steps and values, a chunk at a time, so that `| head` does not wait for millions of them."""
+    for low in range(0, len(wanted), _CHUNK):
+        steps = wanted[low : low + _CHUNK]
+        yield steps, sample(schedule, np.array(steps, dtype=np.float64)).tolist()
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Where two schedules differ."""
+    if options.expr1 == options.expr2 == "-":
+        raise ScheduleError("only one of the two schedules can come from standard input")
+    left, right = (read_schedule(text) for text in (options.expr1, options.expr2))
+    a, b = drawable(left), drawable(right)
+    last = max(window(a), window(b)) if options.steps is None else options.steps
+    if last >= _MOST_COMPARED:
+        raise ScheduleError(
+            f"diff compares every step, up to {_MOST_COMPARED}; this is {last}: pass a shorter --steps"
+        )
+    found = _differences(a, b, last, options.rtol)
+    if found is None:
+        within = f" (to a relative {options.rtol:g})" if options.rtol else ""
+        _print(f"the same at all steps 0..{last}{within}")
+        return OK
+    count, first, worst = found
+    style = terminal.Style(sys.stdout)
+    wide = options.width or min(terminal.width(), 100)
+    picture = terminal.draw([a, b], last, width=wide, height=options.height, style=style)
+    facts = [
+        ("steps that differ", f"{count} of {last + 1} (0..{last})"),
+        ("first difference", f"step {first}: {a(first)!r} and {b(first)!r}"),
+        (
+            "largest difference",
+            f"{abs(a(worst) - b(worst)):.6g} at step {worst}: {a(worst)!r} and {b(worst)!r}",
+        ),
+    ]
+    _print(
+        f"{style.paint('curve', 'curve')}  {brief(left)}",
+        f"{style.paint('ooooo', 'other')}  {brief(right)}",
+        "",
+        *picture,
+        "",
+        *terminal.table(facts),
+    )
+    return FOUND
+
+
+def _differences(a: Schedule, b: Schedule, last: int, rtol: float) -> tuple[int, int, int] | None:
+    """How many of the steps 0..last differ, the first and the worst of them; None if none does."""
+    count, first, worst, width = 0, None, 0, -1.0
+    for low in range(0, last + 1, _CHUNK):
+        high = min(low + _CHUNK, last + 1)
+        x, y = evaluate(a, low, high), evaluate(b, low, high)
+        with np.errstate(over="ignore"):
+            gap = np.abs(x - y)
+        apart = np.flatnonzero((x != y) & (gap > rtol * np.maximum(np.abs(x), np.abs(y))))
+        if not apart.size:
+            continue
+        first = low + int(apart[0]) if first is None else first
+        count += apart.size
+        at = int(apart[gap[apart].argmax()])
+        if gap[at] > width:
+            width, worst = float(gap[at]), low + at
+    return None if first is None else (count, first, worst)
+
+
+def check(options: argparse.Namespace) -> int:
+    """What is odd about a schedule."""
+    schedule = read_schedule(options.expr)
+    found = lint(drawable(schedule), steps=options.steps, peak=options.peak)
+    style = terminal.Style(sys.stdout)
+    for sentence in found:
+        rule, colon, rest = sentence.partition(":")
+        _print(f"{style.paint(rule, 'bad')}{colon}{rest}")
+    if not found:
+        _print("nothing found")
+    return FOUND if found else OK
+
+
+def _print(*lines: str) -> None:
+    style = terminal.Style(sys.stdout)
+    sys.stdout.write("".join(f"{terminal.plain_ascii(line, style)}\n" for line in lines))
+
+
+def step_count(text: str) -> int:
+    """A command line's number of steps: an int from 1 to 2**53."""
+    number = int(text.replace("_", ""))
+    if not 1 <= number <= MAX_STEPS:
+        raise ValueError
+    return number
+
+
+def characters(text: str) -> int:
+    """A command line's number of characters: an int from 1 to 500."""
+    number = int(text)
+    if not 1 <= number <= _MOST_CHARACTERS:
+        raise ValueError
+    return number
+
+
+def step_selection(text: str) -> Sequence[int]:
+    """A command line's choice of steps: `100`, `0:1000`, `0:1000:10` or `0,5,9`."""
+    if "," in text:
+        chosen: Sequence[int] = [int(part) for part in text.split(",")]
+    elif ":" in text:
+        bounds = [int(part) for part in text.split(":")]
+        if len(bounds) > 3 or (len(bounds) == 3 and bounds[2] < 1):  # noqa: PLR2004  start, stop, stride
+            raise ValueError
+        chosen = range(*bounds)
+    else:
+        chosen = range(int(text))
+    ends = (chosen[0], chosen[-1]) if isinstance(chosen, range) and chosen else chosen  # a range may be long
+    if not ends or min(ends) < 0 or max(ends) > MAX_STEPS:
+        raise ValueError
+    return chosen
+
+
+def positive(text: str) -> float:
+    """A command line's number of at least 0."""
+    number = float(text)
+    if not 0.0 <= number < math.inf:
+        raise ValueError
+    return number

@@ -1,0 +1,167 @@
+"""The command line's arguments, errors and exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tensorsched.cli import commands
+from tensorsched.errors import ScheduleError
+
+Run = Callable[[argparse.Namespace], int]
+Add = Callable[..., Any]
+"""`add_argument` of a parser."""
+
+_ABOUT = """\
+Look at schedules: their curves, values, differences and mistakes.
+
+EXPR is a schedule in the library's own syntax, such as
+    'linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)'
+    'warmup_cosine(3e-4, total=20_000, warmup=0.025)'
+or the path of a .json file that to_json() wrote, or - for either on standard
+input. It is parsed, not run: nothing but the library's shapes, recipes,
+methods, operators and numbers is understood. Put -- in front of an EXPR that
+starts with a minus."""
+
+_STATUS = """\
+exit status: 0 done, and nothing to report; 1 check found something, diff found
+a difference, or the demo's runs were not the same; 2 it could not be done: a
+bad command line or expression, a missing file or package."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`| head`): no failure. What is still in the buffer goes nowhere,
+        # or the interpreter would complain while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return commands.OK
+    except KeyboardInterrupt:
+        return 130  # what shells give for it
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["demo"]:  # has a command line of its own
+        return _demo(arguments[1:])
+    options = _parser().parse_args(arguments)
+    run: Run = options.run
+    try:
+        return run(options)
+    except (ScheduleError, OSError, ModuleNotFoundError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"tensorsched {options.command}: error: {error}", file=sys.stderr)
+        return commands.FAILED
+
+
+def _demo(arguments: list[str]) -> int:
+    from tensorsched import demo  # noqa: PLC0415  it builds a model
+
+    return demo.main(arguments)
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    from tensorsched.cli import bench  # noqa: PLC0415  torch's optimizers take a while to import
+
+    return bench.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "tensorsched",
+        description=_ABOUT,
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, (run, text, add_arguments) in _COMMANDS.items():
+        made = subparsers.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=_STATUS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        add_arguments(made.add_argument)
+    return parser
+
+
+def _show(add: Add) -> None:
+    add("expr", metavar="EXPR")
+    _picture(add)
+
+
+def _plot(add: Add) -> None:
+    add("expr", metavar="EXPR", nargs="+")
+    add("-o", "--output", required=True, metavar="FILE", help="ends in .png, .svg or .pdf")
+    add("--steps", type=commands.step_count, metavar="N", help="last step to show")
+    add("--scale", choices=("auto", "linear", "log"), default="auto", help="of the value axis")
+
+
+def _values(add: Add) -> None:
+    add("expr", metavar="EXPR")
+    text = "100 (steps 0..99), 0:1000:10 or 0,5,9; default: all, and the end value"
+    add("--steps", type=commands.step_selection, metavar="STEPS", help=text)
+    add("--format", choices=("csv", "json"), default="csv")
+
+
+def _diff(add: Add) -> None:
+    add("expr1", metavar="EXPR1")
+    add("expr2", metavar="EXPR2")
+    text = "relative difference that counts as none (default 0)"
+    add("--rtol", type=commands.positive, default=0.0, metavar="X", help=text)
+    _picture(add)
+
+
+def _check(add: Add) -> None:
+    add("expr", metavar="EXPR")
+    add("--steps", type=commands.step_count, metavar="N", help="length of the run")
+    text = "largest value that is meant; default: what the warm-up leads to"
+    add("--peak", type=float, metavar="X", help=text)
+
+
+def _bench(add: Add) -> None:
+    add(
+        "--groups", type=commands.step_count, nargs="+", default=[1, 8, 128], metavar="N", help="param groups"
+    )
+    add("--rounds", type=commands.step_count, default=30, metavar="N", help="blocks that each one runs")
+    add("--json", metavar="FILE", help="write the figures, too")
+
+
+def _picture(add: Add) -> None:
+    add("--steps", type=commands.step_count, metavar="N", help="last step to look at; default: the end")
+    text = "characters; default: the terminal's, at most 100"
+    add("--width", type=commands.characters, metavar="N", help=text)
+    add("--height", type=commands.characters, default=14, metavar="N", help="lines of the curve (default 14)")
+
+
+_LOOKS_FOR = (
+    "look for mistakes: jumps, phases without a step, ends that are not reached, values above the peak or below 0, a "
+    "warm-up longer than the run, a value that never changes"
+)
+_COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
+    "show": (commands.show, "draw a schedule in the terminal, with its length, peak, area and phases", _show),
+    "plot": (commands.plot, "write a picture (needs matplotlib); several EXPRs are compared", _plot),
+    "values": (commands.values, "print the values", _values),
+    "diff": (commands.diff, "say where two schedules differ, and draw both", _diff),
+    "check": (
+        commands.check,
+        _LOOKS_FOR,
+        _check,
+    ),
+    "bench": (_run_bench, "time a schedule's step beside torch's schedulers, on this machine", _bench),
+    "demo": (  # listed here; it is run before the arguments are parsed
+        commands.show,
+        "train a small model under tensorsched and under LambdaLR (demo --help says more)",
+        lambda _: None,
+    ),
+}
