@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from tensorsched.binding.attachment import Attachment, attachments_of
+from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.controls import attachments_of
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.support import BUFFERED, NO_GRAPH, ONE_GRAPH
 from tensorsched.errors import BindingError
@@ -64,7 +65,19 @@ class CompiledStep:
     `sched.rewrite` do not. A call does not synchronise.
 
     Inside a function that you compile yourself, a call is traced into your graph: see the README. For mixed precision
-    pass it to GradScaler in the place of the optimizer, `scaler.step(step)`: a skipped step is decided on the device.
+    pass it to GradScaler wherever it wants the optimizer, `scaler.unscale_(step)` included: `scaler.step(step)` decides
+    on the device whether a step is skipped, and reads nothing on the host.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> weight = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.5)
+        >>> step = ts.compile_step(ts.attach(optimizer, lr=ts.linear(0.5, 0.25, steps=2)), backend="aot_eager")
+        >>> weight.grad = torch.ones(3)
+        >>> step(), step(), optimizer.param_groups[0]["lr"].item()
+        (None, None, 0.25)
+        >>> step.release(), optimizer.param_groups[0]["lr"]
+        (None, 0.25)
     """
 
     # GradScaler hands found_inf and the scale to an optimizer that says so, and reads nothing on the host.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tensorsched.binding.attachment import Attachment, attachments_of, refuse_claimed
+from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.controls import attachments_of, refuse_claimed
 from tensorsched.binding.lifecycle import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, engine_device, place_slot
 from tensorsched.binding.request import param_groups, read_free, read_requests
@@ -109,7 +110,8 @@ def detach(optimizer: Any) -> None:
         (None, 1.0)
     """
     for attachment in attachments_of(optimizer):
-        attachment.detach()
+        if isinstance(attachment, Attachment):
+            attachment.detach()
 
 
 def _bad_option(name: str, rule: str, value: object) -> BindingError:

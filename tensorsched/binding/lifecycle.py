@@ -28,7 +28,7 @@ from tensorsched.errors import BindingError
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from tensorsched.binding.attachment import Attachment
+    from tensorsched.binding.controls import Controls
 
 _CHECKPOINT = "torch.distributed.checkpoint.state_dict"
 _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
@@ -69,7 +69,7 @@ def require_hooks(optimizer: object) -> None:
 class Hooks:
     """The hooks of one attachment on one optimizer, removable together."""
 
-    def __init__(self, optimizer: Any, attachment: Attachment, *, auto: bool) -> None:
+    def __init__(self, optimizer: Any, attachment: Controls, *, auto: bool) -> None:
         self._attachment = attachment
         self._handles: list[RemovableHandle] = []
         self._hidden = False
