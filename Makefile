@@ -19,10 +19,10 @@ DEV_STAMP   := $(VENV)/.stamp-dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint type notebooks docs bench wheel ci format clean
+.PHONY: help demo test lint type notebooks docs bench bench-graph test-gpu bench-gpu wheel ci format clean
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule and compare it with LambdaLR
 	$(BIN)/python -m tensorsched.demo $(ARGS)
@@ -49,6 +49,16 @@ docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
 
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers, handlers beside ignite's
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+bench-graph: $(DEV_STAMP)  ## Time compiled optimizer steps with and without schedules (with inductor: half an hour)
+	$(BIN)/python tests/benchmarks/one_graph.py $(ARGS)
+
+# On a GPU machine: with the torch that it has, and pytest and hypothesis beside it.
+test-gpu:  ## Run the tests that need a GPU, with $(PYTHON) itself
+	PYTHONPATH=. $(PYTHON) -m pytest tests/gpu $(ARGS)
+
+bench-gpu:  ## Time schedules on a GPU, with $(PYTHON) itself; writes tests/benchmarks/results/<gpu-name>.json
+	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py $(ARGS)
 
 wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere
 	$(BIN)/python tests/check_wheel.py

@@ -252,10 +252,14 @@ def test_the_readmes_training_loop_runs():
     model = torch.nn.Linear(2, 1)
     batch = torch.ones(4, 2), torch.ones(4, 1)
     names = {"model": model, "loader": [batch] * 3, "loss_fn": torch.nn.functional.mse_loss}
-    (loop,) = readme(r"^```python\n(.*?)^```")
+    loop, *others = readme(r"^```python\n(.*?)^```")
     exec(loop, names)  # noqa: S102  it is our own
     assert names["sched"].step_count == 3
     assert [group["lr"] for group in names["optimizer"].param_groups] == [names["lr"](3)]
+    for block in others:
+        exec(block, names)  # noqa: S102
+    assert names["sched"].step_count == 3
+    assert names["sched"].value("lr") == names["lr"](3)
 
 
 @pytest.mark.parametrize("name", sorted(set(readme(r"\bts\.(\w+)"))))

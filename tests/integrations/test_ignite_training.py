@@ -424,12 +424,14 @@ def test_slots_are_saved_by_checkpoint_too(tmp_path):
 )
 def test_a_compiled_step_in_a_trainer_follows_the_handler():
     finals = {}
-    for how in ("compiled", "eager", "frozen"):
+    for how in ("compiled", "one graph", "eager", "frozen"):
         torch._dynamo.reset()
         torch.manual_seed(0)
         model = Model()
         optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.5), momentum=0.9, foreach=False)
         step = torch.compile(optimizer.step, backend="aot_eager") if how == "compiled" else optimizer.step
+        if how == "one graph":  # a handler drives the lr, a slot the momentum
+            step = ts.compile_step(ts.attach(optimizer, momentum=0.9), backend="aot_eager")
 
         def update(engine, batch, model=model, optimizer=optimizer, step=step):
             optimizer.zero_grad(set_to_none=False)
@@ -442,7 +444,8 @@ def test_a_compiled_step_in_a_trainer_follows_the_handler():
             ours.CosineAnnealingScheduler(optimizer, "lr", 0.5, 0.01, 7).attach(trainer)
         trainer.run(batches(), max_epochs=1)
         finals[how] = torch.cat([p.detach().flatten() for p in model.parameters()])
-    torch.testing.assert_close(finals["compiled"], finals["eager"], rtol=1e-4, atol=1e-6)
+    for how in ("compiled", "one graph"):
+        torch.testing.assert_close(finals[how], finals["eager"], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(finals["frozen"], finals["eager"], rtol=1e-2)
 
 
