@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import re
+import sys
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from tensorsched.binding.slots import Slot
 from tensorsched.binding.support import BUFFERED, NO_GRAPH, ONE_GRAPH
 from tensorsched.errors import BindingError
 from tensorsched.one_graph import NAMES, unscale, update_function
+from tensorsched.schedules import Schedule
 
 __all__ = ["CompiledStep", "compile_step"]
 
@@ -82,6 +85,8 @@ class CompiledStep:
 
     # GradScaler hands found_inf and the scale to an optimizer that says so, and reads nothing on the host.
     _step_supports_amp_scaling = True
+    _compiled: Callable[..., bool]
+    _update: Callable[..., bool]
 
     def __init__(self, sched: Attachment, torch_compile_options: Mapping[str, Any]) -> None:
         check_supported(sched)
@@ -89,6 +94,7 @@ class CompiledStep:
         self.optimizer = sched.optimizer
         self._torch_compile = dict(torch_compile_options)
         self._released = False
+        sched.graph_users.add(self)
         self._build()
 
     def __call__(self) -> None:
@@ -104,8 +110,18 @@ class CompiledStep:
             self._step(None, None)
 
     def step(self) -> None:
-        """As a call; for GradScaler, which leaves `found_inf` and `grad_scale` on what it steps."""
-        self._step(getattr(self, "found_inf", None), getattr(self, "grad_scale", None))
+        """As a call; for GradScaler, which leaves `found_inf` and `grad_scale` on what it steps.
+
+        Raises:
+            BindingError: as a call, or the gradients were unscaled already, through the optimizer. Nothing has changed.
+        """
+        grad_scale = getattr(self, "grad_scale", None)
+        if grad_scale is not None and _unscaled_already(self.optimizer):
+            raise _refusal(
+                "scaler.unscale_(optimizer) was called, which the scaler does not know of this step: the gradients "
+                "would be divided twice; call scaler.unscale_(step) instead"
+            )
+        self._step(getattr(self, "found_inf", None), grad_scale)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -119,8 +135,23 @@ class CompiledStep:
         """
         self._released = True
         self._compiled = self._update = _refuse_released
-        self.sched.use_eager()
+        self.sched.graph_users.discard(self)
+        if not self.sched.graph_users:
+            self.sched.use_eager(for_good=True)
         gc.collect()  # graphs and their pools hang in cycles
+
+    def check_rewrite(self, schedules: Mapping[tuple[int, str, int | None], Schedule]) -> None:
+        """Refuse schedules that this step's graph cannot follow.
+
+        Raises:
+            BindingError: a momentum touches 0.
+        """
+        for slot in self.sched.slots:
+            if slot.place in schedules:
+                _refuse_zero_momentum(type(self.optimizer), slot, schedules[slot.place])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.sched, self._torch_compile, self._released)
 
     def _build(self) -> None:
         """A new function to compile, for the groups that there are now; nothing is traced yet."""
@@ -134,7 +165,7 @@ class CompiledStep:
         own = types.FunctionType(code, self._update.__globals__, None, None, self._update.__closure__)
         views = {id(wiring.expected(slot)) for slot in self.sched.slots}
         self._compiled = torch.compile(own, fullgraph=True, **_options(self._torch_compile, views))
-        self._generation, self._revision = self.sched.generation, self.sched.revision
+        self._generation = self.sched.generation
         state = self.optimizer.state
         self._stateless = [p for g in self.optimizer.param_groups for p in g["params"] if p not in state]
 
@@ -149,26 +180,35 @@ class CompiledStep:
             for hooks in (_global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks):  # noqa: SLF001
                 for hook in hooks.values():
                     hook(optimizer, (), {})
-            with torch.no_grad():
-                self._compiled(found_inf, grad_scale)
+            if not self._run(found_inf, grad_scale):
+                self.sched.in_graph_step = False
+                self._step_eagerly(found_inf, grad_scale)
+                return
             for hooks in (optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks):  # noqa: SLF001
                 for hook in hooks.values():
                     hook(optimizer, (), {})
-        except BaseException:
-            self.sched.use_eager()
-            raise
         finally:
             self.sched.in_graph_step = False
+
+    def _run(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> bool:
+        """The compiled function; False if torch did not compile it, because somebody has switched that off."""
+        try:
+            with torch.no_grad():
+                return bool(self._compiled(found_inf, grad_scale))
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # noqa: SLF001  what torch.compile raises
+            raise _refusal(
+                f"torch gave up after {torch._dynamo.config.recompile_limit} graphs of this step. "  # noqa: SLF001
+                "Something else changes from step to step: which parameters have a gradient, or a hyperparameter "
+                "that somebody sets as a float. Let it follow a schedule, raise torch._dynamo.config.recompile_limit, "
+                "or keep optimizer.step()"
+            ) from error
 
     def _ready(self) -> bool:
         """Whether this step can run in the graph, which is made anew where the old one is stale; False: eagerly."""
         sched = self.sched
         sched.take_in_new_groups()
-        stale = sched.generation != self._generation
-        if stale or sched.revision != self._revision:
+        if sched.generation != self._generation:
             check_supported(sched)
-            self._revision = sched.revision
-        if stale:
             self._build()
         if self._stateless:
             # Making state is left to torch's own step. A graph that makes some cannot be trusted with the next step:
@@ -225,13 +265,13 @@ def check_supported(sched: Attachment) -> None:
     if len(devices) > 1:
         raise _refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {instead}")
     for slot in sched.slots:
-        _refuse_zero_momentum(kind, slot)
+        _refuse_zero_momentum(kind, slot, slot.schedule)
 
 
-def _refuse_zero_momentum(kind: type, slot: Slot) -> None:
+def _refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule) -> None:
     if (kind, slot.request.part) not in BUFFERED:
         return
-    zeros = np.flatnonzero(slot.schedule.values((slot.schedule.settled or 0) + 1) == 0)
+    zeros = np.flatnonzero(schedule.values((schedule.settled or 0) + 1) == 0)
     if zeros.size:
         raise _refusal(
             f"{slot.name} is 0 at step {int(zeros[0])}, where torch's {kind.__name__} leaves its momentum buffer "
@@ -240,11 +280,27 @@ def _refuse_zero_momentum(kind: type, slot: Slot) -> None:
         )
 
 
+def _unscaled_already(optimizer: object) -> bool:
+    """Whether the GradScaler whose step() is calling has unscaled this optimizer's gradients."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  the documented way to one's callers
+    scaler = frame.f_locals.get("self") if frame is not None else None
+    states = getattr(scaler, "_per_optimizer_states", {})  # keyed by the id of what is stepped
+    return id(optimizer) in states and getattr(states[id(optimizer)].get("stage"), "name", "") != "READY"
+
+
+def _again(sched: Attachment, options: Mapping[str, Any], released: bool) -> CompiledStep:  # noqa: FBT001  pickle's
+    """A copied or unpickled step: of the copied schedule and optimizer, to be compiled anew."""
+    step = CompiledStep(sched, options)
+    if released:
+        step.release()
+    return step
+
+
 def _refusal(text: str) -> BindingError:
     return BindingError(f"compile_step: {text}")
 
 
-def _refuse_released(*_: object) -> None:
+def _refuse_released(*_: object) -> NoReturn:
     raise _refusal("this step was released; make a new one with ts.compile_step(sched)")
 
 

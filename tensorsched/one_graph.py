@@ -45,7 +45,7 @@ NAMES = (
 """What the traced function reads beside the optimizer and its arguments; only this package can change it."""
 
 
-def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., None]:
+def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., bool]:
     """The function that is traced: the optimizer's own step with pieces of live in its groups, then the next row."""
     optimizer = sched.optimizer
     step = inspect.unwrap(type(optimizer).step)
@@ -59,11 +59,14 @@ def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., None]:
     answered = any(key != "lr" for _, key, *_ in places)  # the compiler deals with tensors for lr by itself
     count = len(optimizer.param_groups)
 
-    def update(found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
+    def update(found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> bool:
+        if not torch.compiler.is_compiling():
+            return False
         groups = optimizer.param_groups
-        if len(groups) != count or not sched.attached:
+        if len(groups) != count or not sched.graph_active:
             raise BindingError(
-                "compile_step: param_groups were added, or the schedule was detached; make a new step of it"
+                "compile_step: param_groups were added, the schedule is detached, or an eager step failed: call step() "
+                "once by itself, or make a new one"
             )
         pieces = [engine.live.view(-1).unbind(0) for engine in engines]
         values = [pieces[number][column] for *_, number, column in places]
@@ -84,6 +87,7 @@ def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., None]:
             tensor.copy_(torch.where(found_inf.reshape(()) != 0, old, tensor))  # type: ignore[union-attr]  # not None here
         for engine in engines:
             engine.advance_in_graph(found_inf)
+        return True
 
     return update
 

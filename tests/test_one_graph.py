@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from functorch.compile import make_boxed_func
 from torch import nn, optim
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import tensorsched as ts
 from tensorsched.binding import lifecycle, support
@@ -213,8 +215,9 @@ def test_eager_and_compiled_steps_may_alternate(graphs):
     step = ts.compile_step(sched, backend=graphs.backend)
     for number in range(12):
         by_step(optimizer, optimizer.step if number in {3, 4, 8} else step, range(number, number + 1))
-        in_graph = number not in {0, 3, 4, 8}
-        assert isinstance(optimizer.param_groups[0]["lr"], torch.Tensor) == in_graph
+        assert sched.value("lr") is optimizer.param_groups[0]["lr"], (
+            "back in graph mode after each eager step"
+        )
     assert (graphs.host_reads, sched.step_count) == ([0], 12)
     assert equal(values(optimizer), eager(SCHEDULES))
 
@@ -385,6 +388,107 @@ def test_inductor_compiles_it():
     assert all(p.isfinite().all() for p in values(optimizer))
 
 
+def test_a_group_that_is_taken_in_between_steps_starts_where_the_others_are(graphs):
+    optimizer = sgd()
+    sched = ts.attach(optimizer, lr=LR, new_groups={"lr": LR})
+    step = ts.compile_step(sched, backend=graphs.backend)
+    by_step(optimizer, step, range(4))
+    held = sched.value("lr")
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(5, 3))]})
+    sched.state_dict()
+    for number in range(4, 7):
+        assert [float(group["lr"]) for group in optimizer.param_groups] == [LR(number)] * 3
+        by_step(optimizer, optimizer.step, range(number, number + 1))
+    by_step(optimizer, step, range(7, 9))
+    assert held is sched.value("lr")
+    assert held == LR(9)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_copies_are_of_their_own_and_have_their_own_flags(how):
+    optimizer = optim.AdamW([nn.Parameter(torch.ones(5, 3))], foreach=True)
+    sched = ts.attach(optimizer, lr=LR, eps=ts.linear(1e-8, 1e-7, steps=4))
+    step = ts.compile_step(sched, backend="aot_eager")
+    by_step(optimizer, step, range(3))
+    whole = (optimizer, sched, step)
+    other, twin, again = copy.deepcopy(whole) if how == "deepcopy" else pickle.loads(pickle.dumps(whole))
+    by_step(other, again, range(3, 6))
+    by_step(other, other.step, range(6, 7))
+    assert (sched.step_count, twin.step_count) == (3, 7)
+    twin.detach()
+    other.step()
+    assert [other.param_groups[0][key] for key in ("capturable", "foreach")] == [False, True]
+    alone = copy.deepcopy(sched)
+    by_step(alone.optimizer, alone.optimizer.step, range(3, 5))
+    assert alone.step_count == 5
+
+
+def test_the_step_by_which_checkpointing_makes_state_is_no_obstacle(graphs):
+    model = nn.Linear(4, 3)
+    optimizer = optim.AdamW(model.parameters())
+    sched = ts.attach(optimizer, lr=LR)
+    step = ts.compile_step(sched, backend=graphs.backend)
+    saved = get_optimizer_state_dict(model, optimizer)
+    assert saved["state"]
+    assert sched.step_count == 0
+    by_step(optimizer, step, range(3))
+    assert (sched.step_count, graphs.host_reads) == (3, [0])
+
+
+def test_more_variants_than_torch_compiles_are_an_error_that_says_so():
+    optimizer = sgd()
+    step = ts.compile_step(ts.attach(optimizer, lr=LR), backend="aot_eager")
+    by_step(optimizer, step, range(2))
+    ps = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def step_with_some(mask: int) -> None:
+        set_gradients(optimizer, mask)
+        for place, p in enumerate(ps):
+            p.grad = p.grad if mask >> place & 1 else None
+        step()
+
+    with torch._dynamo.config.patch(error_on_recompile=False, recompile_limit=3):
+        step_with_some(1)
+        step_with_some(2)
+        with pytest.raises(
+            ts.BindingError, match=r"gave up after 3 graphs.*which parameters have a gradient"
+        ):
+            step_with_some(3)
+
+
+@pytest.mark.parametrize("how", ["disabled", "stance"])
+def test_where_compilation_is_switched_off_steps_are_eager(how):
+    optimizer = optim.AdamW([nn.Parameter(torch.ones(5, 3))])
+    sched = ts.attach(optimizer, lr=LR)
+    step = ts.compile_step(sched, disable=how == "disabled")
+    with torch.compiler.set_stance("force_eager" if how == "stance" else "default"):
+        by_step(optimizer, step, range(4))
+    assert sched.step_count == 4
+
+
+def test_an_attachment_that_comes_later_is_found():
+    optimizer = sgd()
+    step = ts.compile_step(ts.attach(optimizer, lr=LR), backend="aot_eager")
+    by_step(optimizer, step, range(2))
+    ts.attach(optimizer, momentum=0.25)
+    with pytest.raises(ts.BindingError, match="another attachment"):
+        step()
+
+
+@pytest.mark.parametrize("call", ["step", "optimizer.step"])
+def test_a_foreign_write_stays_an_error_until_it_is_gone(call, graphs):
+    optimizer = sgd()
+    sched = ts.attach(optimizer, lr=LR)
+    step = ts.compile_step(sched, backend=graphs.backend)
+    by_step(optimizer, step, range(3))
+    optimizer.param_groups[0]["lr"] = 9.0
+    for _ in range(2):
+        with pytest.raises(ts.BindingError, match="no longer follows its schedule"):
+            step() if call == "step" else optimizer.step()
+    sched.seek(3)
+    step()
+
+
 # -- mixed precision ---------------------------------------------------------------------------------------------------
 
 
@@ -412,6 +516,18 @@ def test_a_gradscaler_s_skipped_steps_are_decided_in_the_graph(unscale, graphs):
     assert graphs.host_reads == [0]
     assert runs[0][:2] == runs[1][:2] == (9, runs[1][1])
     assert equal(list(runs[0][2:]), list(runs[1][2:]))
+
+
+def test_gradients_that_were_unscaled_through_the_optimizer_are_not_unscaled_again(graphs):
+    optimizer = sgd()
+    step = ts.compile_step(ts.attach(optimizer, lr=LR), backend=graphs.backend)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(sum(p.sum() for p in optimizer.param_groups[0]["params"])).backward()
+    before = values(optimizer)
+    scaler.unscale_(optimizer)
+    with pytest.raises(ts.BindingError, match=re.escape("call scaler.unscale_(step) instead")):
+        scaler.step(step)
+    assert equal(values(optimizer), before)
 
 
 # -- inside the user's own graph ---------------------------------------------------------------------------------------
@@ -474,6 +590,27 @@ def test_a_train_step_that_users_compile_follows_without_recompiling(how):
     )
     if how != "optimizer.step()":
         assert not equal(runs[1], runs[2]), "the control: frozen momentum shows"
+
+
+def test_eager_steps_between_calls_of_an_own_graph_are_seen_by_it():
+    """The group's value, the clock and the graph stay one, whatever steps in between."""
+    optimizer = sgd(momentum=0.0)
+    sched = ts.attach(optimizer, lr=LR)
+    step = ts.compile_step(sched, backend="aot_eager")
+    own = torch.compile(lambda: step(), backend="aot_eager", fullgraph=True)  # noqa: PLW0108  a function of its own
+    for number, call in enumerate((optimizer.step, own, own, step, own, optimizer.step, step, own)):
+        set_gradients(optimizer, number)
+        before = values(optimizer)
+        call()
+        moved = (before[0] - values(optimizer)[0]) / optimizer.param_groups[0]["params"][0].grad
+        assert torch.allclose(moved, torch.tensor(LR(number)), rtol=1e-3)
+        assert (sched.step_count, float(optimizer.param_groups[1]["lr"])) == (number + 1, LR(number + 1))
+    sched.detach()
+    with (
+        torch._dynamo.config.patch(error_on_recompile=False),
+        pytest.raises(Exception, match="schedule is detached"),
+    ):
+        own()
 
 
 # -- other schedules in the same table ---------------------------------------------------------------------------------
@@ -539,11 +676,13 @@ def test_momentum_that_touches_zero_is_refused_now_or_when_it_is_rewritten(graph
         ts.compile_step(sched)
     sched.rewrite(momentum=ts.linear(0.5, 0.25, steps=4))
     step = ts.compile_step(sched, backend=graphs.backend)
-    before = by_step(optimizer, step, range(3))
-    sched.rewrite(momentum=ts.linear(0.5, 0.0, steps=4))
+    by_step(optimizer, step, range(3))
     with pytest.raises(ts.BindingError, match="is 0 at step 4"):
-        step()
-    assert equal(values(optimizer), before)
+        sched.rewrite(momentum=ts.linear(0.5, 0.0, steps=4))
+    assert sched.value("momentum") == 0.3125
+    by_step(optimizer, step, range(3, 5))
+    step.release()
+    sched.rewrite(momentum=ts.linear(0.5, 0.0, steps=4))
 
 
 def test_two_attachments_and_partial_graphs_are_refused():
@@ -565,9 +704,7 @@ def capture(monkeypatch):
     monkeypatch.setattr(lifecycle, "capturing", lambda: True)
 
     def on_gpu(optimizer: Any, **schedules: Any) -> ts.Attachment:
-        sched = ts.attach(optimizer, **schedules)
-        sched._hooks._on_gpu = True
-        return sched
+        return ts.attach(optimizer, **schedules)
 
     return on_gpu
 

@@ -151,3 +151,15 @@ def test_copies_keep_the_new_schedules_and_the_room():
     twin.rewrite(lr=ts.linear(1.0, 0.0, steps=20))
     other.step()
     assert (held(other), held(optimizer)) == ([0.95, 0.95], [1.0, 1.0])
+
+
+def test_the_room_of_the_first_schedule_stays_after_a_shorter_one_and_a_compiled_step():
+    optimizer = two_groups()
+    sched = ts.attach(optimizer, lr=LR)
+    sched.rewrite(lr=ts.linear(1.0, 0.5, steps=4))
+    ts.compile_step(sched)
+    sched.rewrite(lr=LR)
+    assert held(optimizer) == [1.0, 1.0]
+    other, twin = copy.deepcopy((optimizer, sched))
+    twin.rewrite(lr=ts.linear(1.0, 0.0, steps=8))
+    assert held(other) == [1.0, 1.0]

@@ -91,6 +91,8 @@ def attach(
     free_values = read_free(groups, {} if free is None else free)
     requests = read_requests(groups, hyperparameters) if hyperparameters else []
     refuse_claimed(optimizer, requests)
+    for other in attachments_of(optimizer):
+        other.use_eager()  # what a compiled step needs in the groups says nothing of eager steps
     options = Options(
         auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups, capacity=capacity
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from tensorsched.binding.controls import Controls, forget
+from tensorsched.binding.graph_mode import restore
 from tensorsched.binding.placement import Options, read_rewrite
 from tensorsched.binding.report import slot_table
 from tensorsched.binding.request import param_groups, read_free
@@ -151,11 +153,12 @@ class Attachment(Controls):
             raise BindingError(
                 "rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)"
             )
+        for step in self.graph_users:
+            step.check_rewrite(schedules)
         wirings = [self._eager] if self._graph is None else [self._eager, self._graph.wiring]
         for commit in [wiring.rewrite(schedules, names) for wiring in wirings]:
             commit()
         self.free |= names
-        self.revision += 1
         self.bind()
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
@@ -189,8 +192,7 @@ class Attachment(Controls):
         self._hooks.remove()
         self.generation += 1
         step = self.step_count
-        if self._graph is not None and self._wiring is self._graph.wiring:
-            self._graph.leave(self.optimizer)
+        self.use_eager(for_good=True)
         groups = self.optimizer.param_groups
         originals = [id(slot.original) for slot in self.slots]
         for slot in self.slots:
@@ -213,15 +215,32 @@ class Attachment(Controls):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._require_attached()
-        at = self._eager.slot_at
+        at, graph = self._eager.slot_at, self._graph
         slots = [at[place] for place in self._places]
-        return _again, (self.optimizer, slots, self.free, self._options, self.step_count)
+        flags = graph.flags if graph is not None and self.graph_active else []
+        return _again, (
+            self.optimizer,
+            slots,
+            self.free,
+            self._options,
+            self.step_count,
+            self._eager.room,
+            flags,
+        )
 
 
-def _again(
-    optimizer: Any, slots: Sequence[Slot], free: Mapping[str, Schedule], options: Options, step: int
+def _again(  # noqa: PLR0917  pickle's
+    optimizer: Any,
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    options: Options,
+    step: int,
+    room: int,
+    flags: Sequence[dict[str, Any]],
 ) -> Attachment:
-    """An attachment from its copied or unpickled parts, at its step."""
-    attachment = Attachment(optimizer, slots, free, options)
+    """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
+    restore(optimizer.param_groups, flags)  # no compiled step is copied with it
+    attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
+    attachment._options = options  # noqa: SLF001  groups that are added later are not bound to that room
     attachment.seek(step)
     return attachment

@@ -72,12 +72,18 @@ class Controls:
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
         self._graph: GraphMode | None = None
+        self._before_graph: Wiring | None = None  # the graph wiring of fewer groups
+        self.graph_users: weakref.WeakSet[Any] = weakref.WeakSet()  # the compiled steps that are not released
+        self.graph_active = (
+            False  # whether the groups hold what graphs read; a graph of the user's own looks at it
+        )
         self.in_graph_step = False  # set while a compiled step runs between the optimizer's hooks
         self.generation = 0  # counts what makes a graph of the step stale
-        self.revision = 0  # counts rewrites
         self.attached = True
         self.bind()
         self._hooks = Hooks(optimizer, self, auto=options.auto)
+        for other in attachments_of(optimizer):
+            other.generation += 1  # a compiled step of it must look again at what else is there
         with _LOCK:
             _ATTACHMENTS.add(self)
 
@@ -124,7 +130,7 @@ class Controls:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
                 groups[slot.request.group].setdefault(slot.request.key, slot.template)
         self._wiring.bind(groups)
-        if self._graph is not None and self._wiring is self._graph.wiring:
+        if self._graph is not None and self.graph_active:
             self._graph.enter(groups)
 
     def loaded(self) -> None:
@@ -155,6 +161,11 @@ class Controls:
         Raises:
             BindingError: a slot is a float on the host, or a parameter has no gradient yet.
         """
+        if self.graph_active and not self.in_graph_step:
+            raise BindingError(
+                "optimizer.step() is being captured while a compiled step has the values; capture that step "
+                "(step() in the place of optimizer.step()), or call step.release() first"
+            )
         for slot in self.slots:
             if not slot.resident:
                 raise BindingError(
@@ -181,7 +192,7 @@ class Controls:
 
     def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
-        if self._graph is not None and self._wiring is self._graph.wiring:
+        if self._graph is not None and self.graph_active:
             self._graph.write_plain(groups)
         on_device = [slot for slot in self.slots if slot.resident and slot.request.group < len(groups)]
         step = self.step_count if on_device else 0
@@ -197,7 +208,9 @@ class Controls:
             self._adopt(groups)
 
     def use_graph(self, why: str) -> Wiring:
-        """Make every slot resident, for steps that run in a graph, until `use_eager` or `detach`.
+        """Make every slot resident, for steps that run in a graph.
+
+        Eager steps in between go back for their duration (`resume_graph`), until no compiled step is left.
 
         Raises:
             BindingError: it is detached.
@@ -205,24 +218,34 @@ class Controls:
         self._require_attached()
         if self._graph is None:
             device = engine_device(self.optimizer.param_groups)
-            self._graph = GraphMode(
-                self.optimizer, self._eager.on_device(device, why, self._options.capacity)
-            )
-        if self._wiring is not self._graph.wiring:
+            self._graph = GraphMode(self.optimizer, self._eager.on_device(device, why, self._before_graph))
+        if not self.graph_active:
             step = self.step_count
-            self._wiring = self._graph.wiring
+            self._wiring, self.graph_active = self._graph.wiring, True
             self.seek(step)
         return self._wiring
 
-    def use_eager(self) -> None:
+    def resume_graph(self) -> None:
+        """After an eager step: back to where compiled steps, and graphs of the user's own, find the values."""
+        if self.graph_users and self._graph is not None and self.attached:
+            self.use_graph("")
+
+    def use_eager(self, *, for_good: bool = False) -> None:
         """Put the slots back where they were before `use_graph`, at the same step."""
-        if self._graph is None or self._wiring is not self._graph.wiring:
-            return
-        step = self.step_count
-        self._graph.leave(self.optimizer)
-        self._wiring = self._eager
-        self._wiring.seek(step)
-        self._wiring.bind(self.optimizer.param_groups[: self._group_count])
+        if self._graph is not None and self.graph_active:
+            step = self.step_count
+            self._graph.leave(self.optimizer, for_good=for_good)
+            self._wiring, self.graph_active = self._eager, False
+            self._wiring.seek(step)
+            self._wiring.bind(self.optimizer.param_groups[: self._group_count])
+
+    def hide_graph(self, *, hidden: bool) -> None:
+        """For the step by which distributed checkpointing makes state: without the flags that eager steps refuse."""
+        if self._graph is not None and self.graph_active:
+            if hidden:
+                self._graph.write_plain(self.optimizer.param_groups)
+            else:
+                self._graph.enter(self.optimizer.param_groups)
 
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
@@ -241,9 +264,12 @@ class Controls:
             refuse_claimed(self.optimizer, requests)
             slots += [place_slot(self.optimizer, groups[index], r, self._options, device) for r in requests]
         wiring = self._eager.extended(slots, device, self._options.capacity)
+        step = self.step_count
         self.use_eager()
+        wiring.seek(step)
         self._wiring = self._eager = wiring
-        self._graph = None  # of the groups that there were
+        if self._graph is not None:  # the next one goes on with its tensors: somebody may hold them
+            self._before_graph, self._graph = self._graph.wiring, None
         self._places += [slot.place for slot in slots]
         self._group_count = len(groups)
         self.generation += 1

@@ -18,7 +18,7 @@ import torch
 from tensorsched.binding.support import ONE_GRAPH
 from tensorsched.binding.wiring import Wiring
 
-_ABSENT = object()
+_ABSENT = "absent"  # a string, because copies must stay equal to it
 
 
 class GraphMode:
@@ -42,23 +42,36 @@ class GraphMode:
             self._own.append((group, own))
             group.update(flags)
 
+    @property
+    def flags(self) -> list[dict[str, Any]]:
+        """Each group's own flags."""
+        return [own for _, own in self._own]
+
     def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
         """Put the groups' own flags back, into them or into those of a state_dict."""
-        for group, (_, own) in zip(groups, self._own, strict=False):
-            for name, value in own.items():
-                if value is _ABSENT:
-                    group.pop(name, None)
-                else:
-                    group[name] = value
+        restore(groups, self.flags)
 
-    def leave(self, optimizer: Any) -> None:
-        """Give the groups their flags back, and the step counts their place."""
+    def leave(self, optimizer: Any, *, for_good: bool) -> None:
+        """Give the groups their flags back; for good, also the step counts their place.
+
+        For a single eager step the counts stay on the device: torch's step finds them there, and the graph again.
+        """
         self.write_plain(optimizer.param_groups)
         self._own = []
-        for group in optimizer.param_groups:
+        for group in optimizer.param_groups if for_good else ():
             if group.get("capturable") or group.get("fused"):
                 continue
             for state in (optimizer.state.get(parameter) for parameter in group["params"]):
                 step = state.get("step") if isinstance(state, dict) else None
                 if isinstance(step, torch.Tensor) and step.device.type != "cpu":
                     state["step"] = step.cpu()
+
+
+def restore(groups: Sequence[dict[str, Any]], flags: Sequence[dict[str, Any]]) -> None:
+    """Put flags back that `GraphMode.flags` gave."""
+    for group, own in zip(groups, flags, strict=False):
+        for name, value in own.items():
+            if value == _ABSENT:
+                group.pop(name, None)
+            else:
+                group[name] = value

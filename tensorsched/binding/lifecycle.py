@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tensorsched.binding.request import param_groups
 from tensorsched.errors import BindingError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
 
 def capturing() -> bool:
     """Whether the current CUDA stream is being captured into a graph."""
-    return torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def has_hooks(optimizer: object) -> bool:
@@ -74,12 +73,6 @@ class Hooks:
         self._handles: list[RemovableHandle] = []
         self._hidden = False
         self._overwritten = False
-        self._on_gpu = torch.cuda.is_available() and any(
-            p.is_cuda
-            for g in param_groups(optimizer)
-            for p in g.get("params", ())
-            if isinstance(p, torch.Tensor)
-        )
         # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
         self._may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
         if has_hooks(optimizer):
@@ -106,27 +99,31 @@ class Hooks:
             return
         self._hidden = not optimizer.state and "closure" in kwargs and _is_state_initialisation()
         if self._hidden:
+            self._attachment.hide_graph(hidden=True)
             return
+        if capturing():
+            self._attachment.refuse_frozen_capture()
         if self._overwritten:
             self._overwritten = False
             self._attachment.bind()
+        self._attachment.verify()
         if not self._attachment.in_graph_step:
             self._attachment.use_eager()
-        self._attachment.verify()
-        if self._on_gpu and capturing():
-            self._attachment.refuse_frozen_capture()
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
         if self._may_nest and _is_nested(optimizer):
             return
         if self._hidden:
             self._hidden = False
+            self._attachment.hide_graph(hidden=False)
             return
         if self._attachment.writes_floats:
             self._attachment.verify()  # once more: a pre-hook of somebody else may have written after ours
         # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
         # here.
         self._attachment.advance(getattr(optimizer, "found_inf", None))
+        if not self._attachment.in_graph_step:
+            self._attachment.resume_graph()
 
     def _note(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
         self._attachment.found_inf = getattr(optimizer, "found_inf", None)  # gone when scaler.step() returns

@@ -67,13 +67,15 @@ class Wiring:
         more.seek(self.step_count)
         return Wiring([*self.binders, *more.binders])
 
-    def on_device(self, device: torch.device, why: str, capacity: int | None) -> Wiring:
-        """A wiring of the same slots in which all are resident, at step 0 of those that were not."""
+    def on_device(self, device: torch.device, why: str, before: Wiring | None = None) -> Wiring:
+        """A wiring of the same slots in which all are resident, at any step; with the tensors of `before`, if given."""
+        known = {_places(binder): binder for binder in before.binders} if before is not None else {}
         moved: list[Binder] = []
         for binder in self.binders:
             if isinstance(binder, HostWriter):
                 slots = [dataclasses.replace(slot, resident=True, why=why) for slot in binder.slots]
-                moved.append(_on_device(slots, {}, device, capacity))
+                room = binder.engine.table.rows - 1
+                moved.append(known.get(_places(binder)) or _on_device(slots, {}, device, room))
             else:
                 moved.append(binder)
         return Wiring(moved)
@@ -82,6 +84,11 @@ class Wiring:
     def slot_at(self) -> dict[Place, Slot]:
         """Every slot by its place."""
         return {slot.place: slot for binder in self.binders for slot in binder.slots}
+
+    @property
+    def room(self) -> int:
+        """The last step at which a rewritten schedule may change."""
+        return max(binder.engine.table.rows for binder in self.binders) - 1
 
     @property
     def writes_floats(self) -> bool:
@@ -152,6 +159,10 @@ class Wiring:
     def free_value(self, name: str) -> torch.Tensor:
         """The live tensor of a free name."""
         return next(e.value(name) for e in self.engines if name in e.table.live_column)
+
+
+def _places(binder: Binder) -> tuple[Place, ...]:
+    return tuple(slot.place for slot in binder.slots)
 
 
 def _on_device(
