@@ -19,7 +19,7 @@ DEV_STAMP   := $(VENV)/.stamp-dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint type notebooks docs bench wheel ci format clean
+.PHONY: help demo test lint type notebooks docs bench readme wheel ci format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,11 @@ notebooks: $(DEV_STAMP)  ## Execute every notebook
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
 
-bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers, handlers beside ignite's
+bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside those of torch and other libraries
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+readme: $(DEV_STAMP)  ## Write README's performance section from the numbers that `make bench ARGS=--out` wrote
+	$(BIN)/python tests/benchmarks/readme.py
 
 wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere
 	$(BIN)/python tests/check_wheel.py

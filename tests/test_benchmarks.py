@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent / "benchmarks" / "bench.py"
+ROOT = BENCH.parent.parent.parent
 TINY = {
     "--rounds": "2", "--block-ms": "0.05", "--groups": "2", "--rows": "200", "--columns": "3",
     "--most-rows": "10000", "--repeats": "1", "--profile-calls": "20",
@@ -39,6 +40,7 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     for verdict in result["targets"]:
         assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
     check_growth_import_profile(result)
+    check_readme(out, tmp_path / "README.md")
     assert all(
         ("left out" in line) == (None in result["peers"].values()) for line in done.stdout.split("\n")[1:2]
     )
@@ -74,3 +76,13 @@ def check_growth_import_profile(result):
         assert abs(sum(line["share"] for line in part["lines"]) - 1.0) < 0.01
         assert abs(sum(part["by_package"].values()) - 1.0) < 0.01
         assert part["by_package"]["tensorsched"] > 0
+
+
+def check_readme(result, readme):
+    """Every part has a place in README's section; what is in the committed one is tested in test_readme."""
+    readme.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, BENCH.with_name("readme.py"), "--readme", readme, "--result", result]
+    subprocess.run(command, check=True)
+    new = readme.read_text(encoding="utf-8")
+    for head in ("| timm-style loop |", "| 10,000 |", "`import tensorsched` takes", "| in tensorsched |"):
+        assert head in new
