@@ -23,6 +23,7 @@ import growth
 import ignite_cases
 import import_time
 import peers
+import readme
 import report
 import targets
 import torch
@@ -124,6 +125,7 @@ def _part_1(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
     records: list[Record] = [
         {"groups": groups, "competitors": _times(run, slow=cases.COSINE)} for groups, run in races.items()
     ]
+    print("", *readme.lost(records), sep="\n    ")
     return records, verdicts
 
 

@@ -67,12 +67,31 @@ def _schedule_steps(result: Numbers) -> str:
     for run in runs:
         cells = [_cell(run["competitors"][name], name) for name in names]
         rows.append([f"{run['groups']}", *cells])
-    return _table(
+    table = _table(
         "What it costs the host to move the learning rate of every group by one step, in microseconds (in brackets: how "
         "many\ntimes faster than the first column; below 1 is slower):",
         ["groups", *(COLUMNS[name] for name in names)],
         rows,
     )
+    return "\n".join([table, *lost(runs), ""])
+
+
+def lost(runs: Sequence[Numbers]) -> Iterator[str]:
+    """Where part 1 has ours slower than another library, one sentence for each of them."""
+    found = False
+    for ours in (name for name in COLUMNS if name in OURS):
+        for other in (name for name in COLUMNS if name not in OURS):
+            factors = []
+            for run in runs:
+                both = run["competitors"]
+                if other in both and both[ours]["us"]["median"] > both[other]["us"]["median"]:
+                    factor = both[ours]["us"]["median"] / both[other]["us"]["median"]
+                    factors.append(f"{factor:.1f}x at {run['groups']} group{'s' * (run['groups'] > 1)}")
+            if factors:
+                found = True
+                yield f"- Slower: {COLUMNS[ours]} than {COLUMNS[other]}, {', '.join(factors)}."
+    if not found:
+        yield "Ours is not slower than any of them in this run."
 
 
 def _cell(competitor: Numbers, name: str) -> str:
@@ -120,8 +139,8 @@ def _growth(growth: Numbers) -> str:
     late = growth["seconds_exponent_from_1e5"]
     more = "" if late is None else f" (rows^{late:.2f} from 100,000 on)"
     text = (
-        "One warm-up and cosine, beside three lines of numpy that do the same by hand, in milliseconds. Time grows as "
-        f"rows^{growth['seconds_exponent']:.2f}{more},\nmemory as rows^{growth['bytes_exponent']:.2f}:"
+        "One warm-up and cosine, beside three lines of numpy that do the same by hand, in milliseconds. Time grows as\n"
+        f"rows^{growth['seconds_exponent']:.2f}{more}, memory as rows^{growth['bytes_exponent']:.2f}:"
     )
     return _table(text, ["rows", "ours", "by hand", "ours / by hand", "bytes"], rows)
 
@@ -134,7 +153,7 @@ def _import_time(found: Numbers) -> str:
 
 
 def _profile(parts: Sequence[Numbers]) -> str:
-    packages = list(parts[0]["by_package"])
+    packages = list(dict.fromkeys(name for p in parts for name in p["by_package"]))
     rows = [
         [p["name"], _short(p["us"]), *(f"{p['by_package'].get(name, 0):.0%}" for name in packages)]
         for p in parts
