@@ -79,7 +79,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         const=default_out,
         help=f"write JSON, to {default_out} if no path is given",
     )
-    add("--quick", action="store_true", help="about a minute instead of five")
+    add("--quick", action="store_true", help="about a minute instead of three")
     add(
         "--rounds",
         type=int,
