@@ -84,8 +84,11 @@ def lost(runs: Sequence[Numbers]) -> Iterator[str]:
             factors = []
             for run in runs:
                 both = run["competitors"]
-                if other in both and both[ours]["us"]["median"] > both[other]["us"]["median"]:
-                    factor = both[ours]["us"]["median"] / both[other]["us"]["median"]
+                if other not in both:
+                    continue
+                # Both were compared with the same competitor, round by round: that is surer than two medians.
+                factor = both[other]["ratio"]["median"] / both[ours]["ratio"]["median"]
+                if factor > 1.0:
                     factors.append(f"{factor:.1f}x at {run['groups']} group{'s' * (run['groups'] > 1)}")
             if factors:
                 found = True
