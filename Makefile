@@ -19,7 +19,7 @@ DEV_STAMP   := $(VENV)/.stamp-dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint type notebooks docs bench bench-graph test-gpu bench-gpu wheel ci format clean
+.PHONY: help demo test lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ notebooks: $(DEV_STAMP)  ## Execute every notebook
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
 
-bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside torch's own schedulers, handlers beside ignite's
+bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside those of torch and other libraries
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 bench-graph: $(DEV_STAMP)  ## Time compiled optimizer steps with and without schedules (with inductor: half an hour)
@@ -59,6 +59,9 @@ test-gpu:  ## Run the tests that need a GPU, with $(PYTHON) itself
 
 bench-gpu:  ## Time schedules on a GPU, with $(PYTHON) itself; writes tests/benchmarks/results/<gpu-name>.json
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py $(ARGS)
+
+readme: $(DEV_STAMP)  ## Write README's performance section from the numbers that `make bench ARGS=--out` wrote
+	$(BIN)/python tests/benchmarks/readme.py
 
 wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere
 	$(BIN)/python tests/check_wheel.py

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent / "benchmarks" / "bench.py"
-TINY = {"--rounds": "2", "--block-ms": "0.05", "--groups": "2", "--rows": "200", "--columns": "3"}
+ROOT = BENCH.parent.parent.parent
+TINY = {
+    "--rounds": "2", "--block-ms": "0.05", "--groups": "2", "--rows": "200", "--columns": "3",
+    "--most-rows": "10000", "--repeats": "1", "--profile-calls": "20",
+}  # fmt: skip
 SPREAD = {"median", "low", "high", "quartiles", "rounds"}
 COMPETITORS = {"no schedule", "torch CosineAnnealingLR", "ours, attached", "no schedule, again"}
 
@@ -21,7 +25,8 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text(encoding="utf-8"))
     assert list(result) == [
-        "machine", "options", "schedule_step", "whole_step", "build", "ignite", "targets", "load_at_end",
+        "machine", "peers", "options", "schedule_step", "whole_step", "build", "ignite", "growth", "import", "profile",
+        "targets", "load_at_end",
     ]  # fmt: skip
     assert list(result["machine"]) == [
         "cpu", "cores", "system", "python", "torch", "numpy", "commit", "load",
@@ -34,12 +39,19 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     assert len(result["targets"]) == 6 + 2  # none for parts 1 and 4: they have none at 2 groups
     for verdict in result["targets"]:
         assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
+    check_growth_import_profile(result)
+    check_readme(out, tmp_path / "README.md")
+    assert all(
+        ("left out" in line) == (None in result["peers"].values()) for line in done.stdout.split("\n")[1:2]
+    )
 
 
 def check_times(result):
     (steps,) = result["schedule_step"]
     assert steps["groups"] == 2
-    assert len(steps["competitors"]) == 6
+    missing = [name for name, version in result["peers"].items() if version is None]
+    assert len(steps["competitors"]) == 6 + 1 + 3 - len(missing)
+    assert all(not any(name in each for each in steps["competitors"]) for name in missing)
     timed = [(part["optimizer"], part["implementation"]) for part in result["whole_step"]]
     assert timed == [(kind, how) for kind in ("SGD", "AdamW") for how in ("loop", "foreach", "fused")]
     assert all(part["competitors"].keys() == COMPETITORS for part in result["whole_step"])
@@ -49,3 +61,28 @@ def check_times(result):
         for competitor in part["competitors"].values():
             assert competitor["us"].keys() == competitor["ratio"].keys() == SPREAD
             assert competitor["us"]["low"] > 0
+
+
+def check_growth_import_profile(result):
+    growth = result["growth"]
+    assert [(p["rows"], p["nbytes"]) for p in growth["points"]] == [(1_000, 4_000), (10_000, 40_000)]
+    assert abs(growth["bytes_exponent"] - 1.0) < 1e-9
+    assert growth["seconds_exponent_from_1e5"] is None  # two lengths are needed, and all are shorter
+    assert result["import"]["ours_s"] > 0
+    assert result["import"]["ratio"] > 0
+    names = [part["name"] for part in result["profile"]]
+    assert len(names) == len(set(names)) == 3
+    for part in result["profile"]:
+        assert abs(sum(line["share"] for line in part["lines"]) - 1.0) < 0.01
+        assert abs(sum(part["by_package"].values()) - 1.0) < 0.01
+        assert part["by_package"]["tensorsched"] > 0
+
+
+def check_readme(result, readme):
+    """Every part has a place in README's section; what is in the committed one is tested in test_readme."""
+    readme.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, BENCH.with_name("readme.py"), "--readme", readme, "--result", result]
+    subprocess.run(command, check=True)
+    new = readme.read_text(encoding="utf-8")
+    for head in ("| timm-style loop |", "| 10,000 |", "`import tensorsched` takes", "| in tensorsched |"):
+        assert head in new

@@ -11,7 +11,6 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-import torch
 
 import tensorsched as ts
 
@@ -246,20 +245,6 @@ def test_no_public_name_is_listed_twice():
 
 def readme(pattern: str) -> list[str]:
     return re.findall(pattern, (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def test_the_readmes_training_loop_runs():
-    model = torch.nn.Linear(2, 1)
-    batch = torch.ones(4, 2), torch.ones(4, 1)
-    names = {"model": model, "loader": [batch] * 3, "loss_fn": torch.nn.functional.mse_loss}
-    loop, *others = readme(r"^```python\n(.*?)^```")
-    exec(loop, names)  # noqa: S102  it is our own
-    assert names["sched"].step_count == 3
-    assert [group["lr"] for group in names["optimizer"].param_groups] == [names["lr"](3)]
-    for block in others:
-        exec(block, names)  # noqa: S102
-    assert names["sched"].step_count == 3
-    assert names["sched"].value("lr") == names["lr"](3)
 
 
 @pytest.mark.parametrize("name", sorted(set(readme(r"\bts\.(\w+)"))))

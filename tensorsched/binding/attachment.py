@@ -83,7 +83,7 @@ class Attachment(Controls):
         if self._wiring.writes_floats or not self._hooks.active:
             self.verify()
         found_inf, self.found_inf = self.found_inf, None
-        self.advance(found_inf)
+        self._wiring.advance(found_inf)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the clock is and which schedules it counts for: plain numbers, strings, lists and dicts.

@@ -34,6 +34,11 @@ class Wiring:
         self._counter = min((b.engine for b in self.binders), key=lambda e: isinstance(e, ScheduleEngine))
         self._resident = [binder for binder in self.binders if isinstance(binder, ResidentBinder)]
         self._host = [binder for binder in self.binders if isinstance(binder, HostWriter)]
+        self.writes_floats = bool(
+            self._host
+        )  # whether there are host slots, which the next advance will overwrite
+        # The most common case by far, and the one whose cost is the least: one engine, no host slots.
+        self._only = self._resident[0].engine if len(self.binders) == len(self._resident) == 1 else None
 
     @classmethod
     def build(
@@ -91,11 +96,6 @@ class Wiring:
         return max(binder.engine.table.rows for binder in self.binders) - 1
 
     @property
-    def writes_floats(self) -> bool:
-        """Whether there are host slots, which the next advance will overwrite."""
-        return bool(self._host)
-
-    @property
     def engines(self) -> list[ScheduleEngine]:
         """The engines with tensors."""
         return [binder.engine for binder in self._resident]
@@ -116,6 +116,9 @@ class Wiring:
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one step and fill the slots, unless `found_inf` is not 0. Reads it on the host for host slots only."""
+        if self._only is not None and found_inf is None:
+            self._only.advance()
+            return
         if self._host:
             if found_inf is not None and found_inf.item() != 0:
                 return

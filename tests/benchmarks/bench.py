@@ -1,7 +1,9 @@
 """Times schedules beside torch's own schedulers, on the CPU: `make bench`, or `make bench ARGS='--quick'`.
 
-Part 1: what it costs the host to move a schedule by one step. Part 2: whole optimizer steps. Part 3: building tables.
-Part 4: handlers in an ignite engine, beside ignite's own.
+Part 1: what it costs the host to move a schedule by one step, beside torch, transformers, ignite, a loop as timm's and
+a jitted optax schedule (what is not installed is left out, and said so). Part 2: whole optimizer steps. Part 3: building
+tables. Part 4: handlers in an ignite engine, beside ignite's own. Part 5: how building grows with the number of steps.
+Part 6: import time over torch's. Part 7: where the microseconds of a step go. Compiled steps: one_graph.py.
 All that is compared runs in turn in one process (timing.py), on one thread and without garbage collection. The absolute
 numbers belong to the machine and its load; read the ratios.
 """
@@ -17,10 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cases
+import growth
 import ignite_cases
+import import_time
+import peers
+import readme
 import report
 import targets
 import torch
+import where
 from machine import HERE, load, machine
 from timing import Competitor, Race, Spread, no_gc, race
 
@@ -36,13 +43,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")  # part 1 steps schedulers alone
     here = machine()
     print("  ".join(f"{key}: {value}" for key, value in here.items()))
-    result: Record = {"machine": here, "options": {k: v for k, v in vars(options).items() if k != "out"}}
+    result: Record = {
+        "machine": here,
+        "peers": _peers(),
+        "options": {k: v for k, v in vars(options).items() if k != "out"},
+    }
     verdicts: list[targets.Verdict] = []
     for name, part in (
         ("schedule_step", _part_1),
         ("whole_step", _part_2),
         ("build", _part_3),
         ("ignite", _part_4),
+        ("growth", _part_5),
+        ("import", _part_6),
+        ("profile", _part_7),
     ):
         result[name], judged = part(options)
         verdicts += judged
@@ -65,7 +79,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         const=default_out,
         help=f"write JSON, to {default_out} if no path is given",
     )
-    add("--quick", action="store_true", help="about 20 s instead of two minutes")
+    add("--quick", action="store_true", help="about a minute instead of three")
     add(
         "--rounds",
         type=int,
@@ -75,8 +89,22 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--groups", type=int, nargs="+", default=[1, 8, 128, 1024], help="param groups in parts 1 and 4")
     add("--rows", type=int, default=1_000_000, help="steps that are tabulated in part 3")
     add("--columns", type=int, help="groups that are tabulated in part 3")
+    add(
+        "--most-rows",
+        type=int,
+        default=10_000_000,
+        help="steps of the longest table in part 5, a power of 10",
+    )
+    add("--huge", action="store_true", help="part 5 goes on to 100,000,000 steps, where there is the memory")
+    add("--repeats", type=int, help="builds of each length in part 5, and imports in part 6")
+    add("--profile-calls", type=int, default=5_000, help="steps that are profiled in part 7")
     options = parser.parse_args(argv)
-    for name, quick, full in (("rounds", 15, 100), ("block_ms", 2.0, 5.0), ("columns", 32, 128)):
+    for name, quick, full in (
+        ("rounds", 15, 100),
+        ("block_ms", 2.0, 5.0),
+        ("columns", 32, 128),
+        ("repeats", 3, 7),
+    ):
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else full)
     return options
@@ -84,7 +112,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _part_1(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
     races = {
-        groups: race(cases.schedule_steps(groups), rounds=options.rounds, block_s=options.block_ms / 1e3)
+        groups: race(
+            cases.schedule_steps(groups) + peers.schedule_steps(groups),
+            rounds=options.rounds,
+            block_s=options.block_ms / 1e3,
+        )
         for groups in options.groups
     }
     verdicts = targets.judge_schedule_steps(races)
@@ -93,6 +125,7 @@ def _part_1(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
     records: list[Record] = [
         {"groups": groups, "competitors": _times(run, slow=cases.COSINE)} for groups, run in races.items()
     ]
+    print("", *readme.lost(records), sep="\n    ")
     return records, verdicts
 
 
@@ -179,6 +212,34 @@ def _part_4(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
         for (kind, groups), run in races.items()
     ]
     return records, verdicts
+
+
+def _peers() -> dict[str, str | None]:
+    found = peers.versions()
+    print("  ".join(f"{name}: {version or 'NOT INSTALLED, left out'}" for name, version in found.items()))
+    return found
+
+
+def _part_5(options: argparse.Namespace) -> tuple[Record, list[targets.Verdict]]:
+    record = growth.part(options)
+    title = "5. Building a table of one warm-up and cosine, beside three lines of numpy by hand"
+    report.show(title, report.Columns(growth.HEAD, text=0), growth.rows_of(record))
+    print(f"\n  {growth.sentence(record)}")
+    return record, []
+
+
+def _part_6(options: argparse.Namespace) -> tuple[Record, list[targets.Verdict]]:
+    record = import_time.part(options.repeats)
+    print(f"\n6. {import_time.sentence(record)}")
+    return record, []
+
+
+def _part_7(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+    records = where.part(options)
+    title = "7. Where the time of a step goes: the functions' own time, by cProfile, which makes small ones dearer"
+    report.show(title, report.Columns(where.HEAD, text=1), where.rows_of(records))
+    print("\n  By where the functions are written:", *map(where.sentence, records), sep="\n    ")
+    return records, []
 
 
 if __name__ == "__main__":

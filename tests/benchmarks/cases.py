@@ -34,14 +34,21 @@ IMPLEMENTATIONS = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fu
 
 
 def schedule_steps(groups: int) -> list[Competitor]:
-    """Part 1: everyone who can move the learning rate of `groups` groups by one step."""
+    """Part 1: torch and ours, moving the learning rate of `groups` groups by one step. Others: peers.py."""
     return [
-        _cosine(COSINE, _tiny_sgd(groups)),
-        _sequential(_tiny_sgd(groups)),
-        _cosine(TENSOR, _tiny_sgd(groups, tensor=True)),
+        _cosine(COSINE, tiny_sgd(groups)),
+        _sequential(tiny_sgd(groups)),
+        _cosine(TENSOR, tiny_sgd(groups, tensor=True)),
         _engine(groups),
-        _attached(RESIDENT, _tiny_sgd(groups), resident=True),
-        _attached(HOST, _tiny_sgd(groups), resident=False),
+        *attached_steps(groups),
+    ]
+
+
+def attached_steps(groups: int) -> list[Competitor]:
+    """Ours, resident and host."""
+    return [
+        _attached(RESIDENT, tiny_sgd(groups), resident=True),
+        _attached(HOST, tiny_sgd(groups), resident=False),
     ]
 
 
@@ -49,7 +56,7 @@ def _rates(groups: int) -> list[float]:
     return [0.1 * (1 + index / groups) for index in range(groups)]
 
 
-def _tiny_sgd(groups: int, *, tensor: bool = False) -> torch.optim.Optimizer:
+def tiny_sgd(groups: int, *, tensor: bool = False) -> torch.optim.Optimizer:
     """One parameter of one element in each group: only the schedule's cost grows with the groups."""
     rates = [torch.tensor(rate) if tensor else rate for rate in _rates(groups)]
     return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates])

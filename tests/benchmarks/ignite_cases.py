@@ -57,12 +57,17 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
 }
 
 
+def ignite_handlers() -> Any:
+    """The module, imported where it is needed."""
+    with warnings.catch_warnings():  # it imports what torch deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import ignite.handlers as theirs  # noqa: PLC0415  only where it is installed
+    return theirs
+
+
 def handler_calls(kind: str, groups: int) -> list[Competitor]:
     """ignite's handler and ours."""
-    with warnings.catch_warnings():  # ignite imports what torch deprecates
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import ignite.handlers as theirs  # noqa: PLC0415  this part alone needs it
-
+    theirs = ignite_handlers()
     return [
         _competitor(name, KINDS[kind](library, groups)) for name, library in ((IGNITE, theirs), (OURS, ours))
     ]

@@ -42,7 +42,11 @@ HANDLER_CALL = Columns(("groups", "handler", "ignite, us", "ours, us", "ignite /
 
 
 def show(
-    title: str, columns: Columns, rows: Iterable[Sequence[str]], verdicts: Sequence[Verdict], issue: int = 2
+    title: str,
+    columns: Columns,
+    rows: Iterable[Sequence[str]],
+    verdicts: Sequence[Verdict] = (),
+    issue: int = 2,
 ) -> None:
     """A title, the table, and what became of the targets."""
     lines = [columns.names, *rows]
@@ -54,7 +58,8 @@ def show(
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  " + "  ".join(cells))
-    print(f"\n  Targets of issue {issue}, in this run:")
+    if verdicts:
+        print(f"\n  Targets of issue {issue}, in this run:")
     for verdict in verdicts:
         print(f"    {verdict}")
 
