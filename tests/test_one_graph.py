@@ -704,7 +704,9 @@ def capture(monkeypatch):
     monkeypatch.setattr(lifecycle, "capturing", lambda: True)
 
     def on_gpu(optimizer: Any, **schedules: Any) -> ts.Attachment:
-        return ts.attach(optimizer, **schedules)
+        sched = ts.attach(optimizer, **schedules)
+        sched._hooks._has_cuda = True
+        return sched
 
     return on_gpu
 

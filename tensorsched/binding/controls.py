@@ -74,6 +74,7 @@ class Controls:
         self._graph: GraphMode | None = None
         self._before_graph: Wiring | None = None  # the graph wiring of fewer groups
         self.graph_users: weakref.WeakSet[Any] = weakref.WeakSet()  # the compiled steps that are not released
+        self.has_graph = False  # whether there is a wiring for graphs
         self.graph_active = (
             False  # whether the groups hold what graphs read; a graph of the user's own looks at it
         )
@@ -219,6 +220,7 @@ class Controls:
         if self._graph is None:
             device = engine_device(self.optimizer.param_groups)
             self._graph = GraphMode(self.optimizer, self._eager.on_device(device, why, self._before_graph))
+            self.has_graph = True
         if not self.graph_active:
             step = self.step_count
             self._wiring, self.graph_active = self._graph.wiring, True

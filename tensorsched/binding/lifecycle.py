@@ -35,7 +35,7 @@ _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
 
 def capturing() -> bool:
     """Whether the current CUDA stream is being captured into a graph."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_current_stream_capturing()
 
 
 def has_hooks(optimizer: object) -> bool:
@@ -73,6 +73,7 @@ class Hooks:
         self._handles: list[RemovableHandle] = []
         self._hidden = False
         self._overwritten = False
+        self._has_cuda = torch.cuda.is_available()
         # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
         self._may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
         if has_hooks(optimizer):
@@ -101,13 +102,13 @@ class Hooks:
         if self._hidden:
             self._attachment.hide_graph(hidden=True)
             return
-        if capturing():
+        if self._has_cuda and capturing():
             self._attachment.refuse_frozen_capture()
         if self._overwritten:
             self._overwritten = False
             self._attachment.bind()
         self._attachment.verify()
-        if not self._attachment.in_graph_step:
+        if self._attachment.graph_active and not self._attachment.in_graph_step:
             self._attachment.use_eager()
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
@@ -122,7 +123,7 @@ class Hooks:
         # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
         # here.
         self._attachment.advance(getattr(optimizer, "found_inf", None))
-        if not self._attachment.in_graph_step:
+        if self._attachment.has_graph and not self._attachment.in_graph_step:
             self._attachment.resume_graph()
 
     def _note(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
