@@ -131,7 +131,8 @@ def milestones() -> st.SearchStrategy[list[tuple[int, float]]]:
     return at.flatmap(lambda ms: st.tuples(*(st.tuples(st.just(m), values) for m in ms)).map(list))
 
 
-def simple(index: st.SearchStrategy[Any]) -> st.SearchStrategy[Spec]:
+def simple(index: st.SearchStrategy[Any], *, own: bool = True) -> st.SearchStrategy[Spec]:
+    """One scheduler; `own`: of a user's own class, too."""
     monotonic = cyclical(index, warmups=True).map(lambda options: options | {"monotonic": True})
     kinds = {
         "LinearCyclicalScheduler": cyclical(index, warmups=False) | monotonic,
@@ -144,17 +145,23 @@ def simple(index: st.SearchStrategy[Any]) -> st.SearchStrategy[Spec]:
         "OwnCycle": cyclical(index, warmups=True),
         "OwnCosine": cyclical(index, warmups=True),
     }
-    return st.one_of(*(st.builds(Spec, st.just(kind), options) for kind, options in kinds.items()))
+    return st.one_of(
+        *(
+            st.builds(Spec, st.just(kind), options)
+            for kind, options in kinds.items()
+            if own or kind[:3] != "Own"
+        )
+    )
 
 
-def side_by_side() -> st.SearchStrategy[Spec]:
+def side_by_side(*, own: bool = True) -> st.SearchStrategy[Spec]:
     """A ParamGroupScheduler with one scheduler for each of some groups, sometimes of tabulated ones only."""
 
     def members(order: list[int]) -> st.SearchStrategy[tuple[Spec, ...]]:
-        return st.tuples(*(simple(st.just(index)) for index in order))
+        return st.tuples(*(simple(st.just(index), own=own) for index in order))
 
     def tabulated(order: list[int]) -> st.SearchStrategy[tuple[Spec, ...]]:
-        return st.tuples(*(simple(st.just(i)).filter(lambda spec: spec.kind[:3] != "Own") for i in order))
+        return st.tuples(*(simple(st.just(index), own=False) for index in order))
 
     orders = st.permutations(range(GROUPS)).flatmap(
         lambda order: st.integers(1, GROUPS).map(lambda n: order[:n])
@@ -171,9 +178,9 @@ def names_of(parts: Sequence[Spec]) -> dict[str, Any]:
     return {"names": [f"lr ({i})" for i in range(len(parts))]}
 
 
-def specs() -> st.SearchStrategy[Spec]:
+def specs(*, own: bool = True) -> st.SearchStrategy[Spec]:
     """Schedulers of schedulers, three levels deep."""
-    groups = side_by_side()
+    groups = side_by_side(own=own)
 
     def chained(inner: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
         several = st.lists(inner | groups, min_size=2, max_size=4)
@@ -184,4 +191,4 @@ def specs() -> st.SearchStrategy[Spec]:
             )
         )
 
-    return st.recursive(simple(indices), chained, max_leaves=5) | groups
+    return st.recursive(simple(indices, own=own), chained, max_leaves=5) | groups

@@ -134,7 +134,7 @@ def test_a_copy_goes_its_own_way(way):
 
 
 @settings(max_examples=12)
-@given(spec=specs().filter(lambda spec: "Own" not in repr(spec)), pickled=st.booleans())
+@given(spec=specs(own=False), pickled=st.booleans())
 def test_copies_of_compositions_go_on_from_where_they_are(spec, pickled):
     optimizer = sgd()
     scheduler = make(ours, spec, optimizer)
