@@ -90,12 +90,28 @@ TIMM = [
     Row("TanhLRScheduler(optimizer, t_initial=100, t_in_epochs=False)", "", "no such shape: `ts.record(scheduler, 100)`"),
 ]  # fmt: skip
 
+MEGATRON = [
+    Row('OptimizerParamScheduler(lr_decay_style="linear", init_lr=0.0, max_lr=0.1, min_lr=0.01, lr_warmup_steps=10, lr_decay_steps=100)', "ts.warmup_linear(0.1, total=100, warmup=10, floor=0.01)"),
+    Row('OptimizerParamScheduler(lr_decay_style="cosine", init_lr=0.0, max_lr=0.1, min_lr=0.01, lr_warmup_steps=10, lr_decay_steps=100)', "ts.warmup_cosine(0.1, total=100, warmup=10, floor=0.01)"),
+    Row('OptimizerParamScheduler(lr_decay_style="WSD", init_lr=0.0, max_lr=0.1, min_lr=0.01, lr_warmup_steps=10, lr_decay_steps=100, wsd_decay_steps=20, lr_wsd_decay_style="minus_sqrt")', 'ts.wsd(0.1, total=100, warmup=10, decay=20, shape="1-sqrt", floor=0.01)', "linear and cosine likewise"),
+    Row('OptimizerParamScheduler(lr_decay_style="WSD", init_lr=0.0, max_lr=0.1, min_lr=0.01, lr_warmup_steps=10, lr_decay_steps=100, wsd_decay_steps=20, lr_wsd_decay_style="exponential")', "ts.linear(0.0, 0.1, steps=10) >> ts.constant(0.1, steps=70) >> ts.exponential(0.18, 0.09, steps=20) - 0.08", "min_lr + (max_lr - min_lr) * (2 * 0.5**p - 1)"),
+    Row('OptimizerParamScheduler(lr_decay_style="inverse-square-root", init_lr=0.0, max_lr=0.1, min_lr=0.01, lr_warmup_steps=10, lr_decay_steps=100)', "ts.warmup_inverse_sqrt(0.1, warmup=10)", "theirs jumps to min_lr after step 100", 101),
+]  # fmt: skip
+
+TORCHTITAN = [
+    Row('linear_warmup_stable_decay(warmup_steps=10, stable_steps=70, decay_steps=20, lr_decay_type="linear", min_lr_factor=0.1)', 'ts.wsd(lr, total=100, warmup=10, decay=20, floor=0.1 * lr, ramp="skip_start")'),
+    Row('linear_warmup_stable_decay(warmup_steps=10, stable_steps=70, decay_steps=20, lr_decay_type="sqrt", min_lr_factor=0.0)', 'ts.wsd(lr, total=100, warmup=10, decay=20, shape="1-sqrt", ramp="skip_start")'),
+    Row('linear_warmup_stable_decay(warmup_steps=10, stable_steps=0, decay_steps=90, lr_decay_type="cosine", min_lr_factor=0.0)', 'ts.wsd(lr, total=100, warmup=10, decay=90, shape="cosine", ramp="skip_start")'),
+]  # fmt: skip
+
 TABLES = {
     "torch.optim.lr_scheduler": TORCH,
     "transformers": TRANSFORMERS,
     "optax": OPTAX,
     "ignite.handlers": IGNITE,
     "timm.scheduler": TIMM,
+    "Megatron-LM": MEGATRON,
+    "torchtitan": TORCHTITAN,
 }
 
 INTRODUCTION = """\
@@ -103,7 +119,8 @@ INTRODUCTION = """\
 
 Any scheduler object can be taken over as it is, with `ts.record`: its values, bit for bit, without touching it.
 To write the same curve down as an expression (which prints, saves and changes like one), find your call in the tables
-below. `lr` is the learning rate of the group. Each row is a test: both sides give the same numbers, to rounding."""
+below. `lr` is the learning rate of the group. Each row is a test: both sides give the same numbers, to rounding. (Those
+of Megatron-LM and torchtitan, whose schedulers do not install by themselves, are tested against their formulas.)"""
 
 TWO_MINUTES = """\
 import torch

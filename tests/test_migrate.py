@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 import types
 
@@ -95,7 +96,71 @@ def in_timm(row):
     return seen
 
 
-DRIVERS = dict(zip(migrate.TABLES, (in_torch, in_transformers, in_optax, in_ignite, in_timm), strict=True))
+def megatron(
+    *,
+    lr_decay_style,
+    init_lr,
+    max_lr,
+    min_lr,
+    lr_warmup_steps,
+    lr_decay_steps,
+    wsd_decay_steps=1,
+    lr_wsd_decay_style=None,
+):
+    """OptimizerParamScheduler.get_lr as a function of the step: the formulas of its head in 2026."""
+    shapes = {
+        "linear": lambda p: 1.0 - p,
+        "cosine": lambda p: 0.5 * (1.0 + math.cos(math.pi * p)),
+        "exponential": lambda p: 2.0 * 0.5**p - 1.0,
+        "minus_sqrt": lambda p: 1.0 - math.sqrt(p),
+    }
+
+    def lr(step):
+        if step <= lr_warmup_steps:
+            return init_lr + (max_lr - init_lr) * step / lr_warmup_steps
+        if step > lr_decay_steps:
+            return min_lr
+        if lr_decay_style == "inverse-square-root":
+            return max(min_lr, max_lr * math.sqrt(lr_warmup_steps / step))
+        if lr_decay_style == "WSD":
+            elapsed, shape = step - (lr_decay_steps - wsd_decay_steps), lr_wsd_decay_style
+            left = shapes[shape](elapsed / wsd_decay_steps) if elapsed > 0 else 1.0
+        else:
+            left = shapes[lr_decay_style]((step - lr_warmup_steps) / (lr_decay_steps - lr_warmup_steps))
+        return min_lr + (max_lr - min_lr) * left
+
+    return lr
+
+
+def torchtitan(*, warmup_steps, stable_steps, decay_steps, lr_decay_type, min_lr_factor):
+    """linear_warmup_stable_decay, times the group's lr: the formulas of its head in 2026."""
+    shapes = {
+        "linear": lambda p: 1.0 - p,
+        "sqrt": lambda p: 1.0 - math.sqrt(p),
+        "cosine": lambda p: 0.5 * (1.0 + math.cos(math.pi * p)),
+    }
+
+    def lr(step):
+        if step < warmup_steps:
+            return LR * (step + 1) / warmup_steps
+        progress = min(max(step - warmup_steps - stable_steps, 0) / decay_steps, 1.0)
+        return LR * (min_lr_factor + (1.0 - min_lr_factor) * shapes[lr_decay_type](progress))
+
+    return lr
+
+
+def by_formula(row):
+    names = {"OptimizerParamScheduler": megatron, "linear_warmup_stable_decay": torchtitan}
+    return [evaluated(row.theirs, **names)(step) for step in range(row.steps)]
+
+
+DRIVERS = dict(
+    zip(
+        migrate.TABLES,
+        (in_torch, in_transformers, in_optax, in_ignite, in_timm, by_formula, by_formula),
+        strict=True,
+    )
+)
 ROWS = [
     pytest.param(DRIVERS[name], row, id=f"{name} {row.theirs} {row.key}")
     for name, rows in migrate.TABLES.items()
