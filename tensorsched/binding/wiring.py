@@ -37,8 +37,10 @@ class Wiring:
         self.writes_floats = bool(
             self._host
         )  # whether there are host slots, which the next advance will overwrite
-        # The most common case by far, and the one whose cost is the least: one engine, no host slots.
-        self._only = self._resident[0].engine if len(self.binders) == len(self._resident) == 1 else None
+        # The most common case by far, and the one whose cost is the least: one engine, no host slots. Its driver is
+        # called without the engine in between.
+        only = self._resident[0].engine if len(self.binders) == len(self._resident) == 1 else None
+        self._advance_only = None if only is None else only._driver.advance  # noqa: SLF001
 
     @classmethod
     def build(
@@ -116,8 +118,8 @@ class Wiring:
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one step and fill the slots, unless `found_inf` is not 0. Reads it on the host for host slots only."""
-        if self._only is not None and found_inf is None:
-            self._only.advance()
+        if self._advance_only is not None and found_inf is None:
+            self._advance_only()
             return
         if self._host:
             if found_inf is not None and found_inf.item() != 0:
