@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tensorsched.binding.attach import attach, detach
 from tensorsched.binding.attachment import Attachment
-from tensorsched.compiled_step import CompiledStep, compile_step
-from tensorsched.engine import ScheduleEngine
+from tensorsched.compiled.step import CompiledStep, compile_step
+from tensorsched.engine import ScheduleEngine, ScheduleTable, tabulate
 from tensorsched.errors import BindingError, ScheduleError
-from tensorsched.plot import compare
-from tensorsched.record import record
+from tensorsched.recording.record import record
 from tensorsched.schedules import (
     Schedule,
     constant,
@@ -31,6 +30,7 @@ from tensorsched.schedules import (
     piecewise_constant,
     piecewise_linear,
     polynomial,
+    reference,
     step_decay,
     warm_restarts,
     warmup_constant,
@@ -39,7 +39,7 @@ from tensorsched.schedules import (
     warmup_linear,
     wsd,
 )
-from tensorsched.table import ScheduleTable, tabulate
+from tensorsched.schedules.views.plot import compare
 
 __version__ = "0.1.0"
 
@@ -77,6 +77,7 @@ __all__ = [
     "piecewise_linear",
     "polynomial",
     "record",
+    "reference",
     "step_decay",
     "tabulate",
     "warm_restarts",

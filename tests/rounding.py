@@ -1,6 +1,6 @@
 """How far two correct float64 evaluations of one schedule may lie apart: a running error analysis.
 
-`analyse` runs the formulas of `tensorsched.reference` on `Bounded` numbers. Each carries a bound on its distance from
+`analyse` runs the formulas of `tensorsched.schedules.reference` on `Bounded` numbers. Each carries a bound on its distance from
 the exact result, so the derivation is done by the operations themselves, and a new shape needs none of its own. The
 table does the same operations in numpy: each of the two lies within `error` of the exact value, and so they lie within
 2 * error of each other.

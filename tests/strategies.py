@@ -15,7 +15,7 @@ import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Delay, HoldEach, Repeat, Skip, Stretch, Take
 from tensorsched.schedules.algebra import Combine, Sequence
-from tensorsched.schedules.fields import MAX_STEPS
+from tensorsched.schedules.validators import MAX_STEPS
 
 LAST = MAX_STEPS - 1
 

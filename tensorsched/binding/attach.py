@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tensorsched.binding.arguments import param_groups, read_free, read_requests
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.controls import attachments_of, refuse_claimed
-from tensorsched.binding.lifecycle import require_hooks
+from tensorsched.binding.hooks import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, engine_device, place_slot
-from tensorsched.binding.request import param_groups, read_free, read_requests
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.fields import check_count, refuse
+from tensorsched.schedules.validators import check_count, refuse
 
 __all__ = ["attach", "detach"]
 

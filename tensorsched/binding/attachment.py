@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
+from tensorsched.binding.arguments import param_groups, read_free
+from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.controls import Controls, forget
-from tensorsched.binding.graph_mode import restore
 from tensorsched.binding.placement import Options, read_rewrite
-from tensorsched.binding.report import slot_table
-from tensorsched.binding.request import param_groups, read_free
 from tensorsched.binding.slots import Slot, put
-from tensorsched.binding.state import read_state, write_state
+from tensorsched.binding.summary import slot_table
+from tensorsched.compiled.graph_mode import restore
+from tensorsched.engine.table import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.table import bounded
 
 __all__ = ["Attachment"]
 
@@ -176,7 +176,7 @@ class Attachment(Controls):
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
         # Drawing lies above this layer; the test of the layers knows of this import, by name.
-        from tensorsched.plot import plot_slots  # noqa: PLC0415
+        from tensorsched.schedules.views.plot import plot_slots  # noqa: PLC0415
 
         return list(plot_slots(self.slots, self.free, self.step_count, steps=steps, log=log))
 

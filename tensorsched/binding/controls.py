@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.graph_mode import GraphMode
-from tensorsched.binding.lifecycle import Hooks, displaced
+from tensorsched.binding.arguments import Request, as_float, param_groups, read_requests
+from tensorsched.binding.hooks import Hooks, displaced
 from tensorsched.binding.placement import Options, engine_device, place_slot
-from tensorsched.binding.request import Request, as_float, param_groups, read_requests
 from tensorsched.binding.slots import Slot, held, put
 from tensorsched.binding.wiring import Wiring
+from tensorsched.compiled.graph_mode import GraphMode
+from tensorsched.engine.table import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.fields import check_count, shown
-from tensorsched.table import bounded
+from tensorsched.schedules.validators import check_count, shown
 
 __all__ = ["Controls", "attachments_of", "forget", "refuse_claimed"]
 

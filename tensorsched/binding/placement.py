@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.request import Request, param_groups, read_requests
+from tensorsched.binding.arguments import Request, param_groups, read_requests
 from tensorsched.binding.slots import Slot, held, put
-from tensorsched.binding.support import COUNTS, NEVER_RESIDENT, NO_EFFECT, ROWS, device_of, judge
+from tensorsched.binding.torch_optim import COUNTS, NEVER_RESIDENT, NO_EFFECT, ROWS, device_of, judge
+from tensorsched.engine.table import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.table import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 

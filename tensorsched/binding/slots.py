@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.request import Request
-from tensorsched.engine import HostEngine, ScheduleEngine
+from tensorsched.binding.arguments import Request
+from tensorsched.engine.engine import HostEngine, ScheduleEngine
 from tensorsched.schedules import Schedule
 
 WINDOW = 8

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from tensorsched.binding.slots import HostWriter, ResidentBinder, Slot
-from tensorsched.engine import HostEngine, ScheduleEngine
+from tensorsched.engine.engine import HostEngine, ScheduleEngine
+from tensorsched.engine.table import tabulate
 from tensorsched.schedules import Schedule
-from tensorsched.table import tabulate
 
 Binder = HostWriter | ResidentBinder
 Place = tuple[int, str, int | None]  # of a slot: group, key, element

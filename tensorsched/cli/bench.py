@@ -22,7 +22,7 @@ import torch
 from torch.optim import lr_scheduler
 
 import tensorsched as ts
-from tensorsched.cli.terminal import table
+from tensorsched.schedules.views.terminal import table
 
 _STEPS = 10_000  # of the schedules: they still move at the end of a block
 _BLOCK_S = 2e-3

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorsched.cli import terminal
-from tensorsched.cli.lint import lint
 from tensorsched.cli.source import read_schedule
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import has_initial
-from tensorsched.schedules.base import Array, brief, evaluate
-from tensorsched.schedules.fields import MAX_STEPS
-from tensorsched.schedules.outline import EXACT, curve, drawable, phases, sample, window
+from tensorsched.schedules.check import lint
+from tensorsched.schedules.node import Array, brief, evaluate
+from tensorsched.schedules.validators import MAX_STEPS
+from tensorsched.schedules.views import terminal
+from tensorsched.schedules.views.outline import EXACT, curve, drawable, phases, sample, window
 
 OK, FOUND, FAILED = 0, 1, 2
 """Exit statuses, as those of diff(1): nothing to report, something found or different, could not be done."""
@@ -99,7 +99,7 @@ def _phase_lines(schedule: Schedule, last: int) -> list[str]:
 
 def plot(options: argparse.Namespace) -> int:
     """A picture file."""
-    from tensorsched.plot import compare, new_figure, plot_schedule  # noqa: PLC0415  optional matplotlib
+    from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule  # noqa: PLC0415  optional matplotlib
 
     out = Path(options.output)
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from tensorsched.errors import ScheduleError
-from tensorsched.expression import parse
 from tensorsched.schedules import Schedule, from_json
+from tensorsched.schedules.parse import parse
 
 _MOST_BYTES = 64 * 2**20  # of a document
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tensorsched.schedules.algebra import Initial, Schedule, initial, maximum, minimum
-from tensorsched.schedules.pace import Delay, HoldEach, Repeat, Skip, Stretch, Take
 from tensorsched.schedules.recipes import (
     cyclic,
     multistep,
@@ -17,6 +16,7 @@ from tensorsched.schedules.recipes import (
     warmup_linear,
     wsd,
 )
+from tensorsched.schedules.serialize import from_dict, from_json
 from tensorsched.schedules.shapes import (
     constant,
     cosine,
@@ -30,7 +30,7 @@ from tensorsched.schedules.shapes import (
     piecewise_linear,
     polynomial,
 )
-from tensorsched.schedules.spec import from_dict, from_json
+from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
 
 __all__ = [
     "Delay",

@@ -14,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import fields as f
-from tensorsched.schedules import spec
-from tensorsched.schedules.base import CALL, CHAIN, NODES, PRODUCT, SUM, Array, Node, brief, node
+from tensorsched.schedules import serialize
+from tensorsched.schedules import validators as f
+from tensorsched.schedules.node import CALL, CHAIN, NODES, PRODUCT, SUM, Array, Node, brief, node
 
 __all__ = ["Initial", "Schedule", "constant", "initial", "maximum", "minimum"]
 
@@ -161,7 +161,7 @@ class Schedule(Node):
             >>> ts.constant(1.0).to_dict()["schedule"]
             {'kind': 'constant', 'value': 1.0, 'steps': None}
         """
-        return spec.to_dict(self)
+        return serialize.to_dict(self)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """This schedule as a JSON document; `from_json` reads it back to an equal schedule.
@@ -171,12 +171,12 @@ class Schedule(Node):
             >>> ts.from_json(ts.constant(1.0).to_json())
             constant(1.0)
         """
-        return spec.to_json(self, indent=indent)
+        return serialize.to_json(self, indent=indent)
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits of the SHA-256 of the canonical JSON: equal schedules, and only they, have equal ones."""
-        return spec.fingerprint(self)
+        return serialize.fingerprint(self)
 
     def plot(
         self, *, steps: int | None = None, ax: Any = None, log: bool | None = None, label: str | None = None
@@ -205,19 +205,19 @@ class Schedule(Node):
         """
         # Drawing lies above this layer: the method hands itself up, when it is called and not before. The test of the
         # layers knows of it, by name.
-        from tensorsched.plot import plot_schedule  # noqa: PLC0415
+        from tensorsched.schedules.views.plot import plot_schedule  # noqa: PLC0415
 
         return plot_schedule(self, steps=steps, ax=ax, log=log, label=label)
 
     def _repr_svg_(self) -> str | None:
         """What notebooks show: a small curve. None (they then show text) where a value is not finite."""
-        from tensorsched.schedules.display import svg  # noqa: PLC0415  it needs what this module defines
+        from tensorsched.schedules.views.notebook import svg  # noqa: PLC0415  it needs what this module defines
 
         return svg(self)
 
     def _repr_html_(self) -> str | None:
         """What notebooks show first: the curve and the expression."""
-        from tensorsched.schedules.display import page  # noqa: PLC0415  it needs what this module defines
+        from tensorsched.schedules.views.notebook import page  # noqa: PLC0415  it needs what this module defines
 
         return page(self)
 

@@ -21,7 +21,7 @@ import numbers
 from collections.abc import Sequence
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import fields as f
+from tensorsched.schedules import validators as f
 from tensorsched.schedules.algebra import Schedule
 from tensorsched.schedules.shapes import (
     constant,

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import fields as f
+from tensorsched.schedules import validators as f
 from tensorsched.schedules.algebra import Schedule, constant
-from tensorsched.schedules.base import Array, node
+from tensorsched.schedules.node import Array, node
 
 __all__ = [
     "constant",

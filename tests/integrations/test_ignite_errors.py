@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from beside_ignite import GROUPS, Engine, Events, drive, ours, sgd, theirs
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
+from tests.integrations.beside_ignite import GROUPS, Engine, Events, drive, ours, sgd, theirs
 
 ROOT = Path(__file__).resolve().parents[2]
 NAN, INF = float("nan"), float("inf")

@@ -9,13 +9,25 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from beside_ignite import GROUPS, Spec, agree, drive, make, ours, sgd, simple, specs, theirs, through_a_file
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import lookahead, places
+from tests.integrations.beside_ignite import (
+    GROUPS,
+    Spec,
+    agree,
+    drive,
+    make,
+    ours,
+    sgd,
+    simple,
+    specs,
+    theirs,
+    through_a_file,
+)
 
 CYCLE = {"start_value": 1.0, "end_value": 0.0, "cycle_size": 10}
 SETTINGS = {

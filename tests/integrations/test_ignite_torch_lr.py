@@ -7,12 +7,12 @@ import warnings
 
 import pytest
 import torch
-from beside_ignite import Engine, Events, agree, drive, ours, theirs, through_a_file
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_lr
 
 from tensorsched.errors import ScheduleError
+from tests.integrations.beside_ignite import Engine, Events, agree, drive, ours, theirs, through_a_file
 
 
 def optimizer_of(lrs, *, tensor=False, **options):

@@ -11,9 +11,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from beside_ignite import Engine, Events, ours, theirs
 
 import tensorsched as ts
+from tests.integrations.beside_ignite import Engine, Events, ours, theirs
 
 mpl.use("Agg")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from beside_ignite import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.integrations.beside_ignite import (
     GROUPS,
     LIBRARIES,
     Engine,
@@ -22,8 +25,6 @@ from beside_ignite import (
     through_a_file,
     values,
 )  # fmt: skip
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 EVENTS = 300
 

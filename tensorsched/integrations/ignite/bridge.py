@@ -12,7 +12,7 @@ from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import read
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import check_schedule, has_initial, substitute_initial
-from tensorsched.schedules.base import evaluate
+from tensorsched.schedules.node import evaluate
 
 __all__ = ["ScheduleHandler", "from_schedule"]
 

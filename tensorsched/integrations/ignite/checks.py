@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.fields import check_real, refuse
+from tensorsched.schedules.validators import check_real, refuse
 
 __all__ = ["check_events", "check_growth", "check_number"]
 

@@ -13,7 +13,7 @@ from tensorsched.integrations.ignite.checks import check_events, check_growth, c
 from tensorsched.integrations.ignite.lookahead import Forecast, Marks, describe
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.schedules import Schedule, constant, cosine, linear, maximum
-from tensorsched.schedules.base import Array
+from tensorsched.schedules.node import Array
 
 __all__ = ["CosineAnnealingScheduler", "CyclicalScheduler", "LinearCyclicalScheduler"]
 

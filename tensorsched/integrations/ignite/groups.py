@@ -16,7 +16,7 @@ from tensorsched.integrations.ignite.lookahead import describe, finite_part
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.places import Writer, read
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.base import Array
+from tensorsched.schedules.node import Array
 
 __all__ = ["ParamGroupScheduler"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.base import Array
+from tensorsched.schedules.node import Array
 
 __all__ = ["Forecast", "LookAhead", "Marks", "describe", "finite_part"]
 

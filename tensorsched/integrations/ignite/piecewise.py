@@ -13,7 +13,7 @@ from tensorsched.integrations.ignite.checks import check_number
 from tensorsched.integrations.ignite.lookahead import Forecast, Marks
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.schedules import Schedule, piecewise_linear
-from tensorsched.schedules.base import Array
+from tensorsched.schedules.node import Array
 
 __all__ = ["PiecewiseLinear", "between_milestones", "check_milestones", "segment_marks", "through_milestones"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.fields import shown
+from tensorsched.schedules.validators import shown
 
 __all__ = ["Writer", "check_places", "put", "read"]
 

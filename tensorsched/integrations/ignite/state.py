@@ -26,7 +26,7 @@ from tensorsched.integrations.ignite.piecewise import (
     through_milestones,
 )
 from tensorsched.schedules import Schedule, exponential_decay, piecewise_constant
-from tensorsched.schedules.base import Array
+from tensorsched.schedules.node import Array
 
 __all__ = [
     "ExpStateScheduler",

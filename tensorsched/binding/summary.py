@@ -1,0 +1,56 @@
+"""What `print(sched)` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tensorsched.binding.slots import Slot
+from tensorsched.schedules import Schedule
+from tensorsched.schedules.node import brief
+
+_WIDEST = 72  # of a schedule's text
+
+
+def slot_table(
+    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, auto: bool, attached: bool
+) -> str:
+    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
+    header = ("group", "key", "where", "value", "schedule")
+    rows = [header, *_slot_rows(slots, step)]
+    rows += [
+        ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
+    lines.insert(0, f"step {step}, {how if attached else 'detached'}")
+    reasons = dict.fromkeys(f"{'resident' if s.resident else 'host'}: {s.why}" for s in slots)
+    return "\n".join([*lines, *reasons])
+
+
+def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
+    runs: dict[tuple[str, ...], list[int]] = {}
+    for slot in slots:
+        request = slot.request
+        where = "resident" if slot.resident else "host"
+        row = (request.part, where, f"{request.schedule(step):.6g}", _short(request.schedule))
+        runs.setdefault(row, []).append(request.group)
+    return [(_ranges(groups), *row) for row, groups in runs.items()]
+
+
+def _ranges(groups: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5"."""
+    parts: list[list[int]] = []
+    for group in groups:
+        if parts and group == parts[-1][-1] + 1:
+            parts[-1].append(group)
+        else:
+            parts.append([group])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
+
+
+def _short(schedule: Schedule) -> str:
+    text = brief(schedule)
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."

@@ -1,0 +1,1 @@
+"""Table look-up and optimizer step in one compiled graph."""

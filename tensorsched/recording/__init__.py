@@ -1,0 +1,1 @@
+"""Another library's scheduler as schedules."""

@@ -1,0 +1,191 @@
+"""The node that every schedule is: immutable data that knows its length, its values and its own source text.
+
+Every node answers three questions:
+
+* `steps`: its length as a segment, or None if it has no end. `a >> b` starts b at `a.steps`.
+* `settled`: the first step from which the value never changes again, or None if it never settles. A table needs
+  exactly the rows 0..settled.
+* `_at(t)`: its values at an array of float64 positions `t >= 0`. Positions are whole numbers unless a `stretch` or a
+  growing `repeat` lies above; whole positions are exact up to 2**53.
+
+Past its end every bounded schedule holds its end value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from contextvars import ContextVar
+from typing import ClassVar, TypeVar, cast, dataclass_transform
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules import validators as f
+
+Array = npt.NDArray[np.float64]
+NodeType = TypeVar("NodeType", bound="type[Node]")
+
+NODES: dict[str, type[Node]] = {}
+"""Every kind of node by its name in documents; filled by `node`."""
+
+MAX_DEPTH = 100
+"""Deepest nesting of one expression; keeps every walk over it far from the interpreter's recursion limit."""
+
+MAX_SIZE = 50_000
+"""Most parts of one expression, a part that occurs twice counted twice: every walk visits it twice."""
+
+CALL, PRODUCT, SUM, CHAIN = 4, 3, 2, 1
+"""How tightly a piece of source text binds, for `repr`."""
+
+_BRIEF: ContextVar[bool] = ContextVar("_BRIEF", default=False)  # whether source text is for a message
+_LONGEST, _ENDS = 300, 3  # characters of a schedule in a message; entries of a long tuple at either end
+_CHUNK = 1 << 16  # positions evaluated at a time: bounds the temporaries of a long schedule
+
+
+@dataclass_transform(
+    frozen_default=True,
+    field_specifiers=(
+        f.declare,
+        f.real,
+        f.positive,
+        f.count,
+        f.optional_count,
+        f.flag,
+        f.choice,
+        f.reals,
+        f.points,
+    ),
+)
+def node(cls: NodeType) -> NodeType:
+    """Make `cls` a frozen dataclass and register it under its snake_case name, which documents use."""
+    cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+    NODES[cls.kind] = cls
+    return cast("NodeType", dataclasses.dataclass(frozen=True, repr=False)(cls))
+
+
+class Node:
+    """What every node shares; `algebra.Schedule` adds the operators, and is what the rest of the package calls it."""
+
+    kind: ClassVar[str]
+    steps: int | None
+    _depth: int
+    _size: int
+
+    # Numpy must not try to broadcast over a schedule: np.float64(0.5) * schedule goes to __rmul__ instead.
+    __array_ufunc__ = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every concrete node is a dataclass
+            if "check" in field.metadata:
+                value = field.metadata["check"](f"{self.kind}: {field.name}", getattr(self, field.name))
+                object.__setattr__(self, field.name, value)
+        depth = 1 + max((child._depth for child in self.children()), default=0)
+        size = 1 + sum(child._size for child in self.children())
+        if depth > MAX_DEPTH or size > MAX_SIZE:
+            limit = (
+                f"is nested more than {MAX_DEPTH} levels deep"
+                if depth > MAX_DEPTH
+                else f"has over {MAX_SIZE} parts"
+            )
+            raise ScheduleError(
+                f"the expression {limit}; tabulate a part of it with from_values(part.values(n)), or chain with >>, "
+                "which does not nest"
+            )
+        object.__setattr__(self, "_depth", depth)
+        object.__setattr__(self, "_size", size)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Check what concerns several fields at once, and set `steps` where it is not a field."""
+
+    def _at(self, t: Array) -> Array:
+        raise NotImplementedError
+
+    @property
+    def settled(self) -> int | None:
+        """The first step from which the value stays the same for ever, or None if there is none."""
+        return self.steps
+
+    def children(self) -> tuple[Node, ...]:
+        """The schedules that this one is made of, in order."""
+        return ()
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`, as a Python float (float64 arithmetic, no tensor, no device).
+
+        Raises:
+            ScheduleError: `step` is negative or not an int, or the value is not finite.
+        """
+        at = f.check_count("step", step)
+        return float(evaluate(self, at, at + 1)[0])
+
+    def values(self, n: int | None = None) -> Array:
+        """The values at steps 0..n-1 as a float64 array of shape (n,); n defaults to `self.steps`.
+
+        Raises:
+            ScheduleError: n is negative or not an int, is missing for an unbounded schedule, or a value is not finite.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(1.0, 0.0, steps=4).values(6).tolist()
+            [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+        """
+        if n is None and self.steps is None:
+            raise ScheduleError(
+                f"values() of an unbounded schedule needs n, the number of steps: {brief(self)}"
+            )
+        return evaluate(self, 0, f.check_count("n", self.steps if n is None else n))
+
+    # -- text -----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return self._source()[0]
+
+    def _source(self) -> tuple[str, int]:
+        """Source text that rebuilds this node, and how tightly it binds."""
+        parts = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every concrete node is a dataclass
+            value = getattr(self, field.name)
+            if not field.init or value == field.default:
+                continue
+            text = _elided(value) if _BRIEF.get() else repr(value)
+            parts.append(f"{field.name}={text}" if field.kw_only else text)
+        return f"{self.kind}({', '.join(parts)})", CALL
+
+
+def brief(schedule: Node) -> str:
+    """Source text for messages: long tables are elided, and no more than 300 characters are shown."""
+    token = _BRIEF.set(True)
+    try:
+        text = repr(schedule)
+    finally:
+        _BRIEF.reset(token)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _elided(value: object) -> str:
+    if isinstance(value, tuple) and len(value) > 2 * _ENDS:
+        ends = [repr(item) for item in (*value[:_ENDS], *value[-_ENDS:])]
+        return f"({', '.join([*ends[:_ENDS], f'... {len(value) - 2 * _ENDS} more ...', *ends[_ENDS:]])})"
+    return repr(value)
+
+
+def evaluate(schedule: Node, start: int, stop: int) -> Array:
+    """The values at steps start..stop-1; ScheduleError names the first step whose value is not finite."""
+    out = np.empty(max(0, stop - start), dtype=np.float64)
+    with np.errstate(all="ignore"):  # what is not finite is reported below, with its step
+        for low in range(start, stop, _CHUNK):
+            high = min(stop, low + _CHUNK)
+            # arange counts in int64 and converts: exact where a float arange would accumulate.
+            out[low - start : high - start] = schedule._at(np.arange(low, high).astype(np.float64))
+    bad = np.flatnonzero(~np.isfinite(out))
+    if bad.size:
+        raise ScheduleError(
+            f"the value at step {start + int(bad[0])} is {out[bad[0]]}, not a finite number (a division by 0, or an "
+            f"overflow); clamp the schedule or change its end: {brief(schedule)}"
+        )
+    return out

@@ -1,0 +1,371 @@
+"""Text -> schedule, for the command line: the library's own expression syntax, and nothing else of Python.
+
+The text is parsed by Python's `ast`, and the tree is walked with a list of what is allowed: numbers, `+ - * / >>` and
+`**` between small numbers, the names of shapes and recipes (also as `ts.name`), the methods of a schedule, and as
+their arguments lists and tuples of numbers, words, True, False and None. Nothing is evaluated by Python, no attribute
+is looked up by a name from the text, and the text's length, nesting and numbers are bounded before they are used. What
+is refused is shown with a caret under the column.
+
+`parse(repr(schedule)) == schedule` for every schedule whose text is short enough.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import operator
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from tensorsched import schedules
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules import Schedule
+from tensorsched.schedules.validators import shown
+
+__all__ = ["parse"]
+
+MAX_TEXT = 1_000_000
+"""Most characters of an expression: room for a table of 50,000 numbers."""
+
+MAX_NESTING = 150
+"""Deepest nesting of the text; schedules nest less deeply (100), and Python's parser has room for more."""
+
+_NAMES = (
+    "constant", "cosine", "cyclic", "exponential", "exponential_decay", "from_values", "inverse_sqrt", "linear",
+    "maximum", "minimum", "multistep", "noam", "one_cycle", "piecewise_constant", "piecewise_linear", "polynomial",
+    "step_decay", "warm_restarts", "warmup_constant", "warmup_cosine", "warmup_inverse_sqrt", "warmup_linear", "wsd",
+)  # fmt: skip
+FUNCTIONS: dict[str, Callable[..., Schedule]] = {name: getattr(schedules, name) for name in _NAMES}
+METHODS: dict[str, Callable[..., Schedule]] = {
+    method.__name__: method
+    for method in (
+        Schedule.clamp,
+        Schedule.delay,
+        Schedule.hold_each,
+        Schedule.repeat,
+        Schedule.skip,
+        Schedule.stretch,
+        Schedule.take,
+    )
+}
+_SIGNATURES = {fn: inspect.signature(fn) for fn in (*FUNCTIONS.values(), *METHODS.values())}
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.RShift: operator.rshift,
+}
+_MODULE = ("ts", "tensorsched")  # what a name may be an attribute of
+_LARGEST_POWER = 64
+_LARGEST_BASE = 1e6
+_LARGEST = 1e308  # of a number; what is larger is no float64
+_LONGEST_WORD = 40
+_SHOWN = 100  # characters of a long line that an error repeats
+_ELSEWHERE = {
+    "from_function": "it needs a function; tabulate it in Python and save it with to_json()",
+    "from_dict": "save the document as a .json file and name that",
+    "from_json": "save the document as a .json file and name that",
+}
+
+
+def parse(text: str) -> Schedule:
+    """The schedule that the text describes, for example `linear(0, 3e-4, steps=500) >> cosine(3e-4, 0, steps=9500)`.
+
+    Args:
+        text: a Python expression over the names and operators above; line breaks are white space.
+
+    Returns:
+        The schedule; a number alone is a constant.
+
+    Raises:
+        ScheduleError: anything else. The message says what, and points at the column.
+
+    Example:
+        >>> parse("0.5 * ts.warmup_cosine(3e-4, total=100, warmup=0.1)")
+        0.5 * (linear(0.0, 0.0003, steps=10) >> cosine(0.0003, 0.0, steps=90))
+    """
+    reader = _Reader(text)
+    value = reader.read()
+    if not isinstance(value, (Schedule, int, float)) or isinstance(value, bool):
+        raise ScheduleError(f"an expression must be a schedule or a number, got {shown(value)}")
+    return value if isinstance(value, Schedule) else schedules.constant(value)
+
+
+class _Reader:
+    """One text on its way to a schedule."""
+
+    def __init__(self, text: str) -> None:
+        if len(text) > MAX_TEXT:
+            raise ScheduleError(
+                f"the expression has {len(text)} characters, more than {MAX_TEXT}; save the schedule with to_json() "
+                "and name the file"
+            )
+        self.text = text.strip()
+        self.lines = self.text.split("\n")
+        if not self.text:
+            raise ScheduleError("the expression is empty; write for example 'cosine(3e-4, 0, steps=1000)'")
+
+    def read(self) -> Any:
+        self._bound_nesting()
+        # In parentheses, so that line breaks are white space; `_refused_at` takes the added one back.
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as "invalid escape sequence": refused below anyway
+                tree = ast.parse(f"({self.text}\n)", mode="eval")
+        except SyntaxError as error:
+            raise self._refused_at(
+                error.lineno or 1, (error.offset or 1) - 1, f"not an expression: {error.msg}"
+            ) from None
+        except (RecursionError, MemoryError, ValueError) as error:
+            raise ScheduleError(
+                f"the expression cannot be read ({str(error) or 'nested too deep'}); save the schedule with to_json() "
+                "and name the file"
+            ) from None
+        try:
+            return self._value(tree.body)
+        except RecursionError:
+            raise ScheduleError(
+                "the expression is nested too deep; save the schedule with to_json() and name the file"
+            ) from None
+
+    # -- the tree -----------------------------------------------------------------------------------------------------
+
+    def _value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant():
+                return self._constant(node)
+            case ast.BinOp():
+                return self._chain(node)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+                return self._sign(node)
+            case ast.Call():
+                return self._call(node)
+            case ast.Name() | ast.Attribute() if self._name(node) == "initial":
+                return schedules.initial
+            case ast.List() | ast.Tuple():
+                return [self._entry(item) for item in node.elts]
+            case ast.Name() | ast.Attribute():
+                raise self._refused_name(node)
+            case _:
+                raise self._refused(node, f"{_spoken(node)} is not part of the expression syntax")
+
+    def _constant(self, node: ast.Constant) -> Any:
+        value = node.value
+        if isinstance(value, str) and len(value) <= _LONGEST_WORD:
+            return value
+        if isinstance(value, (int, float)) or value is None:  # True and False are ints
+            return self._number(node, value)
+        raise self._refused(node, f"a {type(value).__name__} has no place in a schedule; write numbers")
+
+    def _number(self, node: ast.expr, value: Any) -> Any:
+        if isinstance(value, complex) or (value is not None and not abs(value) <= _LARGEST):
+            raise self._refused(node, "a number must fit a float64")
+        return value
+
+    def _entry(self, node: ast.expr) -> Any:
+        value = self._value(node)
+        if isinstance(value, (str, Schedule)) or value is None:
+            raise self._refused(node, "a list holds numbers")
+        return value
+
+    def _sign(self, node: ast.UnaryOp) -> Any:
+        value = self._operand(node.operand)
+        if isinstance(node.op, ast.UAdd) and isinstance(value, Schedule):
+            raise self._refused(node, "a + in front of a schedule is not part of the expression syntax")
+        return -value if isinstance(node.op, ast.USub) else value
+
+    def _operand(self, node: ast.expr) -> Any:
+        value = self._value(node)
+        if isinstance(value, (bool, str, list)) or value is None:
+            raise self._refused(node, f"an operator needs a schedule or a number, got {shown(value)}")
+        return value
+
+    def _chain(self, node: ast.BinOp) -> Any:
+        """Operators of one line from left to right: a loop, since a long chain is deep in the tree."""
+        chain = [node]
+        while isinstance(chain[-1].left, ast.BinOp):
+            chain.append(chain[-1].left)
+        value = self._operand(chain[-1].left)
+        for step in reversed(chain):
+            value = self._operate(step, value, self._operand(step.right))
+        return value
+
+    def _operate(self, node: ast.BinOp, left: Any, right: Any) -> Any:
+        numbers = not isinstance(left, Schedule) and not isinstance(right, Schedule)
+        if isinstance(node.op, ast.Pow):
+            if not numbers or abs(right) > _LARGEST_POWER or abs(left) > _LARGEST_BASE:
+                raise self._refused(
+                    node.right, f"** is for numbers, up to {_LARGEST_BASE:g} to the power of {_LARGEST_POWER}"
+                )
+            apply: Callable[[Any, Any], Any] = operator.pow
+        elif type(node.op) not in _OPERATORS or (numbers and isinstance(node.op, ast.RShift)):
+            sign = (
+                ">> between two numbers"
+                if isinstance(node.op, ast.RShift)
+                else f"the operator {_spoken(node.op)}"
+            )
+            raise self._refused(
+                node.right, f"{sign} is not part of the expression syntax; known are + - * / >> **"
+            )
+        else:
+            apply = _OPERATORS[type(node.op)]
+        try:
+            value = apply(left, right)
+        except (ScheduleError, ArithmeticError) as error:
+            raise self._refused(node.right, str(error)) from None
+        return self._number(node, value) if numbers else value
+
+    def _call(self, node: ast.Call) -> Schedule:
+        name = self._name(node.func)
+        receiver: tuple[Any, ...] = ()
+        if name in FUNCTIONS:
+            function = FUNCTIONS[name]
+        elif isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
+            function, name = METHODS[node.func.attr], node.func.attr
+            receiver = (self._value(node.func.value),)
+            if not isinstance(receiver[0], Schedule):
+                raise self._refused(node.func.value, f"{name}() is a method of schedules")
+        else:
+            raise self._refused_name(node.func)
+        arguments = [self._argument(argument) for argument in node.args]
+        known = dict.fromkeys(list(_SIGNATURES[function].parameters)[len(receiver) :])
+        options = self._options(name, node.keywords, known)
+        try:
+            _SIGNATURES[function].bind(*receiver, *arguments, **options)
+            return function(*receiver, *arguments, **options)
+        except TypeError as error:
+            usage = _usage(function, method=bool(receiver))
+            raise self._refused(node, f"{name}: {error}; it is {name}{usage}") from None
+        except (ScheduleError, ArithmeticError) as error:
+            raise self._refused(node, str(error)) from None
+
+    def _options(self, name: str, keywords: list[ast.keyword], known: dict[str, Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        for keyword in keywords:
+            if keyword.arg is None:
+                raise self._refused(
+                    keyword.value, "write the arguments one by one: ** is not part of the expression syntax"
+                )
+            if keyword.arg not in known:
+                text = f"{name} has no argument {shown(keyword.arg)}{_near(keyword.arg, known)}"
+                raise self._refused(keyword, text)
+            if keyword.arg in options:
+                raise self._refused(keyword, f"the argument {keyword.arg} is given twice")
+            options[keyword.arg] = self._argument(keyword.value)
+        return options
+
+    def _argument(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Starred):
+            raise self._refused(
+                node, "write the arguments one by one: * is not part of the expression syntax"
+            )
+        return self._value(node)
+
+    # -- names --------------------------------------------------------------------------------------------------------
+
+    def _name(self, node: ast.expr) -> str | None:
+        """The library's name that is meant, with or without `ts.` in front; None where it is no such name."""
+        if isinstance(node, ast.Name):
+            return node.id
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _MODULE:
+            return node.attr
+        return None
+
+    def _refused_name(self, node: ast.expr) -> ScheduleError:
+        name = self._name(node)
+        if name is None and isinstance(node, ast.Attribute) and node.attr in METHODS:
+            usage = _usage(METHODS[node.attr], method=True)
+            return self._refused(node, f"{node.attr} needs its arguments: .{node.attr}{usage}", at_end=True)
+        if name is None and isinstance(node, ast.Attribute):
+            return self._refused(
+                node, f"no such method: .{node.attr}{_near(node.attr, METHODS)}", at_end=True
+            )
+        if name is None:
+            return self._refused(node, f"{_spoken(node)} cannot be called; known are {', '.join(FUNCTIONS)}")
+        if name in FUNCTIONS:
+            return self._refused(node, f"{name} needs its arguments: {name}{_usage(FUNCTIONS[name])}")
+        if name in _ELSEWHERE:
+            return self._refused(node, f"{name} cannot be used here: {_ELSEWHERE[name]}")
+        return self._refused(node, f"unknown name {shown(name)}{_near(name, FUNCTIONS)}")
+
+    # -- bounds and errors --------------------------------------------------------------------------------------------
+
+    def _bound_nesting(self) -> None:
+        """Refuse brackets nested deeper than Python's parser likes, and those that do not match.
+
+        Brackets in strings are counted as well: no word that a schedule takes has one.
+        """
+        opened: list[int] = []
+        for found in re.finditer(r"[()\[\]{}]", self.text):
+            if found[0] in "([{":
+                opened.append(found.start())
+            elif opened:
+                opened.pop()
+            else:
+                raise self._failed_at(found.start(), f"unmatched {found[0]!r}")
+            if len(opened) > MAX_NESTING:
+                raise self._failed_at(found.start(), f"nested more than {MAX_NESTING} levels deep")
+        if opened:
+            raise self._failed_at(opened[-1], f"{self.text[opened[-1]]!r} was never closed")
+
+    def _failed_at(self, position: int, message: str) -> ScheduleError:
+        line = self.text.count("\n", 0, position)
+        return self._failed(line, position - (self.text.rfind("\n", 0, position) + 1), message)
+
+    def _refused(self, node: ast.expr | ast.keyword, message: str, *, at_end: bool = False) -> ScheduleError:
+        line, offset = node.lineno, node.col_offset
+        if at_end and node.end_lineno is not None and node.end_col_offset is not None:
+            name = len(getattr(node, "attr", "").encode())
+            line, offset = node.end_lineno, node.end_col_offset - name
+        source = (
+            f"({self.lines[0]}" if line == 1 else self.lines[line - 1] if line <= len(self.lines) else ")"
+        )
+        return self._refused_at(line, len(source.encode()[:offset].decode(errors="ignore")), message)
+
+    def _refused_at(self, line: int, column: int, message: str) -> ScheduleError:
+        """`line` from 1 and `column` from 0, in the text with the parenthesis that was put in front of it."""
+        if line > len(self.lines):
+            line, column = len(self.lines), len(self.lines[-1]) + (len(self.lines) == 1)
+        return self._failed(line - 1, max(0, column - (line == 1)), message)
+
+    def _failed(self, line: int, column: int, message: str) -> ScheduleError:
+        text = self.lines[line]
+        where = f"column {column + 1}" if len(self.lines) == 1 else f"line {line + 1}, column {column + 1}"
+        cut = max(0, column - _SHOWN // 2) if len(text) > _SHOWN else 0
+        piece = "".join(c if c.isprintable() else " " for c in text[cut : cut + _SHOWN])
+        return ScheduleError(f"{where}: {message}\n  {piece}\n  {' ' * (column - cut)}^")
+
+
+_SPOKEN = {
+    "Lambda": "a lambda", "ListComp": "a comprehension", "SetComp": "a comprehension", "NamedExpr": "an assignment",
+    "DictComp": "a comprehension", "GeneratorExp": "a comprehension", "JoinedStr": "an f-string", "Dict": "a dict",
+    "Set": "a set", "Subscript": "an index", "IfExp": "a condition", "Compare": "a comparison", "BoolOp": "and / or",
+    "UnaryOp": "this operator", "Call": "what a call returns", "Starred": "*", "Constant": "a constant",
+    "LShift": "<<", "Mod": "%", "FloorDiv": "//", "MatMult": "@", "BitOr": "|", "BitAnd": "&", "BitXor": "^",
+}  # fmt: skip
+
+
+def _spoken(node: ast.AST) -> str:
+    """What a message calls a node."""
+    return _SPOKEN.get(type(node).__name__, type(node).__name__)
+
+
+def _near(name: str, known: dict[str, Any]) -> str:
+    near = difflib.get_close_matches(name[:_LONGEST_WORD], known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+def _usage(function: Callable[..., Schedule], *, method: bool = False) -> str:
+    parameters = list(_SIGNATURES[function].parameters.values())[1 if method else 0 :]
+    texts, keyword_only = [], False
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            texts.append("*")
+        default = "" if parameter.default is inspect.Parameter.empty else "=" + repr(parameter.default)
+        texts.append(parameter.name + default)
+    return f"({', '.join(texts)})"

@@ -1,0 +1,144 @@
+"""Expression <-> plain dict / JSON, and its fingerprint. Loading never executes code.
+
+A document is `{"format": "tensorsched/schedule", "version": 1, "schedule": NODE}`; a NODE is `{"kind": "linear", ...}`
+with the node's constructor arguments by name, nested where an argument is a schedule. What is read back goes through
+the same checks as a constructor call; an error names the path inside the document.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules.node import MAX_DEPTH, NODES, Node
+from tensorsched.schedules.validators import shown
+
+if TYPE_CHECKING:
+    from tensorsched.schedules.algebra import Schedule
+
+__all__ = ["from_dict", "from_json"]
+
+FORMAT = "tensorsched/schedule"
+VERSION = 1
+
+
+def to_dict(schedule: Node) -> dict[str, Any]:
+    """The document of `schedule`: dicts, lists, strings, bools and finite numbers only."""
+    return {"format": FORMAT, "version": VERSION, "schedule": _encode(schedule)}
+
+
+def to_json(schedule: Node, *, indent: int | None = None) -> str:
+    """The document as JSON; floats are written so that they read back to the same bits."""
+    return json.dumps(to_dict(schedule), indent=indent, allow_nan=False)
+
+
+def fingerprint(schedule: Node) -> str:
+    """32 hex digits of the SHA-256 of the document in canonical form (sorted keys, no white space)."""
+    canonical = json.dumps(to_dict(schedule), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def from_dict(document: Mapping[str, Any]) -> Schedule:
+    """The schedule that a document describes; `from_dict(s.to_dict()) == s`.
+
+    Raises:
+        ScheduleError: not such a document, a newer version, an unknown kind, a missing or unknown argument, a wrong
+            type or a NaN; the message starts with the path of the offending part.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.from_dict(ts.linear(1.0, 0.0, steps=4).to_dict())
+        linear(1.0, 0.0, steps=4)
+    """
+    if not isinstance(document, Mapping):
+        raise ScheduleError(f"a schedule document must be a dict, got {type(document).__name__}")
+    if document.get("format") != FORMAT:
+        raise ScheduleError(
+            f"format: must be {FORMAT!r}, got {shown(document.get('format'))}; is this a to_dict() document?"
+        )
+    version = document.get("version")
+    if version != VERSION or isinstance(version, (bool, float)):
+        newer = isinstance(version, int) and version > VERSION
+        way_out = "update tensorsched" if newer else "write it again with to_dict()"
+        raise ScheduleError(
+            f"version: this tensorsched reads version {VERSION}, got {shown(version)}; {way_out}"
+        )
+    if extra := set(document) - {"format", "version", "schedule"}:
+        raise ScheduleError(f"{_name(extra)}: unknown entry of a schedule document")
+    return _decode(document.get("schedule"), "schedule", 1)  # type: ignore[return-value]  # every node is a Schedule
+
+
+def from_json(text: str | bytes) -> Schedule:
+    """The schedule that a JSON document describes; `from_json(s.to_json()) == s`.
+
+    Raises:
+        ScheduleError: as `from_dict`, or the text is no JSON (NaN, Infinity and doubled keys are not).
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.from_json(ts.noam(512, warmup=4000).to_json()) == ts.noam(512, warmup=4000)
+        True
+    """
+    try:
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
+    except ScheduleError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ScheduleError(f"not a JSON document: {error}") from None
+    return from_dict(document)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Node):
+        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]  # a dataclass
+        return {"kind": value.kind, **{name: _encode(getattr(value, name)) for name in names}}
+    return [_encode(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _decode(entry: Any, path: str, depth: int) -> Node:
+    if not isinstance(entry, Mapping):
+        raise ScheduleError(f"{path}: must be a dict that describes a schedule, got {type(entry).__name__}")
+    if depth > MAX_DEPTH:
+        raise ScheduleError(f"{path[:60]}...: nested more than {MAX_DEPTH} levels deep")
+    kind = entry.get("kind")
+    if not isinstance(kind, str) or kind not in NODES:
+        raise ScheduleError(f"{path}.kind: unknown kind {shown(kind)}; known are {', '.join(sorted(NODES))}")
+    known = {field.name for field in dataclasses.fields(NODES[kind])}  # type: ignore[arg-type]  # a dataclass
+    given = set(entry) - {"kind"}
+    if given - known:
+        raise ScheduleError(f"{path}.{_name(given - known)}: {kind} has no such argument")
+    if known - given:
+        raise ScheduleError(f"{path}.{_name(known - given)}: missing; {kind} needs it")
+    arguments = {name: _decode_argument(entry[name], f"{path}.{name}", depth) for name in sorted(given)}
+    try:
+        return NODES[kind](**arguments)
+    except ScheduleError as error:
+        raise ScheduleError(f"{path}: {error}") from None
+
+
+def _decode_argument(value: Any, path: str, depth: int) -> Any:
+    if isinstance(value, Mapping):
+        return _decode(value, path, depth + 1)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        return [_decode(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+    return value
+
+
+def _name(names: set[Any]) -> str:
+    return min(map(str, names))
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ScheduleError(f"not a schedule document: {text} is not a finite number")
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        doubled = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ScheduleError(f"not a schedule document: the key {doubled!r} occurs twice in one object")
+    return made

@@ -1,0 +1,1 @@
+"""What schedules look like: in matplotlib, in a notebook, on a terminal."""

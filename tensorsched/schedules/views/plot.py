@@ -1,0 +1,271 @@
+"""Pictures with matplotlib (the extra `plot`): one schedule, several beside each other, all of an optimizer.
+
+matplotlib is imported when something is drawn. Lines differ in colour and in dashes, so that they stay apart in grey.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorsched.binding.slots import Slot
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules import Schedule
+from tensorsched.schedules.algebra import as_schedule
+from tensorsched.schedules.node import Array, brief
+from tensorsched.schedules.validators import check_count, refuse
+from tensorsched.schedules.views.outline import curve, drawable, phases, window
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["compare"]
+
+# Okabe and Ito's colours, told apart by colour-blind readers, from dark to light; with the dashes also in grey.
+_COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
+
+_MOST_LINES = len(_COLOURS)  # told apart one by one; more become a family from dark to light
+_FIT_INSIDE, _LONG_NAME = 4, 24  # lines whose names find room among the curves; characters of such a name
+_MOST_EDGES = 12  # phase boundaries that are marked
+_APART = 0.05  # of the width: boundaries nearer than this share one name
+_SMALL, _ENOUGH = 0.01, 0.4  # a log axis serves where 40 % of the curve are below a hundredth of its peak
+
+
+def plot_schedule(
+    schedule: Schedule,
+    *,
+    steps: int | None = None,
+    ax: Axes | None = None,
+    log: bool | None = None,
+    label: str | None = None,
+) -> Axes:
+    """Draw one schedule; see `Schedule.plot`."""
+    shown = drawable(schedule)
+    last = _last(steps, [shown])
+    drawn = curve(shown, last)
+    axes = _panels(1)[0] if ax is None else ax
+    axes.plot(*drawn, color=_COLOURS[0], linewidth=1.8, label=label)
+    _scale(axes, [drawn[1]], log)
+    _name_phases(axes, shown, last)
+    axes.set(xlabel="step", ylabel="value")
+    axes.set_xlim(0, last)
+    if not axes.get_title():
+        axes.set_title(_title(schedule), fontsize="medium")
+    return axes
+
+
+def compare(
+    schedules: Mapping[str, Schedule | float],
+    *,
+    steps: int | None = None,
+    ax: Axes | None = None,
+    log: bool | None = None,
+) -> Axes:
+    """Draw several schedules over the same steps.
+
+    Args:
+        schedules: a schedule (or number) for each name in the legend.
+        steps: the last step to show; default: as far as the longest of them needs.
+        ax: the matplotlib Axes to draw into; default: those of a new figure.
+        log: a logarithmic value axis: True, False, or None (default) where it shows more.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        ScheduleError: no schedules, something that is no schedule, or a value that is not finite.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("agg")  # no window
+        >>> import tensorsched as ts
+        >>> curves = {"cosine": ts.cosine(1.0, 0.0, steps=100), "linear": ts.linear(1.0, 0.0, steps=100)}
+        >>> [text.get_text() for text in ts.compare(curves).get_legend().get_texts()]
+        ['cosine', 'linear']
+    """
+    if not schedules or not isinstance(schedules, Mapping):
+        raise refuse("compare: schedules", "a dict of at least one name and schedule", schedules)
+    named = {str(name): drawable(_as_schedule(name, value)) for name, value in schedules.items()}
+    last = _last(steps, list(named.values()))
+    drawn = {name: curve(schedule, last) for name, schedule in named.items()}
+    axes = _panels(1)[0] if ax is None else ax
+    _draw_lines(axes, drawn)
+    _scale(axes, [values for _, values in drawn.values()], log)
+    axes.set(xlabel="step", ylabel="value")
+    axes.set_xlim(0, last)
+    return axes
+
+
+def plot_slots(
+    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, steps: int | None, log: bool | None
+) -> list[Axes]:
+    """One panel for each hyperparameter and one for each free name; see `Attachment.plot`."""
+    rows: dict[str, dict[Schedule, list[int]]] = {}
+    for slot in slots:
+        rows.setdefault(slot.request.part, {}).setdefault(slot.schedule, []).append(slot.request.group)
+    for name, schedule in free.items():
+        rows[f"{name} (free)"] = {schedule: []}
+    last = _last(steps, [schedule for lines in rows.values() for schedule in lines])
+    curves = {key: [curve(schedule, last) for schedule in lines] for key, lines in rows.items()}
+    panels = _panels(len(rows))
+    for axes, (key, lines) in zip(panels, rows.items(), strict=True):
+        names = [_groups(groups) for groups in lines.values()]
+        _draw_lines(axes, dict(zip(names, curves[key], strict=True)))
+        _scale(axes, [values for _, values in curves[key]], log)
+        _mark_now(axes, list(lines), step, last)
+        if len(lines) == 1 or len({tuple(phases(schedule)) for schedule in lines}) == 1:
+            _name_phases(axes, next(iter(lines)), last)
+        axes.set_ylabel(key)
+        axes.set_xlim(0, last)
+    panels[-1].set_xlabel("step")
+    return panels
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure that no window and no pyplot state belongs to, to be written to a file.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    _require_matplotlib()
+    from matplotlib.figure import Figure  # noqa: PLC0415  optional
+
+    figure = Figure(figsize=_size(panels), layout="constrained")
+    return figure, list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
+
+
+def _panels(count: int) -> list[Axes]:
+    """The axes of a new pyplot figure, which notebooks and `plt.show()` display."""
+    _require_matplotlib()
+    from matplotlib import pyplot as plt  # noqa: PLC0415  optional
+
+    _, axes = plt.subplots(count, sharex=True, squeeze=False, figsize=_size(count), layout="constrained")
+    return list(axes[:, 0])
+
+
+def _size(panels: int) -> tuple[float, float]:
+    return 7.0, 1.2 + 2.4 * panels
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib as mpl  # noqa: F401, PLC0415  optional
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "plots need matplotlib, which is not installed: pip install 'tensorsched[plot]'", name=error.name
+        ) from None
+
+
+def _as_schedule(name: object, value: object) -> Schedule:
+    try:
+        return as_schedule(value)  # type: ignore[arg-type]  # what is neither is refused
+    except ScheduleError:
+        raise refuse(f"compare: {name}", "a schedule", value) from None
+
+
+def _last(steps: int | None, shown: Sequence[Schedule]) -> int:
+    if steps is not None:
+        return check_count("plot: steps", steps, least=1)
+    return max(window(schedule) for schedule in shown)
+
+
+def _draw_lines(axes: Axes, drawn: Mapping[str, tuple[Array, Array]]) -> None:
+    """A line each: colours and dashes where there are few, one colour from dark to light where there are many."""
+    few = len(drawn) <= _MOST_LINES
+    for i, (name, points) in enumerate(drawn.items()):
+        if few:
+            axes.plot(*points, color=_COLOURS[i], linestyle=_DASHES[i], linewidth=1.8, label=name)
+        else:
+            part = i / (len(drawn) - 1)
+            shade = (0.85 * part, 0.25 + 0.6 * part, 0.55 + 0.4 * part)
+            ends = name if i in {0, len(drawn) - 1} else None  # a legend of all would hide the curves
+            axes.plot(*points, color=shade, linewidth=1.2, label=ends)
+    if len(drawn) > 1:
+        looks: dict[str, Any] = {"fontsize": "small", "handlelength": 3.2, "title_fontsize": "small"}
+        if not few:
+            looks["title"] = f"{len(drawn)} lines"
+        elif max(map(len, drawn)) > _LONG_NAME:
+            looks |= {"bbox_to_anchor": (0.0, 1.01), "loc": "lower left", "borderaxespad": 0.0}
+        elif len(drawn) > _FIT_INSIDE:  # inside they would cover the curves
+            looks |= {"bbox_to_anchor": (1.01, 1.0), "loc": "upper left"}
+        axes.legend(**looks)
+
+
+def _scale(axes: Axes, columns: Sequence[Array], log: bool | None) -> None:  # noqa: FBT001  handed on by name
+    """Linear with 0 in sight, or logarithmic: as asked, or where much of a curve would be a flat line at 0."""
+    values = np.concatenate(columns)
+    low, high = float(values.min()), float(values.max())
+    if log is None:
+        log = low >= 0.0 and float(np.mean((values > 0.0) & (values < _SMALL * high))) >= _ENOUGH
+    if log:
+        axes.set_yscale("log", nonpositive="mask")
+    elif 0.0 <= low < high / 2:
+        axes.set_ylim(bottom=0.0 if low > 0.0 else None)
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _name_phases(axes: Axes, schedule: Schedule, last: int) -> None:
+    """A dashed line where a phase starts, and its name above the axes."""
+    inside = [phase for phase in phases(schedule) if phase.start < last]
+    if not 1 < len(inside) <= _MOST_EDGES:
+        return
+    names: list[tuple[int, str]] = []
+    for phase in inside:
+        if phase.start:
+            axes.axvline(phase.start, color="black", linestyle=(0, (2, 3)), linewidth=0.8, alpha=0.5)
+        if names and phase.start - names[-1][0] < _APART * last:
+            names[-1] = (names[-1][0], f"{names[-1][1]}, {phase.what} from {phase.start}")
+        else:
+            names.append((phase.start, f"{phase.what} from {phase.start}" if phase.start else phase.what))
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(
+        [at for at, _ in names], [text for _, text in names], rotation=20, ha="left", fontsize="small"
+    )
+    top.tick_params(length=0, pad=2)
+
+
+def _mark_now(axes: Axes, lines: Sequence[Schedule], step: int, last: int) -> None:
+    """The current step: a vertical line, and a dot on every curve."""
+    if step > last:
+        return
+    axes.axvline(step, color="black", linewidth=1.0)
+    values = [schedule(step) for schedule in lines]
+    axes.plot([step] * len(values), values, "o", color="black", markersize=4, zorder=5)
+    side = "right" if step > last / 2 else "left"
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    dots = [float(to_fraction.transform((step, value))[1]) for value in values]
+    height = max(
+        (0.04, 0.48, 0.9),
+        key=lambda at: min((abs(at - dot) for dot in dots if math.isfinite(dot)), default=0.0),
+    )
+    axes.annotate(
+        f"step {step}",
+        (step, height),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if side == "right" else 4, 0),
+        textcoords="offset points",
+        ha=side,
+        fontsize="small",
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+    )
+
+
+def _groups(groups: Sequence[int]) -> str:
+    if not groups:
+        return ""
+    more = "" if len(groups) <= 3 else f" and {len(groups) - 2} more"  # noqa: PLR2004  a legend is narrow
+    shown = groups if len(groups) <= 3 else groups[:2]  # noqa: PLR2004
+    return f"group{'s' * (len(groups) > 1)} {', '.join(map(str, shown))}{more}"
+
+
+def _title(schedule: Schedule) -> str:
+    return textwrap.fill(textwrap.shorten(brief(schedule), 150, placeholder=" ..."), 76)

@@ -1,0 +1,174 @@
+"""Phases, windows and the points of a curve: what every picture of a schedule is drawn from."""
+
+from __future__ import annotations
+
+import itertools
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+
+import tensorsched as ts
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules.views.notebook import count
+from tensorsched.schedules.views.outline import EXACT, curve, drawable, phases, ticks, window
+from tests import strategies
+
+WARM = ts.warmup_cosine(1.0, total=100, warmup=10)
+ROWS = [
+    (WARM, 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
+    (0.5 * WARM + 1.0, 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
+    (WARM.clamp(0.1, 0.9), 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
+    (WARM.delay(5), 105, [(0, 5, "holds"), (5, 15, "linear"), (15, 105, "cosine"), (105, None, "holds")]),
+    (WARM.delay(0), 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
+    (WARM.skip(4), 96, [(0, 6, "linear"), (6, 96, "cosine"), (96, None, "holds")]),
+    (WARM.skip(10), 90, [(0, 90, "cosine"), (90, None, "holds")]),
+    (WARM.skip(200), 10, [(0, None, "holds")]),
+    (WARM.take(50), 50, [(0, 10, "linear"), (10, 50, "cosine"), (50, None, "holds")]),
+    (WARM.take(10), 10, [(0, 10, "linear"), (10, None, "holds")]),
+    (WARM.hold_each(3), 300, [(0, 30, "linear"), (30, 300, "cosine"), (300, None, "holds")]),
+    (WARM.stretch(0.5), 50, [(0, 5, "linear"), (5, 50, "cosine"), (50, None, "holds")]),
+    (ts.wsd(1.0, total=10, warmup=0, decay=2), 10, [(0, 8, "constant"), (8, 10, "linear"), (10, None, "holds")]),
+    (WARM.take(150), 150, [(0, 10, "linear"), (10, 100, "cosine"), (100, 150, "holds"), (150, None, "holds")]),
+    (ts.constant(0.0).take(0).take(1), 1, [(0, 1, "holds"), (1, None, "holds")]),
+    (ts.constant(1.0), 10, [(0, None, "constant")]),
+    (ts.initial * WARM, 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
+    (ts.multistep(1.0, [4, 8]), 10, [(0, 4, "piecewise_constant"), (4, 8, "piecewise_constant"), (8, None, "piecewise_constant")]),
+    (ts.piecewise_linear([(2, 0), (4, 1)]), 4, [(0, 2, "piecewise_linear"), (2, 4, "piecewise_linear"), (4, None, "holds")]),
+    (ts.linear(0, 1, steps=4) * ts.cosine(1, 0, steps=8), 8, [(0, 4, "linear * cosine"), (4, 8, "holds * cosine"), (8, None, "holds")]),
+    (ts.minimum(WARM, ts.linear(1, 0, steps=50)), 100, [(0, 10, "min(linear, linear)"), (10, 50, "min(cosine, linear)"), (50, 100, "min(cosine, holds)"), (100, None, "holds")]),
+    (ts.linear(0, 1, steps=4).repeat(2), 8, [(0, 4, "linear, cycle 1"), (4, 8, "linear, cycle 2"), (8, None, "holds")]),
+    (ts.noam(4, warmup=10), 110, [(0, 10, "linear"), (10, None, "inverse_sqrt")]),
+    (ts.exponential_decay(1.0, 0.1, every=10), 40, [(0, None, "exponential_decay")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schedule", "last", "expected"), ROWS, ids=[repr(row[0]) for row in ROWS])
+def test_windows_and_phases(schedule, last, expected):
+    assert window(schedule) == last
+    assert [(phase.start, phase.stop, phase.what) for phase in phases(schedule)] == expected
+
+
+def test_cycles_without_end():
+    restarts = ts.warm_restarts(1.0, period=10, length_mult=2)
+    assert [(phase.start, phase.what) for phase in phases(restarts)[:3]] == [
+        (0, "cosine, cycle 1"),
+        (10, "cosine, cycle 2"),
+        (30, "cosine, cycle 3"),
+    ]
+    assert window(restarts) == 149  # four cycles; the fifth starts with a jump
+    assert len(phases(ts.cosine(1, 0, steps=1).repeat())) == 64
+
+
+@given(strategies.schedules())
+@settings(max_examples=200)
+def test_phases_follow_each_other_from_the_first_step_on(schedule):
+    found = phases(schedule)
+    assert found[0].start == 0
+    assert all(a.stop == b.start > a.start for a, b in itertools.pairwise(found))
+    assert all(phase.what for phase in found)
+    if len(found) < 64:
+        assert found[-1].stop is None
+
+
+@given(strategies.schedules())
+@settings(max_examples=200)
+def test_a_window_is_drawable(schedule):
+    last = window(schedule)
+    assert last >= 1
+    assert schedule.steps is None or schedule.steps in {0, last}
+    try:
+        steps, values = curve(schedule, last, points=50)
+    except ScheduleError:
+        return
+    assert steps[0] == 0
+    assert steps[-1] == last
+    assert (np.diff(steps) > 0).all()
+    for step, value in list(zip(steps.tolist(), values.tolist(), strict=True))[:: max(1, len(steps) // 20)]:
+        assert value == schedule(int(step))
+
+
+def test_thinning_loses_no_spike():
+    spikes = np.zeros(100_000)
+    spikes[[777, 50_001, 99_999]] = 1.0, -2.0, 3.0
+    steps, values = curve(ts.from_values(spikes), 99_999, points=100)
+    assert len(steps) < 1000
+    assert {(777.0, 1.0), (50_001.0, -2.0), (99_999.0, 3.0)} <= set(
+        zip(steps.tolist(), values.tolist(), strict=True)
+    )
+
+
+def test_a_very_long_curve_shows_its_warm_up():
+    steps, values = curve(ts.warmup_cosine(1.0, total=100 * EXACT, warmup=100), 100 * EXACT)
+    assert values.max() == 1.0
+    assert len(steps) < 10_000
+
+
+def test_ticks_are_round_and_within():
+    assert ticks(0.0, 3e-4, 5) == pytest.approx([0.0, 1e-4, 2e-4, 3e-4])
+    assert ticks(0, 20_000, 6) == [0, 5000, 10_000, 15_000, 20_000]
+    assert ticks(-4.5, -1.5, 2) == [-4.5, -1.5]  # nothing rounder in between
+    assert ticks(1.0, 1.0, 5) == [1.0]
+
+
+def test_counts_are_short():
+    assert [count(n) for n in (0, 999, 1000, 1500, 20_000, 123_456, 2.5e6, 3e9)] == [
+        "0", "999", "1k", "1.5k", "20k", "123.5k", "2.5M", "3G",
+    ]  # fmt: skip
+
+
+# -- what notebooks show ----------------------------------------------------------------------------------------------
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def line(schedule) -> np.ndarray:
+    picture = ET.fromstring(schedule._repr_svg_())  # noqa: S314  our own
+    points = picture.find(f"{SVG}polyline").get("points").split()
+    return np.array([[float(part) for part in point.split(",")] for point in points])
+
+
+def test_the_inline_picture_is_the_curve():
+    x, y = line(ts.linear(0.0, 1.0, steps=100)).T
+    assert np.allclose(np.diff(x), np.diff(x)[0], atol=0.11)
+    assert np.allclose((y[0] - y) / (y[0] - y[-1]), (x - x[0]) / (x[-1] - x[0]), atol=0.01)
+
+
+def test_another_curve_is_another_picture():
+    """Control: the picture depends on the values."""
+    assert ts.linear(0.0, 1.0, steps=100)._repr_svg_() != ts.cosine(0.0, 1.0, steps=100)._repr_svg_()
+    y = line(ts.constant(1.0))[:, 1]
+    assert (y == y[0]).all()
+
+
+@given(strategies.schedules())
+@settings(max_examples=100)
+def test_every_schedule_has_a_picture_inside_its_frame(schedule):
+    picture = schedule._repr_svg_()
+    assume(picture is not None)
+    x, y = line(schedule).T
+    assert x.min() >= 0
+    assert x.max() <= 420
+    assert y.min() >= 0
+    assert y.max() <= 130
+    page = ET.fromstring(schedule._repr_html_())  # noqa: S314  our own
+    assert page.find(f"{SVG}svg") is not None
+
+
+def test_the_page_shows_the_expression_escaped_and_short():
+    assert "linear(0.0, 1.0, steps=10) &gt;&gt; cosine(1.0, 0.0, steps=90)" in WARM._repr_html_()
+    assert "more ..." in ts.from_values(range(10_000))._repr_html_()
+    assert len(ts.from_values(range(10_000))._repr_html_()) < 20_000
+
+
+def test_initial_is_drawn_as_one_and_says_so():
+    assert "ts.initial</code> as 1" in (ts.initial * WARM)._repr_html_()
+    assert "ts.initial" not in WARM._repr_html_()
+    assert (line(ts.initial * WARM) == line(WARM)).all()
+    assert drawable(WARM) is WARM
+
+
+def test_what_has_no_finite_values_is_shown_as_text():
+    assert (1 / ts.linear(1.0, 0.0, steps=4))._repr_html_() is None
+    assert (1 / ts.linear(1.0, 0.0, steps=4))._repr_svg_() is None

@@ -1,0 +1,190 @@
+"""Plots show the values, name the phases and mark the step; lines stay apart without colours."""
+
+from __future__ import annotations
+
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+import tensorsched as ts
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules.views.plot import new_figure
+
+WARM = ts.warmup_cosine(3e-4, total=1000, warmup=100)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    plt.switch_backend("agg")  # no windows
+    yield
+    plt.close("all")
+
+
+def data(line):
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
+def inside(axes) -> None:
+    """Every text lies on the figure, and no two names above the axes start at one place."""
+    figure = axes.figure
+    figure.canvas.draw()
+    page = figure.bbox
+    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text()]
+    assert len(texts) > 4
+    for text in texts:
+        box = text.get_window_extent()
+        if text.get_clip_on() and not axes.bbox.overlaps(box):
+            continue  # a tick label beyond the limits is not drawn
+        assert box.x0 >= page.x0 - 1
+        assert box.x1 <= page.x1 + 1
+        assert box.y0 >= page.y0 - 1
+        assert box.y1 <= page.y1 + 1
+
+
+def names(axes) -> list[str]:
+    return [
+        label.get_text() for top in axes.child_axes for label in top.get_xticklabels() if label.get_text()
+    ]
+
+
+def test_the_line_is_the_schedule():
+    axes = WARM.plot()
+    steps, values = data(axes.get_lines()[0])
+    assert values.tolist() == [WARM(int(step)) for step in steps]
+    assert (steps[0], steps[-1]) == (0, 1000)
+    assert axes.get_xlabel() == "step"
+    assert axes.get_title() == repr(WARM)
+    inside(axes)
+
+
+def test_a_frozen_schedule_is_another_line():
+    """Control."""
+    assert len(set(data(ts.constant(WARM(0)).plot().get_lines()[0])[1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (WARM, ["linear", "cosine from 100"]),
+        (ts.wsd(1.0, total=1000, warmup=30, decay=200), ["linear, constant from 30", "linear from 800"]),
+        (ts.cosine(1.0, 0.0, steps=100), []),
+        (ts.cosine(1.0, 0.0, steps=2).repeat(100), []),  # too many to name
+    ],
+    ids=repr,
+)
+def test_phases_are_named(schedule, expected):
+    axes = schedule.plot()
+    assert names(axes) == expected
+    axes.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scale"),
+    [
+        (WARM, "linear"), (ts.exponential(1.0, 1e-6, steps=100), "log"), (ts.linear(1.0, -1.0, steps=9), "linear"),
+        (ts.exponential_decay(1.0, 0.5, every=1), "linear"), (ts.constant(0.0), "linear"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_log_axis_where_it_serves(schedule, scale):
+    assert schedule.plot().get_yscale() == scale
+
+
+def test_a_log_axis_as_asked():
+    assert WARM.plot(log=True).get_yscale() == "log"
+    assert ts.exponential(1.0, 1e-6, steps=100).plot(log=False).get_yscale() == "linear"
+
+
+def test_into_given_axes_and_with_a_label():
+    _, (axes,) = new_figure()
+    assert WARM.plot(ax=axes, label="lr", steps=50) is axes
+    assert axes.get_xlim() == (0, 50)
+    assert axes.get_lines()[0].get_label() == "lr"
+    assert plt.get_fignums() == []
+
+
+def test_compared_lines_differ_in_colour_and_in_dashes():
+    curves = {f"curve {i}": ts.linear(1.0, i / 10, steps=100) for i in range(7)}
+    axes = ts.compare(curves)
+    lines = axes.get_lines()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
+    assert len({line.get_color() for line in lines}) == len(lines) == 7
+    assert len({str(line._dash_pattern) for line in lines}) == 7
+    for line, schedule in zip(lines, curves.values(), strict=True):
+        assert data(line)[1].tolist() == schedule.values(101).tolist()
+    inside(axes)
+
+
+def test_many_lines_are_one_family():
+    axes = ts.compare({f"group {i}": ts.linear(0.9**i, 0.0, steps=50) for i in range(24)})
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["group 0", "group 23"]
+    assert axes.get_legend().get_title().get_text() == "24 lines"
+
+
+def test_a_number_can_be_compared():
+    assert len(ts.compare({"a": 0.5, "b": WARM}, steps=10).get_lines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({}, "at least one name"), ([WARM], "a dict"), ({"a": "x"}, "compare: a must be a schedule, got 'x'")],
+)
+def test_what_cannot_be_compared(wrong, says):
+    with pytest.raises(ScheduleError, match=says):
+        ts.compare(wrong)
+    assert plt.get_fignums() == []
+
+
+def attached(step: int = 0):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1e-3, 1e-3, 5e-4)]
+    optimizer = torch.optim.AdamW(groups)
+    decay = ts.linear(0.1, 0.01, steps=1000)
+    sched = ts.attach(
+        optimizer,
+        lr=ts.initial * ts.warmup_cosine(1.0, total=1000, warmup=100),
+        weight_decay=[decay, None, decay],
+        betas=(ts.linear(0.85, 0.95, steps=500), None),
+        free={"kl": ts.cosine(0.0, 1.0, steps=800)},
+    )
+    sched.seek(step)
+    return sched
+
+
+def test_every_slot_and_free_name_has_its_line():
+    sched = attached(300)
+    panels = sched.plot()
+    assert [axes.get_ylabel() for axes in panels] == ["lr", "weight_decay", "betas[0]", "kl (free)"]
+    legend = [text.get_text() for text in panels[0].get_legend().get_texts()]
+    assert legend == ["groups 0, 1", "group 2"]
+    assert data(panels[0].get_lines()[1])[1].max() == 5e-4
+    for axes in panels:
+        inside(axes)
+    assert names(panels[0]) == ["linear", "cosine from 100"]
+
+
+@pytest.mark.parametrize("step", [0, 300, 990])
+def test_the_current_step_is_marked(step):
+    sched = attached(step)
+    for axes in sched.plot():
+        marks = [text.get_text() for text in axes.texts]
+        assert marks == [f"step {step}"]
+        (dots,) = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        x, y = data(dots)
+        assert set(x.tolist()) == {step}
+        assert len(y) == 2 if axes.get_ylabel() == "lr" else 1
+    assert sched.step_count == step
+
+
+def test_a_step_beyond_the_picture_is_not_marked():
+    assert list(attached(5000).plot(steps=100)[0].texts) == []
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (WARM.plot, lambda: ts.compare({"a": WARM}), attached().plot):
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'tensorsched\[plot\]'"):
+            draw()
