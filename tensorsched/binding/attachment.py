@@ -15,7 +15,7 @@ from tensorsched.binding.placement import Options, read_rewrite
 from tensorsched.binding.slots import Slot, put
 from tensorsched.binding.summary import slot_table
 from tensorsched.compiled.graph_mode import restore
-from tensorsched.engine.table import bounded
+from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 

@@ -15,7 +15,7 @@ from tensorsched.binding.placement import Options, engine_device, place_slot
 from tensorsched.binding.slots import Slot, held, put
 from tensorsched.binding.wiring import Wiring
 from tensorsched.compiled.graph_mode import GraphMode
-from tensorsched.engine.table import bounded
+from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count, shown

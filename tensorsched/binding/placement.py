@@ -11,7 +11,7 @@ import torch
 from tensorsched.binding.arguments import Request, param_groups, read_requests
 from tensorsched.binding.slots import Slot, held, put
 from tensorsched.binding.torch_optim import COUNTS, NEVER_RESIDENT, NO_EFFECT, ROWS, device_of, judge
-from tensorsched.engine.table import bounded
+from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 

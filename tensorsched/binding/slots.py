@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import Request
-from tensorsched.engine.engine import HostEngine, ScheduleEngine
+from tensorsched.engine.engine import FloatEngine, ScheduleEngine
 from tensorsched.schedules import Schedule
 
 WINDOW = 8
@@ -75,7 +75,7 @@ class HostWriter:
     involved, whatever the parameters live on. The loops below run over all groups at every step, hence their plainness.
     """
 
-    def __init__(self, engine: HostEngine, slots: Sequence[Slot]) -> None:
+    def __init__(self, engine: FloatEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = slots
         self._keys: list[_ScalarKey | _TupleKey] = []

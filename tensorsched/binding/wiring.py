@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from tensorsched.binding.slots import HostWriter, ResidentBinder, Slot
-from tensorsched.engine.engine import HostEngine, ScheduleEngine
-from tensorsched.engine.table import tabulate
+from tensorsched.engine.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine.tabulate import replacement, tabulate
 from tensorsched.schedules import Schedule
 
 Binder = HostWriter | ResidentBinder
@@ -40,7 +40,7 @@ class Wiring:
         # The most common case by far, and the one whose cost is the least: one engine, no host slots. Its driver is
         # called without the engine in between.
         only = self._resident[0].engine if len(self.binders) == len(self._resident) == 1 else None
-        self._advance_only = None if only is None else only._driver.advance  # noqa: SLF001
+        self._advance_only = None if only is None else only.driver.advance
 
     @classmethod
     def build(
@@ -63,7 +63,7 @@ class Wiring:
         if host:
             columns = {slot.name: slot.schedule for slot in host}
             table = tabulate(columns, dtype=torch.float64, capacity=capacity)
-            binders.append(HostWriter(HostEngine(table), host))
+            binders.append(HostWriter(FloatEngine(table), host))
         return cls(binders)
 
     def extended(self, slots: Sequence[Slot], device: torch.device, capacity: int | None) -> Wiring:
@@ -126,7 +126,7 @@ class Wiring:
                 return
             found_inf = None
             for writer in self._host:
-                writer.engine.advance()
+                writer.engine.step_count += 1
                 writer.write()
         for binder in self._resident:
             engine = binder.engine
@@ -179,10 +179,10 @@ def _on_device(
 
 def _rewrite(binder: Binder, names: Mapping[str, Schedule]) -> Callable[[], None]:
     table = binder.engine.table
-    contents = table.recompute(names)
+    replace = replacement(table, names)
 
     def commit() -> None:
-        table.replace(names, contents)
+        replace()
         binder.engine.reload()
         binder.slots = [
             dataclasses.replace(slot, request=dataclasses.replace(slot.request, schedule=names[slot.name]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tensorsched.engine.engine import ScheduleEngine
-from tensorsched.engine.table import ScheduleTable, tabulate
+from tensorsched.engine.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine.table import ScheduleTable
+from tensorsched.engine.tabulate import tabulate
 
-__all__ = ["ScheduleEngine", "ScheduleTable", "tabulate"]
+__all__ = ["FloatEngine", "ScheduleEngine", "ScheduleTable", "tabulate"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from tensorsched.errors import ScheduleError
+from tensorsched.schedules import Schedule
 
 
 def existing_device(device: torch.device | str) -> torch.device:
@@ -46,3 +48,18 @@ def readable(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def does_not_fit(
+    nbytes: int, rows: int, schedules: Mapping[str, Schedule], device: torch.device, limit: int | None
+) -> ScheduleError:
+    """The error for a table that is larger than what is left on a device, with the ways to a smaller one."""
+    longest = sorted(schedules, key=lambda name: schedules[name].settled or rows, reverse=True)
+    more = f" and {len(longest) - 3} more" if len(longest) > 3 else ""  # noqa: PLR2004  three are named
+    room = "" if limit is None else f", and {readable(limit)} may be used"
+    return ScheduleError(
+        f"the table does not fit: it takes {nbytes} bytes ({readable(nbytes)}) or more on {device}{room}: "
+        f"{rows} rows for {', '.join(map(repr, longest[:3]))}{more}. Shorten the longest with .take(n), pass a "
+        "smaller steps=, tabulate fewer schedules (those that differ by a factor share a column: c * schedule), "
+        "or count in epochs with .hold_each(n) and step once an epoch"
+    )

@@ -170,7 +170,7 @@ TestLifecycle.settings = settings(
 
 def test_the_machine_would_notice_a_clock_that_stands_still(monkeypatch):
     """Control: with an engine that does not advance, the first step breaks an invariant."""
-    for engine in (ts.engine.engine.HostEngine, ts.engine.engine._HostDriver):
+    for engine in (ts.engine.FloatEngine, ts.engine.drivers.CpuDriver):
         monkeypatch.setattr(engine, "advance", lambda *_: None)
     for resident in (True, False):
         machine = Lifecycle()

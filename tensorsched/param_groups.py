@@ -1,0 +1,138 @@
+"""Place: the address of one hyperparameter. The only code that knows how a param_group holds a value.
+
+A group is a dict. Under a key it holds a number, a tensor of one element, or a tuple such as betas, of which an element
+may be meant: `Place(0, "lr")`, `Place(1, "betas", 0)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from tensorsched.errors import BindingError
+
+__all__ = ["Place", "as_float", "common_device", "known_keys", "param_groups", "with_element"]
+
+Group = MutableMapping[str, Any]
+
+_ELEMENT = re.compile(r"(.+)\[(\d+)\]")
+
+
+class Place(NamedTuple):
+    """Where a hyperparameter is: the index of its group, its key, and of a tuple the element.
+
+    Example:
+        >>> groups = [{"params": [], "lr": 0.1, "betas": (0.9, 0.999)}]
+        >>> place = Place.parse("betas[1]", 0, groups[0])
+        >>> place.write(groups, 0.95), place.read(groups), place.name, groups[0]["betas"]
+        (None, 0.95, 'betas[1][group 0]', (0.9, 0.95))
+    """
+
+    group: int
+    key: str
+    element: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, index: int, group: Mapping[str, Any]) -> Place:
+        """The place that `text` means in this group: "betas[0]" is an element, unless the group has such a key."""
+        found = None if text in group else _ELEMENT.fullmatch(text)
+        if found is None or found[1] not in group:
+            return cls(index, text)
+        return cls(index, found[1], int(found[2]))
+
+    @property
+    def part(self) -> str:
+        """The key, and of a tuple the element: "lr", "betas[1]"."""
+        return self.key if self.element is None else f"{self.key}[{self.element}]"
+
+    @property
+    def name(self) -> str:
+        """For people, and for columns: "lr" of group 0 is `lr[group 0]`."""
+        return f"{self.part}[group {self.group}]"
+
+    def read(self, groups: Sequence[Mapping[str, Any]]) -> Any:
+        """What is held here.
+
+        Raises:
+            KeyError, IndexError, TypeError: there is no such group, key or element.
+        """
+        held = groups[self.group][self.key]
+        return held if self.element is None else held[self.element]
+
+    def write(self, groups: Sequence[Group], value: Any) -> None:
+        """Put `value` here in the place of what is held; a tuple is replaced whole, by one of its own type.
+
+        Raises:
+            KeyError, IndexError, TypeError: there is no such group or element.
+        """
+        group = groups[self.group]
+        group[self.key] = (
+            value if self.element is None else with_element(group[self.key], self.element, value)
+        )
+
+    def fill(self, groups: Sequence[Group], value: float) -> None:
+        """As `write`, but a tensor that is held stays the same object: it is filled. Does not synchronise."""
+        held = groups[self.group].get(self.key)
+        if self.element is not None and held is not None:
+            held = held[self.element]
+        if isinstance(held, torch.Tensor):
+            held.detach().fill_(value)
+        else:
+            self.write(groups, value)
+
+    def exists(self, groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether there is something to read."""
+        try:
+            self.read(groups)
+        except (KeyError, IndexError, TypeError):
+            return False
+        return True
+
+
+def with_element(whole: Any, element: int, value: Any) -> Any:
+    """A tuple (a list, a namedtuple) like `whole` with one element replaced."""
+    parts = list(whole)
+    parts[element] = value
+    return whole._make(parts) if hasattr(whole, "_make") else type(whole)(parts)
+
+
+def param_groups(optimizer: object) -> list[dict[str, Any]]:
+    """The optimizer's own list of groups.
+
+    Raises:
+        BindingError: it has none.
+    """
+    groups = getattr(optimizer, "param_groups", None)
+    if not isinstance(groups, Sequence) or not groups or not all(isinstance(g, dict) for g in groups):
+        raise BindingError(
+            f"{type(optimizer).__name__} has no param_groups (a non-empty list of dicts), so there is nothing to "
+            "attach a schedule to; pass the optimizer itself"
+        )
+    return groups  # type: ignore[return-value]  # torch's is a list; any sequence of dicts serves
+
+
+def as_float(held: object) -> float | None:
+    """A number or one-element tensor as a float (a tensor on a device synchronises); None for anything else."""
+    if isinstance(held, torch.Tensor) and held.numel() == 1:
+        return float(held.item())
+    return float(held) if isinstance(held, numbers.Real) and not isinstance(held, bool) else None
+
+
+def known_keys(group: Mapping[str, Any], missing: str) -> str:
+    """What an error says of a key that the group does not have: one that is spelt like it, or all there are."""
+    keys = [name for name in group if name != "params"]
+    near = difflib.get_close_matches(missing, keys, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"it has {', '.join(keys)}" if keys else "it holds no hyperparameter at all"
+
+
+def common_device(group: Mapping[str, Any]) -> torch.device | None:
+    """The one device of the group's parameters; None if there are none, or several."""
+    devices = {p.device for p in group.get("params", ()) if isinstance(p, torch.Tensor)}
+    return devices.pop() if len(devices) == 1 else None
