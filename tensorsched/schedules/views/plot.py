@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorsched.binding.slots import Slot
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import as_schedule
@@ -102,13 +101,16 @@ def compare(
     return axes
 
 
-def plot_slots(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, steps: int | None, log: bool | None
+def plot_parts(
+    parts: Mapping[str, Mapping[Schedule, Sequence[int]]],
+    free: Mapping[str, Schedule],
+    step: int,
+    *,
+    steps: int | None,
+    log: bool | None,
 ) -> list[Axes]:
     """One panel for each hyperparameter and one for each free name; see `Attachment.plot`."""
-    rows: dict[str, dict[Schedule, list[int]]] = {}
-    for slot in slots:
-        rows.setdefault(slot.request.part, {}).setdefault(slot.schedule, []).append(slot.request.group)
+    rows: dict[str, Mapping[Schedule, Sequence[int]]] = dict(parts)
     for name, schedule in free.items():
         rows[f"{name} (free)"] = {schedule: []}
     last = _last(steps, [schedule for lines in rows.values() for schedule in lines])
