@@ -18,6 +18,7 @@ from tensorsched.compiled.graph_mode import restore
 from tensorsched.engine.table import bounded
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
 
@@ -175,10 +176,11 @@ class Attachment(Controls):
         Raises:
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
-        # Drawing lies above this layer; the test of the layers knows of this import, by name.
-        from tensorsched.schedules.views.plot import plot_slots  # noqa: PLC0415
-
-        return list(plot_slots(self.slots, self.free, self.step_count, steps=steps, log=log))
+        parts: dict[str, dict[Schedule, list[int]]] = {}
+        for slot in self.slots:
+            parts.setdefault(slot.request.part, {}).setdefault(slot.schedule, []).append(slot.request.group)
+        parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
+        return list(plot_parts(parts, self.step_count, steps=steps, log=log))
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.

@@ -18,7 +18,7 @@ from tensorsched.schedules.node import MAX_DEPTH, NODES, Node
 from tensorsched.schedules.validators import shown
 
 if TYPE_CHECKING:
-    from tensorsched.schedules.algebra import Schedule
+    from tensorsched.schedules.schedule import Schedule
 
 __all__ = ["from_dict", "from_json"]
 

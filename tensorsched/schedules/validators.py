@@ -1,8 +1,8 @@
-"""What a node of a schedule may hold: one rule per kind of field, used by the constructors and by `spec`.
+"""Validators and converters for the fields of schedule nodes: one rule per kind of field.
 
 A node is a frozen dataclass whose fields are declared with the functions below. Each puts its check into the field's
 metadata; the check normalises what the user passed (ints to floats, arrays to tuples) or refuses it with the
-argument's name, the value and the reason.
+argument's name, the value and the reason. Documents that `serialize` reads go through the same checks.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pytest
 
 import tensorsched as ts
 from tensorsched.cli.main import main
-from tensorsched.schedules.check import lint
+from tensorsched.schedules.check import check
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -274,7 +274,7 @@ def test_every_rule_of_the_lint_has_a_row():
 
 
 def test_the_lint_is_a_function_too():
-    assert lint(ts.constant(1.0)) == ["never changes: 1 at every step"]
+    assert check(ts.constant(1.0)) == ["never changes: 1 at every step"]
 
 
 # -- where EXPR comes from, and errors --------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 import tensorsched as ts
-from tensorsched.schedules import parse as expression
 from tensorsched.errors import ScheduleError
+from tensorsched.schedules import parse as expression
 from tensorsched.schedules.parse import MAX_TEXT, parse
 from tests import strategies
 

@@ -11,9 +11,15 @@ from hypothesis import assume, given, settings
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.views.notebook import count
-from tensorsched.schedules.views.outline import EXACT, curve, drawable, phases, ticks, window
+from tensorsched.schedules.views.picture import EXACT, count, drawable, phases, picture, ticks, window
 from tests import strategies
+
+
+
+def curve(schedule, last, points=1000):
+    (line,) = picture([schedule], last=last, points=points).lines
+    return line.steps, line.values
+
 
 WARM = ts.warmup_cosine(1.0, total=100, warmup=10)
 ROWS = [
