@@ -121,7 +121,9 @@ def steps_to_try(schedule: ts.Schedule) -> list[int]:
 def _edges(schedule: ts.Schedule) -> Iterator[int]:
     """Where something starts or ends, on the schedule's own clock or an inner one."""
     yield from (
-        edge for edge in (schedule.steps, schedule.constant_from, getattr(schedule, "n", None)) if edge is not None
+        edge
+        for edge in (schedule.steps, schedule.constant_from, getattr(schedule, "n", None))
+        if edge is not None
     )
     yield from getattr(schedule, "boundaries", ())
     yield from (step for step, _ in getattr(schedule, "points", ()))

@@ -106,11 +106,13 @@ def _phase(where: str, shape: str | Curve, start: float, end: float, steps: int)
 def _named_curves() -> dict[object, Curve]:
     """What goes from start to end, by its name in `SHAPES`; and the cool-down that papers call "1-sqrt"."""
     named: dict[object, Any] = {
-        name: made
-        for name, made in SHAPES.items()
-        if {"start", "end", "steps"} <= made.__annotations__.keys()
+        name: made for name, made in SHAPES.items() if {"start", "end", "steps"} <= _takes(made)
     }
     return {**named, "1-sqrt": functools.partial(polynomial, power=0.5, of="elapsed")}
+
+
+def _takes(shape: Callable[..., object]) -> set[str]:
+    return set(inspect.signature(shape).parameters)
 
 
 def _ramp(name: str, start: float, peak: float, warmup: int, ramp: str) -> Schedule:

@@ -259,7 +259,7 @@ def test_check_finds(run, arguments, says):
     assert all(line.startswith(start) for line, start in zip(lines, says, strict=True))
 
 
-def test_every_rule_of_the_lint_has_a_row():
+def test_every_rule_of_check_has_a_row():
     rules = {
         "jump",
         "unreachable end",
@@ -273,7 +273,7 @@ def test_every_rule_of_the_lint_has_a_row():
     assert {start.partition(":")[0] for _, says in FOUND for start in says} == rules
 
 
-def test_the_lint_is_a_function_too():
+def test_check_is_a_function_too():
     assert check(ts.constant(1.0)) == ["never changes: 1 at every step"]
 
 

@@ -48,7 +48,9 @@ TRUTH = {
     ),
     "exponential": ramp(lambda s, p: mpmath.exp(mix(mpmath.log(s.start), mpmath.log(s.end), p))),
     "rex": ramp(lambda s, p: mix(s.end, s.start, (1 - p) / (1 - p * s.d))),
-    "tanh": ramp(lambda s, p: mix(s.end, s.start, 1 / (1 + mpmath.exp(2 * mix(s.lower, s.upper, p))) if p else 1)),
+    "tanh": ramp(
+        lambda s, p: mix(s.end, s.start, 1 / (1 + mpmath.exp(2 * mix(s.lower, s.upper, p))) if p else 1)
+    ),
     "exponential_decay": lambda s, t: (
         s.start * mpmath.exp(mpmath.log(s.rate) * (mpmath.floor(t / s.every) if s.staircase else t / s.every))
     ),
