@@ -38,6 +38,9 @@ NODES: dict[str, type[Node]] = {}
 SHAPES: dict[str, type[Node]] = {}
 """Those that are called by that name, as functions are: what text may call, and a package exports; filled by `node`."""
 
+FORMAT, VERSION = "tensorsched/schedule", 1
+"""What a document of an expression says of itself; `serialize` reads it."""
+
 MAX_DEPTH = 100
 """Deepest nesting of one expression; keeps every walk over it far from the interpreter's recursion limit."""
 
@@ -229,6 +232,17 @@ class Node:
             text = _elided(value) if _BRIEF.get() else repr(value)
             parts.append(f"{field.name}={text}" if field.kw_only else text)
         return f"{self.kind}({', '.join(parts)})", CALL
+
+    def _document(self) -> dict[str, Any]:
+        """Its kind and its fields by name, all plain numbers, strings, lists and such dicts."""
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]  # a dataclass
+        return {"kind": self.kind, **{name: _plain(getattr(self, name)) for name in names}}
+
+
+def _plain(held: Any) -> Any:
+    if isinstance(held, Node):
+        return held._document()
+    return [_plain(item) for item in held] if isinstance(held, tuple) else held
 
 
 def brief(schedule: Node) -> str:

@@ -21,6 +21,13 @@ def curve(schedule, last, points=1000):
     return line.steps, line.values
 
 
+
+
+def curve(schedule, last, points=1000):
+    (line,) = picture([schedule], last=last, points=points).lines
+    return line.steps, line.values
+
+
 WARM = ts.warmup_cosine(1.0, total=100, warmup=10)
 ROWS = [
     (WARM, 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
