@@ -100,10 +100,6 @@ def _tanh(x: float) -> Bounded:
     return rounded(math.tanh(x), error_of(x), LIBRARY_ULPS)
 
 
-def _tanh(x: float) -> Bounded:
-    return rounded(math.tanh(x), error_of(x), LIBRARY_ULPS)
-
-
 def _pow(x: float, y: float) -> Bounded:
     value, ex, ey = math.pow(x, y), error_of(x), error_of(y)
     low = abs(float(x)) - 2.0 * ex

@@ -51,8 +51,6 @@ SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "exponential": st.builds(ts.exponential, positive, positive, steps=lengths),
     "rex": st.builds(ts.rex, values, values, d=st.floats(1e-3, 0.999), steps=lengths),
     "tanh": st.builds(ts.tanh, values, values, lower=st.floats(-9, 9), upper=st.floats(-9, 9), steps=lengths),
-    "rex": st.builds(ts.rex, values, values, d=st.floats(1e-3, 0.999), steps=lengths),
-    "tanh": st.builds(ts.tanh, values, values, lower=st.floats(-9, 9), upper=st.floats(-9, 9), steps=lengths),
     "exponential_decay": st.builds(
         ts.exponential_decay, values, st.floats(0.5, 1.5), every=counts, staircase=st.booleans()
     ),

@@ -76,9 +76,6 @@ class Initial(Schedule):
         0.25
     """
 
-    def _prepare(self) -> None:
-        object.__setattr__(self, "steps", None)
-
     @property
     def constant_from(self) -> int | None:
         return 0

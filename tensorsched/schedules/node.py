@@ -88,7 +88,7 @@ class Node:
     """What every node shares; `Schedule` adds the operators, and is what the rest of the package calls it."""
 
     kind: ClassVar[str]
-    steps: int | None
+    steps: int | None = None  # what has a length declares a field of this name, or sets it in _prepare
     _depth: int
     _size: int
 

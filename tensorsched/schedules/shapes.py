@@ -288,9 +288,6 @@ class exponential_decay(Schedule):
     every: int = f.count(least=1, kw_only=True)
     staircase: bool = f.flag(default=False, kw_only=True)
 
-    def _prepare(self) -> None:
-        object.__setattr__(self, "steps", None)
-
     def _at(self, t: Array) -> Array:
         exponent = np.floor_divide(t, self.every) if self.staircase else t / self.every
         return self.start * np.power(self.rate, exponent)
@@ -322,9 +319,6 @@ class inverse_sqrt(Schedule):
 
     peak: float = f.real()
     timescale: float = f.positive(kw_only=True)
-
-    def _prepare(self) -> None:
-        object.__setattr__(self, "steps", None)
 
     def _at(self, t: Array) -> Array:
         return self.peak * np.sqrt(self.timescale / (t + self.timescale))
@@ -361,7 +355,6 @@ class piecewise_constant(Schedule):
                 f"piecewise_constant: {len(self.boundaries)} boundaries separate {len(self.boundaries) + 1} values, "
                 f"got {len(self.levels)} values"
             )
-        object.__setattr__(self, "steps", None)
 
     @property
     def constant_from(self) -> int | None:

@@ -374,11 +374,11 @@ def test_bench_prints_and_writes_its_table(run, tmp_path):
     assert set(record["us"]) == {"1", "2"}
     for times in record["us"].values():
         assert set(times) == {
-            "torch CosineAnnealingLR", "torch CosineAnnealingLR, tensor lr", "tensorsched, host slots",
-            "tensorsched, resident slots",
+            "torch CosineAnnealingLR", "torch CosineAnnealingLR, tensor lr", "tensorsched, float slots",
+            "tensorsched, tensor slots",
         }  # fmt: skip
         assert all(len(us) == 2 and min(us) > 0 for us in times.values())
-    assert out.count("tensorsched, resident slots") == 2
+    assert out.count("tensorsched, tensor slots") == 2
 
 
 def test_demo_has_its_own_command_line(run):

@@ -21,13 +21,6 @@ def curve(schedule, last, points=1000):
     return line.steps, line.values
 
 
-
-
-def curve(schedule, last, points=1000):
-    (line,) = picture([schedule], last=last, points=points).lines
-    return line.steps, line.values
-
-
 WARM = ts.warmup_cosine(1.0, total=100, warmup=10)
 ROWS = [
     (WARM, 100, [(0, 10, "linear"), (10, 100, "cosine"), (100, None, "holds")]),
@@ -95,9 +88,6 @@ def test_a_new_unbounded_shape_is_looked_at_where_it_changes(monkeypatch, curve_
 
     @node
     class untold(ts.Schedule):  # noqa: N801  a shape
-        def _prepare(self):
-            object.__setattr__(self, "steps", None)
-
         def _at(self, t):
             return curve_of(t)
 
