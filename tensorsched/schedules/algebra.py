@@ -10,7 +10,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 
@@ -42,6 +42,9 @@ class constant(Schedule):  # noqa: N801  called like a function, prints like one
     Args:
         value: the value.
         steps: its length as a segment in front of `>>`; None (the default) is unbounded.
+
+    Raises:
+        ScheduleError: value is not finite, or steps is not a whole number >= 0.
 
     Example:
         >>> import tensorsched as ts
@@ -132,6 +135,7 @@ class Sequence(Schedule):
                     "with .take(n) or steps=n"
                 )
         last = self.parts[-1].steps
+        # Beyond 2**53 steps two neighbouring ones would be one float64 position.
         total = f.check_count("sequence: total length", self._starts()[-1] + (last or 0))
         object.__setattr__(self, "steps", None if last is None else total)
 
@@ -248,11 +252,9 @@ def _numbered(i: int, side: Schedule) -> Iterator[tuple[float, int, str]]:
     return ((at, i, what) for at, what in side._marks_and_end())
 
 
-def _is_number(schedule: Schedule) -> bool:
+def _is_number(schedule: Schedule) -> TypeGuard[constant]:
     return isinstance(schedule, constant) and schedule.steps is None
 
 
 def _number_or_source(schedule: Schedule) -> str:
-    return (
-        repr(schedule.value) if isinstance(schedule, constant) and schedule.steps is None else repr(schedule)
-    )
+    return repr(schedule.value) if _is_number(schedule) else repr(schedule)

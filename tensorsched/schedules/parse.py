@@ -62,7 +62,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.RShift: operator.rshift,
 }
 _MODULE = ("ts", "tensorsched")  # what a name may be an attribute of
-_LARGEST_POWER = 64
+_LARGEST_POWER = 64  # 10**10**10 would fill the memory before anything could refuse it
 _LARGEST_BASE = 1e6
 _LARGEST = 1e308  # of a number; what is larger is no float64
 _LONGEST_WORD = 40

@@ -81,6 +81,10 @@ class Schedule(Node):
     def clamp(self, low: float | Schedule | None = None, high: float | Schedule | None = None) -> Schedule:
         """Never below `low`, never above `high`: `maximum(minimum(self, high), low)`.
 
+        Args:
+            low: a number or a schedule; None (the default): no bound.
+            high: likewise.
+
         Example:
             >>> import tensorsched as ts
             >>> ts.linear(0.0, 1.0, steps=4).clamp(0.2, 0.6).values(5).tolist()
@@ -92,7 +96,16 @@ class Schedule(Node):
     def repeat(
         self, times: int | None = None, *, length_mult: float = 1.0, value_mult: float = 1.0
     ) -> Schedule:
-        """Run again from the start, `times` times or for ever; see `transforms.Repeat`.
+        """Run again from the start.
+
+        Args:
+            times: how often, an int >= 1; None (the default): for ever.
+            length_mult: each cycle is this much longer than the one before, rounded down (torch's T_mult, timm's
+                cycle_mul).
+            value_mult: multiplies the values from cycle to cycle (timm's cycle_decay).
+
+        Raises:
+            ScheduleError: an argument is out of range, or the schedule is unbounded or of length 0.
 
         Example:
             >>> import tensorsched as ts
@@ -102,7 +115,13 @@ class Schedule(Node):
         return _make("repeat", self, times=times, length_mult=length_mult, value_mult=value_mult)
 
     def delay(self, n: int) -> Schedule:
-        """Hold the first value for n steps, then run.
+        """Hold the first value for n steps, then run (optax's transition_begin).
+
+        Args:
+            n: a number of steps, an int >= 0.
+
+        Raises:
+            ScheduleError: n is not a whole number >= 0.
 
         Example:
             >>> import tensorsched as ts
@@ -112,7 +131,16 @@ class Schedule(Node):
         return _make("delay", self, n)
 
     def take(self, n: int) -> Schedule:
-        """Exactly the first n steps (holding the end value if the schedule is shorter); reaches f(n) at n.
+        """Exactly the first n steps, holding the end value if the schedule is shorter; it reaches f(n) at n.
+
+        What follows with `>>` starts there: `a.take(n) >> b` is optax.join_schedules([a, b], [n]), and torch's
+        SequentialLR with a milestone at n.
+
+        Args:
+            n: a number of steps, an int >= 0.
+
+        Raises:
+            ScheduleError: n is not a whole number >= 0.
 
         Example:
             >>> import tensorsched as ts
@@ -122,7 +150,13 @@ class Schedule(Node):
         return _make("take", self, n)
 
     def skip(self, n: int) -> Schedule:
-        """Leave out the first n steps.
+        """Leave out the first n steps: step 0 takes the value of step n (torch's last_epoch=n-1).
+
+        Args:
+            n: a number of steps, an int >= 0.
+
+        Raises:
+            ScheduleError: n is not a whole number >= 0.
 
         Example:
             >>> import tensorsched as ts
@@ -132,7 +166,13 @@ class Schedule(Node):
         return _make("skip", self, n)
 
     def hold_each(self, n: int) -> Schedule:
-        """Hold every value for n steps: a schedule that counts epochs, on a clock that counts steps.
+        """Hold every value for n steps: a schedule that counts epochs, for a counter that counts steps.
+
+        Args:
+            n: the steps of an epoch, an int >= 1.
+
+        Raises:
+            ScheduleError: n is not a whole number >= 1.
 
         Example:
             >>> import tensorsched as ts
@@ -143,6 +183,12 @@ class Schedule(Node):
 
     def stretch(self, factor: float) -> Schedule:
         """The same curve, `factor` times as long (its length rounded to a whole step).
+
+        Args:
+            factor: above 0.
+
+        Raises:
+            ScheduleError: factor is not above 0, or the length comes to more than 2**53 steps.
 
         Example:
             >>> import tensorsched as ts
@@ -224,7 +270,10 @@ def as_schedule(value: Schedule | float) -> Schedule:
 
 
 def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
-    """Step by step the smaller of the two; either may be a number.
+    """Step by step the smaller of the two schedules, as numpy.minimum; either may be a number.
+
+    Raises:
+        ScheduleError: a number that is not finite, or something that is neither.
 
     Example:
         >>> import tensorsched as ts
@@ -235,7 +284,10 @@ def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
 
 
 def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
-    """Step by step the larger of the two; either may be a number.
+    """Step by step the larger of the two schedules, as numpy.maximum; either may be a number.
+
+    Raises:
+        ScheduleError: a number that is not finite, or something that is neither.
 
     Example:
         >>> import tensorsched as ts
@@ -246,6 +298,7 @@ def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
 
 
 def _is_operand(value: object) -> bool:
+    # Arrays are left to Python, which refuses them; True is an int there, and hardly meant.
     return isinstance(value, (Schedule, int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 

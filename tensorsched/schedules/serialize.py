@@ -73,7 +73,7 @@ def from_json(text: str | bytes) -> Schedule:
 def _decode(entry: Any, path: str, depth: int) -> Node:
     if not isinstance(entry, Mapping):
         raise ScheduleError(f"{path}: must be a dict that describes a schedule, got {type(entry).__name__}")
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH:  # a deeper document would end in a RecursionError, not in one that names a path
         raise ScheduleError(f"{path[:60]}...: nested more than {MAX_DEPTH} levels deep")
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
@@ -109,6 +109,7 @@ def _no_constant(text: str) -> NoReturn:
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
+    # json takes the last of two equal keys: of an edited document half an edit would be lost.
     if len(made) != len(pairs):
         doubled = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
         raise ScheduleError(f"not a schedule document: the key {doubled!r} occurs twice in one object")

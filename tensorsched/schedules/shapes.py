@@ -33,11 +33,10 @@ def _ramp(t: Array, n: int, end: float, curve: Callable[[Array], Array]) -> Arra
     return out
 
 
-def _fall(t: Array, shape: cosine | polynomial | rex | tanh, left: Callable[[Array], Array]) -> Array:
-    """The curve end + (start - end) * left(p); exactly `start` at step 0, which the sum only comes near."""
-    start, end = shape.start, shape.end
-    curve = _ramp(t, shape.steps, end, lambda p: end + (start - end) * left(p))
-    return np.where((t == 0.0) & (shape.steps > 0), start, curve)
+def _fall(t: Array, n: int, start: float, end: float, left: Callable[[Array], Array]) -> Array:
+    """The curve end + (start - end) * left(t / n); exactly `start` at step 0, which that sum only comes near."""
+    curve = _ramp(t, n, end, lambda p: end + (start - end) * left(p))
+    return np.where((t == 0.0) & (n > 0), start, curve)
 
 
 @node
@@ -93,7 +92,7 @@ class cosine(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return _fall(t, self, lambda p: 0.5 * (1.0 + np.cos(np.pi * p)))
+        return _fall(t, self.steps, self.start, self.end, lambda p: 0.5 * (1.0 + np.cos(np.pi * p)))
 
 
 @node
@@ -135,7 +134,7 @@ class polynomial(Schedule):
             return _ramp(
                 t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p**self.power
             )
-        return _fall(t, self, lambda p: (1.0 - p) ** self.power)
+        return _fall(t, self.steps, self.start, self.end, lambda p: (1.0 - p) ** self.power)
 
 
 @node
@@ -219,7 +218,7 @@ class rex(Schedule):
             raise f.refuse("rex: d", "a number above 0 and below 1", self.d)
 
     def _at(self, t: Array) -> Array:
-        return _fall(t, self, lambda p: (1.0 - p) / (1.0 - self.d * p))
+        return _fall(t, self.steps, self.start, self.end, lambda p: (1.0 - p) / (1.0 - self.d * p))
 
 
 @node
@@ -255,7 +254,13 @@ class tanh(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return _fall(t, self, lambda p: 0.5 * (1.0 - np.tanh(self.lower * (1.0 - p) + self.upper * p)))
+        return _fall(
+            t,
+            self.steps,
+            self.start,
+            self.end,
+            lambda p: 0.5 * (1.0 - np.tanh(self.lower * (1.0 - p) + self.upper * p)),
+        )
 
 
 @node

@@ -61,6 +61,7 @@ def check_positive(where: str, value: object) -> float:
 
 def check_count(where: str, value: object, *, least: int = 0) -> int:
     """A whole number of steps, `least <= value <= 2**53`; a float is refused even if it is whole."""
+    # To Python True is an int: steps=True would be a schedule of one step.
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise refuse(where, f"a whole number of steps (an int of at least {least})", value)
     count = int(value)
@@ -101,8 +102,9 @@ def check_reals(where: str, value: object) -> tuple[float, ...]:
     items = _items(where, value, "finite numbers")
     if not items:
         raise refuse(where, "a sequence of at least one number", value)
+    # The common case, a million values at a time: one by one they take a second.
     if set(map(type, items)) == {float} and np.isfinite(array := np.array(items)).all():
-        return tuple((array + 0.0).tolist())  # the common case, a million values at a time
+        return tuple((array + 0.0).tolist())
     return tuple(check_real(f"{where}[{i}]", item) for i, item in enumerate(items))
 
 
