@@ -254,13 +254,10 @@ class tanh(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return _fall(
-            t,
-            self.steps,
-            self.start,
-            self.end,
-            lambda p: 0.5 * (1.0 - np.tanh(self.lower * (1.0 - p) + self.upper * p)),
-        )
+        def left(p: Array) -> Array:
+            return 0.5 * (1.0 - np.tanh(self.lower * (1.0 - p) + self.upper * p))
+
+        return _fall(t, self.steps, self.start, self.end, left)
 
 
 @node

@@ -231,7 +231,8 @@ class Take(_Warp):
         return np.minimum(t, self.n)
 
     def _marks(self) -> Iterator[Mark]:
-        return itertools.takewhile(lambda mark: mark[0] < self.n, self.inner._marks_and_end())
+        # Of no steps at all it still has a first phase, which what goes on longer may show.
+        return itertools.takewhile(lambda mark: mark[0] < self.n or not mark[0], self.inner._marks_and_end())
 
 
 @node

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
@@ -98,6 +98,7 @@ def test_a_new_unbounded_shape_is_looked_at_where_it_changes(monkeypatch, curve_
 
 
 @given(strategies.schedules())
+@example(ts.constant(0.0).take(0).delay(0) / ts.from_values([2.0]))
 @settings(max_examples=200)
 def test_phases_follow_each_other_from_the_first_step_on(schedule):
     found = phases(schedule)
