@@ -86,8 +86,19 @@ def _option(where: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _phase(where: str, shape: str | Curve, start: float, end: float, steps: int) -> Schedule:
-    """From start to end by a shape, or by the name of one."""
+def phase(where: str, shape: str | Curve, start: float, end: float, steps: int) -> Schedule:
+    """From start to end by a shape, or by the name of one.
+
+    Args:
+        where: what errors call the argument, such as "wsd: shape".
+        shape: called as shape(start, end, steps=n); or "1-sqrt", or the name of a shape with these arguments.
+        start: its value at step 0.
+        end: its value from its last step on.
+        steps: its length.
+
+    Raises:
+        ScheduleError: shape is neither, cannot be called like that, or makes something of another length.
+    """
     curve: Any = shape if callable(shape) else _named_curves().get(shape)
     if curve is None:
         raise f.refuse(where, f"one of {', '.join(map(repr, _named_curves()))}, or a shape", shape)
@@ -147,7 +158,7 @@ def _warmup_decay(  # noqa: PLR0917  the recipes' arguments, handed on
     early = int(
         f.check_flag(f"{name}: last_step_ends", last_step_ends)
     )  # the end value belongs to step total-1
-    down = _phase(f"{name}: shape", shape, peak, floor, max(0, d - early))
+    down = phase(f"{name}: shape", shape, peak, floor, max(0, d - early))
     up = _ramp(name, start, peak, w, ramp)
     return up >> down if decay is None else up >> constant(peak, steps=n - w - d) >> down
 
@@ -393,7 +404,7 @@ def one_cycle(
     final = f.check_real("one_cycle: start", low) / 1e4 if end is None else end
     if f.check_flag("one_cycle: last_step_ends", last_step_ends):
         up, n = max(0, up - 1), max(0, n - 1)
-    phase = functools.partial(_phase, "one_cycle: shape", shape)
+    made = functools.partial(phase, "one_cycle: shape", shape)
     levels = (
         [low, peak, low, final] if f.check_flag("one_cycle: three_phase", three_phase) else [low, peak, final]
     )
@@ -402,8 +413,8 @@ def one_cycle(
         raise ScheduleError(
             f"one_cycle: two phases of {up} steps are longer than the total of {n}; shorten rise"
         )
-    climb = [phase(a, b, up) for a, b in itertools.pairwise(levels[:-1])]
-    return functools.reduce(operator.rshift, [*climb, phase(levels[-2], levels[-1], down)])
+    climb = [made(a, b, up) for a, b in itertools.pairwise(levels[:-1])]
+    return functools.reduce(operator.rshift, [*climb, made(levels[-2], levels[-1], down)])
 
 
 def warm_restarts(

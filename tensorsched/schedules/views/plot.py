@@ -133,7 +133,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    _require_matplotlib()
+    require_matplotlib()
     from matplotlib.figure import Figure  # noqa: PLC0415  optional
 
     figure = Figure(figsize=_size(panels), layout="constrained")
@@ -142,7 +142,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
 
 def _panels(count: int) -> list[Axes]:
     """The axes of a new pyplot figure, which notebooks and `plt.show()` display."""
-    _require_matplotlib()
+    require_matplotlib()
     from matplotlib import pyplot as plt  # noqa: PLC0415  optional
 
     _, axes = plt.subplots(count, sharex=True, squeeze=False, figsize=_size(count), layout="constrained")
@@ -153,7 +153,8 @@ def _size(panels: int) -> tuple[float, float]:
     return 7.0, 1.2 + 2.4 * panels
 
 
-def _require_matplotlib() -> None:
+def require_matplotlib() -> None:
+    """Raise ModuleNotFoundError, which says what to install, where matplotlib is missing."""
     try:
         import matplotlib as mpl  # noqa: F401, PLC0415  optional
     except ModuleNotFoundError as error:
