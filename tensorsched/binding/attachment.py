@@ -243,7 +243,8 @@ class Attachment:
         parts: dict[str, dict[Schedule, list[int]]] = {}
         for slot in self.slots:
             parts.setdefault(slot.place.part, {}).setdefault(slot.schedule, []).append(slot.place.group)
-        return list(plot_parts(parts, self.free, self.step_count, steps=steps, log=log))
+        parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
+        return list(plot_parts(parts, self.step_count, steps=steps, log=log))
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.

@@ -18,7 +18,7 @@ import pytest
 
 import tensorsched as ts
 from tensorsched.cli.main import main
-from tensorsched.schedules.check import lint
+from tensorsched.schedules.check import check
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -259,7 +259,7 @@ def test_check_finds(run, arguments, says):
     assert all(line.startswith(start) for line, start in zip(lines, says, strict=True))
 
 
-def test_every_rule_of_the_lint_has_a_row():
+def test_every_rule_of_check_has_a_row():
     rules = {
         "jump",
         "unreachable end",
@@ -273,8 +273,8 @@ def test_every_rule_of_the_lint_has_a_row():
     assert {start.partition(":")[0] for _, says in FOUND for start in says} == rules
 
 
-def test_the_lint_is_a_function_too():
-    assert lint(ts.constant(1.0)) == ["never changes: 1 at every step"]
+def test_check_is_a_function_too():
+    assert check(ts.constant(1.0)) == ["never changes: 1 at every step"]
 
 
 # -- where EXPR comes from, and errors --------------------------------------------------------------------------------

@@ -710,13 +710,8 @@ def test_two_attachments_and_partial_graphs_are_refused():
 def capture(monkeypatch):
     """Steps believe that they are captured."""
     monkeypatch.setattr(hooks, "capturing", lambda: True)
-
-    def on_gpu(optimizer: Any, **schedules: Any) -> ts.Attachment:
-        sched = ts.attach(optimizer, **schedules)
-        sched._hooks._has_cuda = True
-        return sched
-
-    return on_gpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return ts.attach
 
 
 def test_a_capture_that_would_freeze_a_value_is_refused_and_names_the_slot(capture):
