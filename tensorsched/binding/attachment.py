@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from tensorsched.binding.arguments import read_free, read_schedules
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks
-from tensorsched.binding.modes import EagerMode, Mode, eager_mode
+from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
 from tensorsched.binding.slots import Slot, displaced, give_back, holds
@@ -22,9 +22,6 @@ from tensorsched.param_groups import param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count, shown
 from tensorsched.schedules.views.plot import plot_parts
-
-if TYPE_CHECKING:
-    from tensorsched.compiled.graph_mode import GraphMode
 
 __all__ = ["Attachment"]
 
@@ -69,7 +66,7 @@ class Attachment:
         groups = param_groups(optimizer)
         self._eager: EagerMode = eager_mode(slots, self.free, live_device(groups), options.capacity)
         self._mode: Mode = self._eager
-        self._graph: GraphMode | None = None  # handed in by compile_step
+        self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
         self._hooks = Hooks(self)

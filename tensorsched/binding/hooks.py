@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._C._dynamo import eval_frame
 
+from tensorsched.binding.modes import Driving, Mode
 from tensorsched.errors import BindingError
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from tensorsched.binding.attachment import Attachment
-    from tensorsched.binding.modes import Mode
 
 _CHECKPOINT = "torch.distributed.checkpoint.state_dict"
 _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
@@ -75,7 +74,7 @@ class Hooks:
         follow: tells them of a mode that was bound.
     """
 
-    def __init__(self, sched: Attachment) -> None:
+    def __init__(self, sched: Driving) -> None:
         self._sched = sched
         self._handles: list[RemovableHandle] = []
         self._overwritten = False
@@ -119,7 +118,7 @@ class Hooks:
 
 
 def _step_hooks(  # noqa: C901  four functions
-    optimizer: Any, sched: Attachment, *, auto: bool, rebind: Callable[[], None]
+    optimizer: Any, sched: Driving, *, auto: bool, rebind: Callable[[], None]
 ) -> tuple[Callable[..., None], Callable[..., None], Callable[[Mode], None]]:
     """The functions around every step, and the one that tells them of a mode that was bound.
 

@@ -9,7 +9,7 @@ live one, whichever mode is in use.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,10 +20,30 @@ from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
-if TYPE_CHECKING:
-    from tensorsched.binding.attachment import Attachment
+__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
 
-__all__ = ["EagerMode", "Mode", "eager_mode"]
+
+class Driving(Protocol):
+    """What modes, hooks and the registry ask of an attachment, which stands above them."""
+
+    optimizer: Any
+    _mode: Mode
+    _graph: HandedMode | None
+    _found_inf: torch.Tensor | None
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The places that it has schedules for."""
+
+    def detach(self) -> None:
+        """Give the optimizer back."""
+
+    def _bind(self) -> None: ...
+    def _settle(self) -> None: ...
+    def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
+    def _loaded(self) -> None: ...
+    def _use_eager(self, *, for_good: bool = False) -> None: ...
+    def _make_graphs_stale(self) -> None: ...
 
 
 class Mode:
@@ -101,21 +121,21 @@ class Mode:
 
         return commit
 
-    def fast(self, sched: Attachment) -> Mover:  # noqa: ARG002  of the eager mode
+    def fast(self, sched: Driving) -> Mover:  # noqa: ARG002  of the eager mode
         """What the hooks call first at a step; where it returns False they call `before_step` or `after_step`."""
         return NEVER
 
     # -- events -------------------------------------------------------------------------------------------------------
 
-    def before_step(self, sched: Attachment) -> None:
+    def before_step(self, sched: Driving) -> None:
         """The optimizer is about to step: whoever else wrote to a slot is found now."""
         raise NotImplementedError
 
-    def after_step(self, sched: Attachment, found_inf: torch.Tensor | None) -> None:
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """It has stepped, unless `found_inf` is not 0."""
         raise NotImplementedError
 
-    def before_capture(self, sched: Attachment) -> None:
+    def before_capture(self, sched: Driving) -> None:
         """The step that comes is captured into a CUDA graph: every replay must use new values, and train everything.
 
         Raises:
@@ -153,18 +173,43 @@ def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
                 )
 
 
+class HandedMode(Mode):
+    """What an attachment asks of the mode that `compile_step` hands in."""
+
+    @property
+    def flags(self) -> list[dict[str, Any]]:
+        """What the mode has replaced in each group, to be put back in a copy."""
+        raise NotImplementedError
+
+    def leave(self, optimizer: Any, *, for_good: bool) -> None:
+        """Another mode takes over: undo what this one needs in the groups."""
+        raise NotImplementedError
+
+    def resume(self, sched: Any) -> None:
+        """An eager step has been made in between: take over again, if there is still a use."""
+        raise NotImplementedError
+
+    def make_stale(self) -> None:
+        """What compiled steps know of the optimizer is no longer so."""
+        raise NotImplementedError
+
+    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+        """Refuse schedules that compiled steps cannot follow."""
+        raise NotImplementedError
+
+
 class EagerMode(Mode):
     """The optimizer's own step runs, between its hooks."""
 
-    def fast(self, sched: Attachment) -> Mover:
+    def fast(self, sched: Driving) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step."""
         return Mover(self.check, self.advance if sched._graph is None else NEVER.advance)
 
-    def before_step(self, sched: Attachment) -> None:
+    def before_step(self, sched: Driving) -> None:
         """A slot does not hold what was put there: raises, or the value is the same."""
         sched._settle()
 
-    def after_step(self, sched: Attachment, found_inf: torch.Tensor | None) -> None:
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""
         if self.advance(found_inf) is False:
             sched._settle()

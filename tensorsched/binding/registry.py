@@ -5,31 +5,28 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from tensorsched.binding.modes import Driving
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 
-if TYPE_CHECKING:
-    from tensorsched.binding.attachment import Attachment
-
-_ATTACHMENTS: weakref.WeakSet[Attachment] = weakref.WeakSet()
+_ATTACHMENTS: weakref.WeakSet[Driving] = weakref.WeakSet()
 _LOCK = threading.Lock()  # of the set above: optimizers may be attached from several threads
 
 
-def attachments_of(optimizer: object) -> list[Attachment]:
+def attachments_of(optimizer: object) -> list[Driving]:
     """All that drive this optimizer."""
     with _LOCK:
         return [attachment for attachment in _ATTACHMENTS if attachment.optimizer is optimizer]
 
 
-def remember(attachment: Attachment) -> None:
+def remember(attachment: Driving) -> None:
     """It drives its optimizer from now on."""
     with _LOCK:
         _ATTACHMENTS.add(attachment)
 
 
-def forget(attachment: Attachment) -> None:
+def forget(attachment: Driving) -> None:
     """It drives its optimizer no longer."""
     with _LOCK:
         _ATTACHMENTS.discard(attachment)

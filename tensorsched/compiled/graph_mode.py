@@ -13,12 +13,12 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.modes import Mode, refuse_frozen_capture
+from tensorsched.binding.modes import Driving, HandedMode, Mode, refuse_frozen_capture
 from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
@@ -26,15 +26,22 @@ from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
 
-if TYPE_CHECKING:
-    from tensorsched.compiled.step import CompiledStep
-
 __all__ = ["GraphMode", "enter"]
 
 _WHY = "ts.compile_step reads every value on the device"
 
 
-class GraphMode(Mode):
+class User(Protocol):
+    """A compiled step, as its mode sees it."""
+
+    def make_stale(self) -> None:
+        """Be built anew before the next step."""
+
+    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+        """Refuse schedules that the graph cannot follow."""
+
+
+class GraphMode(HandedMode):
     """Between the compiled steps of an attachment: the groups hold what graphs read, and the flags that go with it.
 
     Args:
@@ -49,7 +56,7 @@ class GraphMode(Mode):
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_places(part): part for part in before.parts}
         super().__init__([known.get(_places(part)) or _on_device(part, device) for part in self.eager.parts])
-        self.users: weakref.WeakSet[CompiledStep] = weakref.WeakSet() if before is None else before.users
+        self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
         fits = record_of(sched.optimizer).one_graph or frozenset()
         self._loops = {place.group for place in self.slot_at if place.part not in fits}
@@ -60,17 +67,17 @@ class GraphMode(Mode):
         super().bind(optimizer, bound)
         self._enter(optimizer.param_groups)
 
-    def before_step(self, sched: Attachment) -> None:
+    def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
         if not self.check():
             sched._settle()
         sched._use_eager()
 
-    def after_step(self, sched: Attachment, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
         """An eager step that entered this mode in between; it has been counted by nobody."""
         self.advance(found_inf)
 
-    def before_capture(self, sched: Attachment) -> None:  # noqa: ARG002  of the other modes
+    def before_capture(self, sched: Driving) -> None:  # noqa: ARG002  of the other modes
         """An eager step would be captured, with values that belong to compiled ones.
 
         Raises:
@@ -155,17 +162,17 @@ class InGraphStep(Mode):
         """As in graph mode."""
         self._graph.bind(optimizer, bound)
 
-    def before_step(self, sched: Attachment) -> None:
+    def before_step(self, sched: Driving) -> None:
         """Check every slot."""
         if not self._graph.check():
             sched._settle()
 
-    def after_step(self, sched: Attachment, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
         """What live holds now was written by the graph."""
         for engine in self.engines:
             engine.written()
 
-    def before_capture(self, sched: Attachment) -> None:
+    def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
 
@@ -189,8 +196,8 @@ def enter(sched: Attachment) -> GraphMode:
     sched._require_attached()
     sched._take_in_new_groups()
     graph = sched._graph
-    if graph is None or graph.eager is not sched._eager:  # groups have been adopted since
-        graph = sched._graph = GraphMode(sched, graph)
+    if not isinstance(graph, GraphMode) or graph.eager is not sched._eager:  # none, or groups were adopted since
+        graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
     if not sched._mode.in_graph:
         sched._use(graph)
     return graph

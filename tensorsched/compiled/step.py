@@ -18,7 +18,7 @@ import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.compiled.graph_mode import enter
+from tensorsched.compiled.graph_mode import GraphMode, enter
 from tensorsched.compiled.supported import check_supported, refusal, refuse_zero_momentum
 from tensorsched.compiled.trace import NAMES, unscale, update_function
 from tensorsched.param_groups import Place
@@ -133,7 +133,7 @@ class CompiledStep:
         self._released = True
         self._compiled = self._update = _refuse_released
         graph = self.sched._graph
-        if graph is not None:
+        if isinstance(graph, GraphMode):
             graph.users.discard(self)
             if not graph.users:
                 self.sched._use_eager(for_good=True)
