@@ -37,9 +37,9 @@ def attach(
         optimizer: a torch optimizer, or any object with a `param_groups` list of dicts.
         advance: "auto" (default): after each `optimizer.step()`, by torch's hook. "manual": when you call
             `sched.step()`.
-        resident: "auto" (default) keeps a value in a device tensor where the optimizer reads it there without a
-            synchronisation, and as a Python float elsewhere; on a CPU always as a float, unless the group held a
-            tensor. True or False forces one or the other.
+        resident: "auto" (default) makes a *tensor slot*, a 0-dim tensor on the parameters' device, where the optimizer
+            reads it there without a synchronisation, and a *float slot*, a Python float, elsewhere; on a CPU always a
+            float, unless the group held a tensor. True or False forces one or the other.
         steps: length of the run, for schedules that never settle (inverse_sqrt, endless repeats).
         free: schedules by name that belong to no param_group (a loss weight, an EMA decay): `sched.value(name)` is a
             tensor that is always current.
@@ -60,8 +60,8 @@ def attach(
             before.
         ScheduleError: a schedule cannot be tabulated. The optimizer is as before.
 
-    May synchronise (it reads what the groups hold); the steps afterwards do not where the slots are resident or
-    plain host slots, see `print(sched)`.
+    May synchronise (it reads what the groups hold). The steps afterwards do not, with tensor slots and float slots
+    alike, but for a float slot with a fused optimizer and a GradScaler: `print(sched)` says so.
 
     Example:
         >>> import torch, tensorsched as ts

@@ -88,7 +88,7 @@ class Attachment:
         return self._mode.step_count
 
     def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
-        """What a slot or free name holds now, without a sync: a 0-dim live tensor if resident or free, else a float.
+        """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
@@ -97,6 +97,8 @@ class Attachment:
 
         Raises:
             BindingError: no such slot.
+
+        Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
@@ -146,7 +148,7 @@ class Attachment:
         self._bind()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the clock is and which schedules it counts for: plain numbers, strings, lists and dicts.
+        """The step counter and the schedules that it counts for: plain numbers, strings, lists and dicts.
 
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
@@ -154,7 +156,7 @@ class Attachment:
         return write_state(self.step_count, self._schedules())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = "error") -> None:
-        """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter: the clock decides.
+        """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
 
         (An object without torch's hooks cannot tell that it was loaded: call this, or `seek`, after its own loading.)
 
@@ -173,7 +175,7 @@ class Attachment:
         self.seek(read_state(state, self._schedules(), on_mismatch))
 
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
-        """Follow other schedules from now on, while the clock goes on: extend a run, cool down now, change the peak.
+        """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
         The tables are overwritten in place, so compiled steps and captured graphs go on with the new values, without
         recompiling or capturing again. Steps are counted from the start of the run as before: to cool down from here,
@@ -190,7 +192,7 @@ class Attachment:
                 that share a column of the table, because their schedules are equal, would get different ones. Nothing
                 has changed.
 
-        Synchronises where all slots are resident on a device that is no CPU.
+        Synchronises where all slots are tensor slots on a device that is no CPU.
 
         Example:
             >>> import torch, tensorsched as ts

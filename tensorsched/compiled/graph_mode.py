@@ -196,7 +196,9 @@ def enter(sched: Attachment) -> GraphMode:
     sched._require_attached()
     sched._take_in_new_groups()
     graph = sched._graph
-    if not isinstance(graph, GraphMode) or graph.eager is not sched._eager:  # none, or groups were adopted since
+    if (
+        not isinstance(graph, GraphMode) or graph.eager is not sched._eager
+    ):  # none, or groups were adopted since
         graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
     if not sched._mode.in_graph:
         sched._use(graph)
