@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,6 @@ class Attachment:
     copy or a pickle of it belongs to a copy of its optimizer and goes on from the same step.
 
     Attributes:
-        optimizer: whose hyperparameters follow the schedules.
         free: the schedules that belong to no hyperparameter, by name.
         attached: False after `detach`.
 
@@ -55,7 +55,7 @@ class Attachment:
     def __init__(
         self, optimizer: Any, slots: Sequence[Slot], free: Mapping[str, Schedule], options: Options
     ) -> None:
-        self.optimizer = optimizer
+        self._optimizer = _weakly(optimizer)
         self.free = {name: bounded(schedule, options.steps) for name, schedule in free.items()}
         self.attached = True
         self._options = options
@@ -69,12 +69,24 @@ class Attachment:
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
-        self._hooks = Hooks(self)
+        self._hooks = Hooks()
         self._bind()
-        self._hooks.register(optimizer, auto=options.auto)
+        self._hooks.register(optimizer, self, auto=options.auto)
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
         remember(self)
+
+    @property
+    def optimizer(self) -> Any:
+        """Whose hyperparameters follow the schedules. It is not kept alive by its schedules.
+
+        Raises:
+            BindingError: it is gone.
+        """
+        optimizer = self._optimizer()
+        if optimizer is None:
+            raise BindingError("the optimizer of this schedule is gone; keep a reference to it")
+        return optimizer
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -125,12 +137,17 @@ class Attachment:
                 "pass advance='manual' to attach() to call it yourself"
             )
         # Floats are checked as they are written. Tensors are, before the next optimizer.step(), where that is reported.
-        if not self._hooks.active and not self._mode.check():
+        groups = self.optimizer.param_groups
+        if not self._hooks.active and not self._mode.check(groups):
             self._settle()
         found_inf, self._found_inf = self._found_inf, None
-        if self._mode.advance(found_inf) is False:
-            self._settle()
-            self._mode.advance(found_inf)
+        try:
+            if self._mode.advance(groups, found_inf) is False:
+                self._settle()
+                self._mode.advance(groups, found_inf)
+        except KeyboardInterrupt:
+            self._resynchronise()
+            raise
 
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
@@ -254,7 +271,7 @@ class Attachment:
             return
         self.attached = False
         forget(self)
-        self._hooks.remove()
+        self._hooks.remove(self.optimizer)
         self._make_graphs_stale()
         step = self.step_count
         self._use_eager(for_good=True)
@@ -287,8 +304,9 @@ class Attachment:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
                 groups[slot.place.group].setdefault(slot.place.key, slot.template)
         # A group that was added, and that nobody has said anything about, is none of ours: the next check says so.
-        self._mode.bind(self.optimizer, groups[: self._group_count])
-        self._hooks.follow(self._mode)
+        self._bound = groups[: self._group_count]
+        self._mode.bind(self.optimizer, self._bound)
+        self._hooks.follow(self._mode.fast(self))
 
     def _settle(self) -> None:
         """A check has failed: name the slot that somebody wrote to, or find that all is as it should be.
@@ -303,6 +321,13 @@ class Attachment:
         groups = self.optimizer.param_groups
         if len(groups) < self._group_count:
             raise self._other_groups(len(groups))
+        for index, (bound, group) in enumerate(zip(self._bound, groups, strict=False)):
+            if bound is not group and not _same_parameters(bound, group):
+                raise BindingError(
+                    f"group {index} holds other parameters than when the schedule was attached: param_groups were "
+                    "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
+                    "call detach(), attach() again and seek() to the step"
+                )
         step = self.step_count
         for slot in self.slots:
             if not holds(slot, groups, step, self._mode.expected(slot)):
@@ -310,6 +335,15 @@ class Attachment:
         if len(groups) > self._group_count:
             self._adopt(groups)
         self.seek(step)
+
+    def _resynchronise(self) -> None:
+        """A step was interrupted half-way: all counters and slots go to the step that one of them has reached."""
+        step = max(part.engine.step_count for part in self._mode.parts)
+        self._mode.seek(step)
+        self._bind()
+
+    def _drives(self, optimizer: object) -> bool:
+        return self._optimizer() is optimizer
 
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
@@ -344,6 +378,8 @@ class Attachment:
 
     def _take_in_new_groups(self) -> None:
         """Adopt late groups now where `new_groups` says how (otherwise the next step raises); refuse lost ones."""
+        if self._optimizer() is None:
+            return  # gone: what it held can still be saved
         groups = self.optimizer.param_groups
         if len(groups) < self._group_count:
             raise self._other_groups(len(groups))
@@ -396,6 +432,19 @@ class Attachment:
             raise BindingError("this schedule is detached and controls nothing; attach() again")
 
 
+def _weakly(optimizer: Any) -> Callable[[], Any]:
+    """A reference that does not keep the optimizer alive: it holds us by its hooks, and would wait in a circle."""
+    try:
+        return weakref.ref(optimizer)
+    except TypeError:  # a class with __slots__
+        return lambda: optimizer
+
+
+def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    mine, theirs = a.get("params", ()), b.get("params", ())
+    return len(mine) == len(theirs) and all(x is y for x, y in zip(mine, theirs, strict=True))
+
+
 def _again(  # noqa: PLR0917  pickle's
     optimizer: Any,
     slots: Sequence[Slot],
@@ -408,6 +457,7 @@ def _again(  # noqa: PLR0917  pickle's
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
     put_back(optimizer.param_groups, flags)  # no compiled step is copied with it
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
+    attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
     attachment._options = options  # groups that are added later are not bound to that room
     attachment.seek(step)
     return attachment

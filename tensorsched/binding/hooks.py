@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._C._dynamo import eval_frame
 
-from tensorsched.binding.modes import Driving, Mode
+from tensorsched.binding.modes import Driving
+from tensorsched.binding.movers import NEVER, Mover
 from tensorsched.errors import BindingError
 
 if TYPE_CHECKING:
@@ -32,6 +33,18 @@ if TYPE_CHECKING:
 
 
 _CHECKPOINT = "torch.distributed.checkpoint.state_dict"
+# Methods that step past step(), and what to do instead.
+_OTHER_DOORS = {
+    (
+        "first_step",
+        "second_step",
+    ): "attach to the optimizer that it wraps (its .base_optimizer) with advance='manual', "
+    "and call sched.step() once an iteration",
+    ("fused_backward",): "pass advance='manual' to attach() and call sched.step() once an iteration",
+}
+_WRAPPER = (
+    torch.optim.Optimizer.profile_hook_step.__code__.co_filename
+)  # where the frame that runs the hooks is from
 _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
 
 
@@ -56,13 +69,20 @@ def require_hooks(optimizer: object) -> None:
     Raises:
         BindingError: it has no hooks, or is a wrapper whose own step() does not run them.
     """
+    name = type(optimizer).__name__
+    for doors, way_out in _OTHER_DOORS.items():
+        if all(callable(getattr(optimizer, door, None)) for door in doors):
+            raise BindingError(
+                f"{name} is stepped by {' and '.join(f'{door}()' for door in doors)}, which run no hooks, so the "
+                f"schedule would stand still without a word; {way_out}"
+            )
     if not has_hooks(optimizer):
         wrapped = [
             k for k, v in getattr(optimizer, "__dict__", {}).items() if isinstance(v, torch.optim.Optimizer)
         ]
         inner = f", or attach to the optimizer that it wraps (its .{wrapped[0]})" if wrapped else ""
         raise BindingError(
-            f"{type(optimizer).__name__} has no step hooks (its step() is not torch.optim.Optimizer's), so nothing "
+            f"{name} has no step hooks (its step() is not torch.optim.Optimizer's), so nothing "
             f"would advance the schedule; pass advance='manual' and call sched.step() after each optimizer step{inner}"
         )
 
@@ -70,83 +90,105 @@ def require_hooks(optimizer: object) -> None:
 class Hooks:
     """The hooks of one attachment on one optimizer, removable together.
 
+    The optimizer holds them, and they hold the attachment, which therefore works without being kept. Nothing here holds
+    the optimizer: `del optimizer` frees it at once.
+
     Attributes:
-        follow: tells them of a mode that was bound.
+        follow: tells them of the mover of a mode that was bound.
     """
 
-    def __init__(self, sched: Driving) -> None:
-        self._sched = sched
+    def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
-        self._overwritten = False
-        self.follow: Callable[[Mode], None] = lambda _: None
+        self._alive = [True]
+        self.follow: Callable[[Mover], None] = lambda _: None
 
-    def register(self, optimizer: Any, *, auto: bool) -> None:
+    def register(self, optimizer: Any, sched: Driving, *, auto: bool) -> None:
         """Put them on the optimizer, whose slots are bound, if it has hooks."""
-        sched = self._sched
-        if has_hooks(optimizer):
-            before, after, self.follow = _step_hooks(optimizer, sched, auto=auto, rebind=self._rebind)
-            self._handles = [
-                optimizer.register_state_dict_post_hook(self._saved),
-                optimizer.register_load_state_dict_post_hook(self._loaded),
-                optimizer.register_step_pre_hook(before),
-                optimizer.register_step_post_hook(after),
-            ]
+        if not has_hooks(optimizer):
+            return
+        overwritten = False
+        may_overwrite = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+
+        def rebind() -> None:
+            nonlocal overwritten
+            if overwritten:
+                overwritten = False
+                sched._bind()
+
+        def saved(_: Any, state_dict: dict[str, Any]) -> None:
+            sched._saved(state_dict["param_groups"])
+
+        def loaded(_: Any) -> None:
+            nonlocal overwritten
+            sched._loaded()
+            # A load_state_dict of its own may go on after torch's: ZeroRedundancyOptimizer then copies the checkpoint's
+            # values over ours. So once more, before the next step.
+            overwritten = may_overwrite
+
+        before, after, self.follow = _step_hooks(
+            optimizer, sched, auto=auto, rebind=rebind if may_overwrite else None, alive=self._alive
+        )
+        self._handles = [
+            optimizer.register_state_dict_post_hook(saved),
+            optimizer.register_load_state_dict_post_hook(loaded),
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
+        ]
+        # First of all: a hook of somebody else that saves a checkpoint, or raises, finds the step counted.
+        optimizer._optimizer_step_post_hooks.move_to_end(self._handles[-1].id, last=False)
 
     @property
     def active(self) -> bool:
         """Whether the optimizer reports its steps."""
         return bool(self._handles)
 
-    def remove(self) -> None:
-        """Remove all of them."""
-        for handle in self._handles:
-            handle.remove()
-
-    def _rebind(self) -> None:
-        if self._overwritten:
-            self._overwritten = False
-            self._sched._bind()
-
-    def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:  # noqa: ARG002  torch's signature
-        self._sched._saved(state_dict["param_groups"])
-
-    def _loaded(self, optimizer: Any) -> None:
-        self._sched._loaded()
-        # A load_state_dict of its own may go on after torch's: ZeroRedundancyOptimizer then copies the checkpoint's
-        # values over ours. So once more, before the next step.
-        self._overwritten = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+    def remove(self, optimizer: Any) -> None:
+        """Remove all of them; what is called while the optimizer calls hooks stays there and does nothing."""
+        self._alive.clear()
+        self.follow(NEVER)
+        self.follow = lambda _: None
+        if not _is_stepping(optimizer):  # torch walks through its hooks, which must stay as many
+            for handle in self._handles:
+                handle.remove()
 
 
 def _step_hooks(  # noqa: C901  four functions
-    optimizer: Any, sched: Driving, *, auto: bool, rebind: Callable[[], None]
-) -> tuple[Callable[..., None], Callable[..., None], Callable[[Mode], None]]:
-    """The functions around every step, and the one that tells them of a mode that was bound.
+    optimizer: Any,
+    sched: Driving,
+    *,
+    auto: bool,
+    rebind: Callable[[], None] | None,
+    alive: Sequence[bool],
+) -> tuple[Callable[..., None], Callable[..., None], Callable[[Mover], None]]:
+    """The functions around every step, and the one that tells them of a mover.
 
     What is rare is asked about only where it can happen; what is not right, or not eager, is left to the mode.
     """
     # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
     may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
     may_capture = torch.cuda.is_available()
-    may_overwrite = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
-    rare = may_nest or may_capture or may_overwrite
+    rare = may_nest or may_capture or rebind is not None
     hidden = False
     check, advance = sched._mode.fast(sched)
 
     @_untraced
-    def before(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
+    def before(optimizer: Any, args: Any, kwargs: Any) -> None:
         nonlocal hidden
         if rare:
             if may_nest and _is_nested(optimizer):
                 return
-            if may_capture and capturing():
+            if may_capture and capturing() and alive:
                 sched._mode.before_capture(sched)
-            if may_overwrite:
+            if rebind is not None and alive:
                 rebind()
-        # Only an optimizer without state can be given some by a step that is none.
-        if kwargs and not optimizer.state and "closure" in kwargs and _is_state_initialisation():
-            hidden = True
-            sched._mode.hide(optimizer, hidden=True)
-        elif not check():
+        if kwargs or len(args) > 1:
+            # Only an optimizer without state can be given some by a step that is none.
+            if not optimizer.state and "closure" in kwargs and _is_state_initialisation():
+                hidden = True
+                sched._mode.hide(optimizer, hidden=True)
+                return
+            _refuse_part_of_a_step(optimizer, args, kwargs)
+        if not check(optimizer.param_groups) and alive:
             sched._mode.before_step(sched)
 
     @_untraced
@@ -161,19 +203,39 @@ def _step_hooks(  # noqa: C901  four functions
         # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
         # here.
         found_inf = getattr(optimizer, "found_inf", None)
-        if advance(found_inf) is False:
-            sched._mode.after_step(sched, found_inf)
+        try:
+            if advance(optimizer.param_groups, found_inf) is False and alive:
+                sched._mode.after_step(sched, found_inf)
+        except KeyboardInterrupt:  # between two counters, or two groups: they move together or not at all
+            sched._resynchronise()
+            raise
 
     @_untraced
     def note(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
         # Gone when scaler.step() returns, and sched.step() comes after that.
         sched._found_inf = getattr(optimizer, "found_inf", None)
 
-    def follow(mode: Mode) -> None:
+    def follow(mover: Mover) -> None:
         nonlocal check, advance
-        check, advance = mode.fast(sched)
+        check, advance = mover
 
     return before, after if auto else note, follow
+
+
+def _refuse_part_of_a_step(optimizer: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """Optimizers that release gradients step one parameter at a time: each would be counted as a step.
+
+    Raises:
+        BindingError: step() was given a parameter.
+    """
+    if isinstance(kwargs.get("param"), torch.Tensor) or any(
+        isinstance(a, torch.nn.Parameter) for a in args[1:]
+    ):
+        raise BindingError(
+            f"{type(optimizer).__name__}.step() was called for a single parameter (gradient release), which is no step "
+            "of the optimizer, and the schedule would advance once a parameter; pass advance='manual' to attach() and "
+            "call sched.step() once an iteration"
+        )
 
 
 def _untraced(function: Callable[..., None]) -> Callable[..., None]:
@@ -199,13 +261,27 @@ def _is_nested(optimizer: object) -> bool:
     torch wraps the step of each class that it has seen an instance of. Where a subclass's step() calls
     super().step(), the hooks run for both; only the outer one is a step of the optimizer.
     """
-    wrapper = sys._getframe(2)
-    frame = wrapper.f_back
+    return len(_steps_running(sys._getframe(2), optimizer)) > 1
+
+
+def _is_stepping(optimizer: object) -> bool:
+    """Whether a step() of the optimizer is running, and so perhaps its hooks."""
+    return bool(_steps_running(sys._getframe(), optimizer))
+
+
+def _steps_running(frame: FrameType | None, optimizer: object) -> list[FrameType]:
+    """The frames of torch's wrapper around step(), for this optimizer, among a frame and its callers."""
+    found = []
     while frame is not None:
-        if frame.f_code is wrapper.f_code and frame.f_locals.get("self") is optimizer:
-            return True
+        code = frame.f_code
+        if (
+            code.co_name == "wrapper"
+            and code.co_filename == _WRAPPER
+            and frame.f_locals.get("self") is optimizer
+        ):
+            found.append(frame)
         frame = frame.f_back
-    return False
+    return found
 
 
 def _is_state_initialisation() -> bool:

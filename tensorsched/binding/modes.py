@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from tensorsched.binding.movers import NEVER, Mover, joined
+from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
 from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError
@@ -26,20 +26,26 @@ __all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
 class Driving(Protocol):
     """What modes, hooks and the registry ask of an attachment, which stands above them."""
 
-    optimizer: Any
     _mode: Mode
     _graph: HandedMode | None
     _found_inf: torch.Tensor | None
 
     @property
+    def optimizer(self) -> Any:
+        """What it drives."""
+
+    @property
     def slots(self) -> tuple[Slot, ...]:
         """The places that it has schedules for."""
+
+    def _drives(self, optimizer: object) -> bool: ...
 
     def detach(self) -> None:
         """Give the optimizer back."""
 
     def _bind(self) -> None: ...
     def _settle(self) -> None: ...
+    def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _loaded(self) -> None: ...
     def _use_eager(self, *, for_good: bool = False) -> None: ...
@@ -55,8 +61,8 @@ class Mode:
     """
 
     in_graph = False
-    check: Callable[[], bool]
-    advance: Callable[[torch.Tensor | None], bool | None]
+    check: Callable[[Groups], bool]
+    advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
     def __init__(self, parts: Sequence[Slots]) -> None:
         self.parts = tuple(parts)
@@ -90,9 +96,9 @@ class Mode:
         for part in self.parts:
             part.engine.seek(step)
 
-    def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
-        """Put every slot's value into the optimizer's param_groups, of which `bound` is a copy, whatever they hold."""
-        movers = [part.bind(optimizer, bound) for part in self.parts]
+    def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
+        """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
+        movers = [part.bind(groups) for part in self.parts]
         self.check, self.advance = joined(movers, floats=self.floats)
 
     def expected(self, slot: Slot) -> torch.Tensor | float:
@@ -211,9 +217,9 @@ class EagerMode(Mode):
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""
-        if self.advance(found_inf) is False:
+        if self.advance(sched.optimizer.param_groups, found_inf) is False:
             sched._settle()
-            self.advance(found_inf)
+            self.advance(sched.optimizer.param_groups, found_inf)
         if sched._graph is not None:
             sched._graph.resume(sched)  # compiled steps look for the values there
 

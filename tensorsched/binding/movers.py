@@ -1,12 +1,13 @@
 """What runs at every step, and nothing else: check every slot, count the step, put the next values there.
 
-    before optimizer.step()    check()               every slot of every group holds the object that was put there
-    after it                   check(), advance()    the step counter grows by 1, the next row is in the slots
+    before optimizer.step()    check(groups)                         every slot holds the object that was put there
+    after it                   check, advance(groups, found_inf)     one step counted, the next row is in the slots
 
-A mover is made when slots are bound: functions over keys, groups and rows that have been looked up already. They read
-`optimizer.param_groups` at each call and keep groups only to compare with: a write to a group that somebody has
-replaced would be a write to nothing. Whether a value that is not the one that was put there is harmless (the same
-number) or not, is looked at when it is found, and not here.
+A mover is made when slots are bound: functions over keys and rows that have been looked up already. They are handed the
+optimizer's groups at each call and keep groups only to compare with: a write to a group that somebody has replaced
+would be a write to nothing. (Nor do they keep the optimizer: that would be a circle, and its memory would wait for
+Python's garbage collector.) Whether an object that is not the one that was put there is harmless, because it is the
+same number, is looked at when it is found, and not here.
 """
 
 from __future__ import annotations
@@ -25,26 +26,25 @@ __all__ = ["NEVER", "Mover", "float_mover", "joined", "tensor_mover"]
 Groups = Sequence[dict[str, Any]]
 Row = tuple[Sequence[Any], ...]  # for each block, what each of its places holds
 
-# What a look at groups that are not those of before raises: two that differ are compared key by key, and parameters
-# do not compare as one value (a RuntimeError).
-_GONE = (KeyError, IndexError, TypeError, RuntimeError, ValueError)
+_GONE = (KeyError, IndexError, TypeError)  # what a look at a key, or an element, that is not there raises
 
 
 class Mover(NamedTuple):
     """The functions of some slots. They do not synchronise, but where `advance` says so.
 
     Attributes:
-        check: whether every slot holds what was put there. Changes nothing.
+        check: whether the groups are those that were bound, in order, and every slot holds what was put there. Changes
+            nothing.
         advance: count one step and put the next values there. False, and nothing has changed, where a float slot does
             not hold what was put there; nothing where the tensor that it is given (GradScaler's found_inf) is not 0,
             which float slots read on the host.
     """
 
-    check: Callable[[], bool]
-    advance: Callable[[torch.Tensor | None], bool | None]
+    check: Callable[[Groups], bool]
+    advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
 
-NEVER = Mover(lambda: False, lambda _: False)
+NEVER = Mover(lambda _: False, lambda _, __: False)
 """The mover of slots that move by other means."""
 
 
@@ -59,73 +59,64 @@ class Block(NamedTuple):
     pick: Callable[[Sequence[Any]], Sequence[Any]]  # which takes them
 
 
-def float_mover(optimizer: Any, bound: Groups, columns: Mapping[Place, int], engine: FloatEngine) -> Mover:
+def float_mover(groups: Groups, columns: Mapping[Place, int], engine: FloatEngine) -> Mover:
     """Of slots that hold Python floats, written at every step; the present ones are put there now.
 
     Args:
-        optimizer: has `param_groups`.
-        bound: a copy of them: any others are none of ours, and `check` says so.
+        groups: the optimizer's own.
         columns: for each place, where in the engine's row its value is.
         engine: counts, and has the rows.
     """
     blocks = _blocks(columns)
-    if _is_one_key(blocks, bound):
-        return _one_key_of_floats(optimizer, bound, blocks[0], engine)
+    if _is_one_key(blocks, groups):
+        return _one_key_of_floats(groups, blocks[0], engine)
     picks = [block.pick for block in blocks]
-    same, write, following = (
-        _comparer(optimizer, bound, blocks),
-        writer(optimizer, blocks),
-        engine.following(),
-    )
+    same, following = _comparer(groups, blocks), engine.following()
     row = engine.row()
     last = tuple([pick(row) for pick in picks])
-    write(last)
+    write(groups, blocks, last)
 
-    def check() -> bool:
-        return same(last)
+    def check(groups: Groups) -> bool:
+        return same(groups, last)
 
-    def advance(found_inf: torch.Tensor | None) -> bool | None:
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
         nonlocal last
         if found_inf is not None and found_inf.item() != 0:
             return None
-        if not same(last):  # a hook of somebody else may have written since the check
+        if not same(groups, last):  # a hook of somebody else may have written since the check
             return False
         row = next(following)
         engine.step_count += 1
         last = tuple([pick(row) for pick in picks])
-        write(last)
+        write(groups, blocks, last)
         return True
 
     return Mover(check, advance)
 
 
-def _one_key_of_floats(optimizer: Any, bound: Groups, block: Block, engine: FloatEngine) -> Mover:  # noqa: C901
+def _one_key_of_floats(groups: Groups, block: Block, engine: FloatEngine) -> Mover:
     """The same for one key of all groups, which is what most runs have: written out, it costs half."""
-    key = block.key
+    key, bound, count = block.key, tuple(groups), len(groups)
     following: Iterator[Sequence[float]] = engine.following()
     if block.entries != tuple(range(engine.table.columns)):  # else a row is what the groups get, as it is
         following = map(block.pick, following)
     last, coming = block.pick(engine.row()), next(following)
-    for group, value in zip(optimizer.param_groups, last):
+    for group, value in zip(groups, last):
         group[key] = value
 
-    def check() -> bool:
+    def check(groups: Groups) -> bool:
         try:
-            groups = optimizer.param_groups
-            if groups != bound:  # no more than a look at each pointer, as long as they are the same dicts
-                return False
-            for group, value in zip(groups, last):
-                if group[key] is not value:
+            for group, mine, value in zip(groups, bound, last):
+                if group[key] is not value or group is not mine:
                     return False
         except _GONE:
             return False
-        return True
+        return len(groups) == count
 
-    def advance(found_inf: torch.Tensor | None) -> bool | None:
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
         nonlocal last, coming
         if found_inf is not None and found_inf.item() != 0:
             return None
-        groups = optimizer.param_groups
         try:
             for group, was, value in zip(groups, last, coming):
                 if group[key] is not was:  # a hook of somebody else may have written since the check
@@ -149,36 +140,35 @@ def _take_back(groups: Groups, key: str, last: Sequence[float], coming: Sequence
     return False
 
 
-def tensor_mover(
-    optimizer: Any, bound: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine
-) -> Mover:
+def tensor_mover(groups: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine) -> Mover:
     """Of slots that hold 0-dim views of the engine's live values: put there once, now; filling live is all it takes."""
     blocks = _blocks({place: number for number, place in enumerate(views)})
     held = tuple(block.pick(list(views.values())) for block in blocks)
-    writer(optimizer, blocks)(held)
-    same, live, driver = _comparer(optimizer, bound, blocks), engine.live, engine.driver
+    write(groups, blocks, held)
+    same, live, driver = _comparer(groups, blocks), engine.live, engine.driver
+    forward = driver.advance
 
-    def check() -> bool:
-        return live._version == driver.version and same(held)
+    def check(groups: Groups) -> bool:
+        # Every in-place operation of torch on a view raises the version counter of what it is a view of.
+        return live._version == driver.version and same(groups, held)
 
-    if not _is_one_key(blocks, bound):
-        return Mover(check, driver.advance)
-    key, values = blocks[0].key, held[0]
+    def advance(_: Groups, found_inf: torch.Tensor | None) -> None:
+        forward(found_inf)
 
-    def check_one_key() -> bool:
+    if not _is_one_key(blocks, groups):
+        return Mover(check, advance)
+    key, values, bound, count = blocks[0].key, held[0], tuple(groups), len(groups)
+
+    def check_one_key(groups: Groups) -> bool:
         try:
-            groups = optimizer.param_groups
-            # Every in-place operation of torch on a view raises the version counter of what it is a view of.
-            if groups != bound or live._version != driver.version:
-                return False
-            for group, value in zip(groups, values):
-                if group[key] is not value:
+            for group, mine, value in zip(groups, bound, values):
+                if group[key] is not value or group is not mine:
                     return False
         except _GONE:
             return False
-        return True
+        return len(groups) == count and live._version == driver.version
 
-    return Mover(check_one_key, driver.advance)
+    return Mover(check_one_key, advance)
 
 
 def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:
@@ -187,47 +177,43 @@ def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:
         return movers[0]
     checks, advances = zip(*movers)
 
-    def check() -> bool:
-        return all([intact() for intact in checks])
+    def check(groups: Groups) -> bool:
+        return all([intact(groups) for intact in checks])
 
-    def advance(found_inf: torch.Tensor | None) -> bool | None:
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
         if floats:
             if found_inf is not None and found_inf.item() != 0:
                 return None
-            if not check():
+            if not check(groups):
                 return False
             found_inf = None
         for each in advances:
-            each(found_inf)
+            each(groups, found_inf)
         return True
 
     return Mover(check, advance)
 
 
-def writer(optimizer: Any, blocks: Sequence[Block]) -> Callable[[Row], None]:
-    """The function that puts a row into the places of some blocks, whatever they hold."""
-
-    def write(row: Row) -> None:
-        groups = optimizer.param_groups
-        for (key, element, _, of, _, _), values in zip(blocks, row):
-            if element is None:
-                for group, value in zip(of(groups), values):
-                    group[key] = value
-            else:
-                for group, value in zip(of(groups), values):
-                    group[key] = with_element(group[key], element, value)
-
-    return write
+def write(groups: Groups, blocks: Sequence[Block], row: Row) -> None:
+    """Put a row into the places of some blocks, whatever they hold."""
+    for (key, element, _, of, _, _), values in zip(blocks, row):
+        if element is None:
+            for group, value in zip(of(groups), values):
+                group[key] = value
+        else:
+            for group, value in zip(of(groups), values):
+                group[key] = with_element(group[key], element, value)
 
 
-def _comparer(optimizer: Any, bound: Groups, blocks: Sequence[Block]) -> Callable[[Row], bool]:
-    """The function that tells whether the places hold the very objects of a row, in the groups of now."""
+def _comparer(groups: Groups, blocks: Sequence[Block]) -> Callable[[Groups, Row], bool]:
+    """The function that tells whether groups are these, and the places hold the very objects of a row."""
+    bound, count = tuple(groups), len(groups)
 
-    def same(row: Row) -> bool:
+    def same(groups: Groups, row: Row) -> bool:
         try:
-            groups = optimizer.param_groups
-            if groups != bound:
-                return False
+            for group, mine in zip(groups, bound):
+                if group is not mine:
+                    return False
             for (key, element, _, of, _, _), values in zip(blocks, row):
                 if element is None:
                     for group, value in zip(of(groups), values):
@@ -239,7 +225,7 @@ def _comparer(optimizer: Any, bound: Groups, blocks: Sequence[Block]) -> Callabl
                             return False
         except _GONE:
             return False
-        return True
+        return len(groups) == count
 
     return same
 

@@ -11,13 +11,15 @@ from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 
 _ATTACHMENTS: weakref.WeakSet[Driving] = weakref.WeakSet()
-_LOCK = threading.Lock()  # of the set above: optimizers may be attached from several threads
+# Of the set above: optimizers may be attached from several threads. Reentrant, because a finaliser or a signal handler
+# may detach in the middle of any of this, in the same thread.
+_LOCK = threading.RLock()
 
 
 def attachments_of(optimizer: object) -> list[Driving]:
     """All that drive this optimizer."""
     with _LOCK:
-        return [attachment for attachment in _ATTACHMENTS if attachment.optimizer is optimizer]
+        return [attachment for attachment in _ATTACHMENTS if attachment._drives(optimizer)]
 
 
 def remember(attachment: Driving) -> None:

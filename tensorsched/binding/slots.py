@@ -57,11 +57,11 @@ class FloatSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
-    def bind(self, optimizer: Any, bound: Groups) -> Mover:
-        """Put the present values into the optimizer's groups, a copy of which is `bound`; what moves them."""
+    def bind(self, groups: Groups) -> Mover:
+        """Put the present values into the optimizer's groups; what moves them from now on."""
         column = self.engine.table.live_column
         columns = {slot.place: column[slot.name] for slot in self.slots}
-        return float_mover(optimizer, bound, columns, self.engine)
+        return float_mover(groups, columns, self.engine)
 
     def value(self, slot: Slot) -> float:
         """The value that a slot must hold now."""
@@ -77,10 +77,10 @@ class TensorSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
-    def bind(self, optimizer: Any, bound: Groups) -> Mover:
-        """Put the views into the optimizer's groups, a copy of which is `bound`; what moves them."""
+    def bind(self, groups: Groups) -> Mover:
+        """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
-        return tensor_mover(optimizer, bound, views, self.engine)
+        return tensor_mover(groups, views, self.engine)
 
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
@@ -138,8 +138,14 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int
         if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
             own = originals.count(id(slot.original)) == 1
-            value = slot.original.fill_(value) if own else torch.full_like(slot.original, value)
+            # Not through autograd: a learned lr is a leaf that requires grad.
+            value = _filled(slot.original, value) if own else torch.full_like(slot.original, value)
         slot.place.write(groups, value)
+
+
+def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
+    tensor.detach().fill_(value)
+    return tensor
 
 
 def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:

@@ -19,6 +19,7 @@ import torch
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.modes import Driving, HandedMode, Mode, refuse_frozen_capture
+from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
@@ -62,20 +63,20 @@ class GraphMode(HandedMode):
         self._loops = {place.group for place in self.slot_at if place.part not in fits}
         self._own: list[tuple[dict[str, Any], dict[str, Any]]] = []  # of each group: its dict, its own flags
 
-    def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
+    def bind(self, optimizer: Any, groups: Groups) -> None:
         """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
-        super().bind(optimizer, bound)
+        super().bind(optimizer, groups)
         self._enter(optimizer.param_groups)
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
-        if not self.check():
+        if not self.check(sched.optimizer.param_groups):
             sched._settle()
         sched._use_eager()
 
-    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """An eager step that entered this mode in between; it has been counted by nobody."""
-        self.advance(found_inf)
+        self.advance(sched.optimizer.param_groups, found_inf)
 
     def before_capture(self, sched: Driving) -> None:  # noqa: ARG002  of the other modes
         """An eager step would be captured, with values that belong to compiled ones.
@@ -158,13 +159,13 @@ class InGraphStep(Mode):
         super().__init__(graph.parts)
         self._graph = graph
 
-    def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
+    def bind(self, optimizer: Any, groups: Groups) -> None:
         """As in graph mode."""
-        self._graph.bind(optimizer, bound)
+        self._graph.bind(optimizer, groups)
 
     def before_step(self, sched: Driving) -> None:
         """Check every slot."""
-        if not self._graph.check():
+        if not self._graph.check(sched.optimizer.param_groups):
             sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002

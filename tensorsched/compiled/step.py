@@ -48,7 +48,8 @@ def compile_step(sched: Attachment, **torch_compile_options: Any) -> CompiledSte
     Example:
         >>> import torch, tensorsched as ts
         >>> weight = torch.nn.Parameter(torch.ones(3))
-        >>> sched = ts.attach(torch.optim.AdamW([weight]), lr=ts.linear(0.1, 0.0, steps=10))
+        >>> optimizer = torch.optim.AdamW([weight])
+        >>> sched = ts.attach(optimizer, lr=ts.linear(0.1, 0.0, steps=10))
         >>> step = ts.compile_step(sched, backend="aot_eager")
         >>> weight.grad = torch.ones(3)
         >>> step(), step(), sched.step_count, round(sched.value("lr").item(), 6)

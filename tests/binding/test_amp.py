@@ -182,7 +182,8 @@ def test_on_a_gpu_found_inf_is_read_on_the_device_for_resident_slots_alone(devic
     found_inf = torch.zeros((), device=device)  # the loss's device, another one where a model spans several
     counts = []
     for resident in (True, False):
-        sched = ts.attach(on_cuda(optim.AdamW, fused=True), lr=LR, resident=resident)
+        optimizer = on_cuda(optim.AdamW, fused=True)
+        sched = ts.attach(optimizer, lr=LR, resident=resident)
         with HostReads() as reads:
             sched._mode.after_step(sched, found_inf)
         counts.append(reads.count)

@@ -220,7 +220,8 @@ def test_namedtuples_stay_namedtuples():
 
 def test_attach_works_where_torch_s_defaults_are_changed():
     with torch.inference_mode():
-        sched = ts.attach(two_groups(optim.SGD), lr=LR, resident=True)
+        optimizer = two_groups(optim.SGD)
+        sched = ts.attach(optimizer, lr=LR, resident=True)
         sched.seek(4)
     torch.set_default_device("meta")
     try:

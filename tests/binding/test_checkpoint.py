@@ -188,22 +188,24 @@ def test_another_schedule_on_purpose(on_mismatch, step):
 
 
 def test_the_same_values_written_differently_are_the_same_schedule():
-    _, before = attached(lr=ts.linear(0.0, 1.0, steps=4))
+    a, before = attached(lr=ts.linear(0.0, 1.0, steps=4))
     before.seek(3)
-    _, sched = attached(lr=ts.piecewise_linear([(0, 0.0), (4, 1.0)]))
+    b, sched = attached(lr=ts.piecewise_linear([(0, 0.0), (4, 1.0)]))
     sched.load_state_dict(before.state_dict())
     assert sched.step_count == 3
+    del a, b  # held until here
 
 
 def test_a_longer_run_of_what_never_settles_differs_where_the_shorter_one_held():
     noam = ts.inverse_sqrt(1.0, timescale=10)
-    before = ts.attach(two_groups(optim.SGD), lr=noam, steps=100)
-    sched = ts.attach(two_groups(optim.SGD), lr=noam, steps=200)
+    optimizers = [two_groups(optim.SGD) for _ in range(3)]
+    before = ts.attach(optimizers[0], lr=noam, steps=100)
+    sched = ts.attach(optimizers[1], lr=noam, steps=200)
     with pytest.raises(
         ts.BindingError, match=r"take\(100\), now .*take\(200\); they first differ at step 101"
     ):
         sched.load_state_dict(before.state_dict())
-    again = ts.attach(two_groups(optim.SGD), lr=0.0 + noam, steps=100)
+    again = ts.attach(optimizers[2], lr=0.0 + noam, steps=100)
     again.load_state_dict(before.state_dict())
 
 

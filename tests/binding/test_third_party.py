@@ -137,7 +137,8 @@ def test_a_tensor_of_an_unknown_optimizer_becomes_a_float_on_a_cpu():
 @pytest.mark.parametrize("name", ["lion_pytorch.Lion", "schedulefree.AdamWScheduleFree"])
 def test_on_a_gpu_an_unknown_optimizer_gets_host_slots_and_print_says_why(name):
     module, _, kind = name.partition(".")
-    sched = ts.attach(on_cuda(getattr(package(module), kind)), lr=LR, weight_decay=WD)
+    optimizer = on_cuda(getattr(package(module), kind))
+    sched = ts.attach(optimizer, lr=LR, weight_decay=WD)
     assert not any(slot.tensor for slot in sched.slots)
     assert f"float: nothing is known of how {kind} reads lr" in str(sched).splitlines()
     sched.detach()
