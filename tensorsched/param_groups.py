@@ -17,6 +17,7 @@ import torch
 from tensorsched.errors import BindingError
 
 __all__ = [
+    "Group",
     "Place",
     "as_float",
     "common_device",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tensorsched.binding.carried import carries, initial_key
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, known_keys
 from tensorsched.schedules import Schedule
@@ -94,7 +95,7 @@ def _read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Pla
                 f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple "
                 "(or a list, one schedule for each group)"
             )
-        return {Place(index, key): _read_schedule(where, entry, held)}
+        return {Place(index, key): _read_schedule(where, entry, _started(group, key))}
     if not isinstance(entry, tuple) or len(entry) != len(held):
         got = f"a tuple of {len(entry)}" if isinstance(entry, tuple) else "a single schedule"
         example = "(" + ", ".join(["schedule", *["None"] * (len(held) - 1)]) + ")"
@@ -110,17 +111,32 @@ def _read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Pla
 
 
 def _refuse_stale_initial(group: Mapping[str, Any], key: str, entry: object, where: str) -> None:
-    """A torch scheduler leaves the decayed lr in the group, and where it began under initial_lr: which is meant?"""
-    held = group[key]
-    started = group.get("initial_lr", held)
-    if key != "lr" or not isinstance(entry, Schedule) or not has_initial(entry):
+    """A torch scheduler leaves the decayed lr in the group, and where it began under initial_lr: which is meant?
+
+    (Of a checkpoint that was saved under our own schedules, initial_lr is: see `_started`.)
+    """
+    parts = entry if isinstance(entry, tuple) else (entry,)
+    if not any(isinstance(part, Schedule) and has_initial(part) for part in parts):
         return
-    if as_float(started) != as_float(held):
+    held, started = group[key], group.get(initial_key(key))
+    if carries(group):
+        if started is None:
+            raise BindingError(
+                f"{where} holds what a checkpoint saved in the middle of a schedule, so ts.initial would take the "
+                "wrong value; attach before the checkpoint is loaded, or write the number instead of ts.initial"
+            )
+    elif started is not None and as_float(started) != as_float(held):
+        name = initial_key(key)
         raise BindingError(
-            f"{where} holds {as_float(held)}, but its initial_lr is {as_float(started)}: a torch scheduler was built "
-            "on this optimizer, or its checkpoint loaded, so ts.initial would take the wrong one; set group['lr'] = "
-            "group.pop('initial_lr') first, or write the number instead of ts.initial"
+            f"{where} holds {as_float(held)}, but its {name} is {as_float(started)}: a torch scheduler was built on "
+            f"this optimizer, or its checkpoint loaded, so ts.initial would take the wrong one; set group['{key}'] = "
+            f"group.pop('{name}') first, or write the number instead of ts.initial"
         )
+
+
+def _started(group: Mapping[str, Any], key: str) -> Any:
+    """What `ts.initial` stands for: what is held; of a checkpoint that our schedules saved, what they began with."""
+    return group.get(initial_key(key), group[key]) if carries(group) else group[key]
 
 
 def _no_such_key(groups: Groups, index: int, key: str) -> BindingError:

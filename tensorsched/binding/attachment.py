@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,16 +11,17 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_free, read_schedules
+from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
-from tensorsched.binding.slots import Slot, displaced, give_back, holds
+from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import param_groups, put_back
+from tensorsched.param_groups import Place, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count, shown
 from tensorsched.schedules.views.plot import plot_parts
@@ -69,9 +71,18 @@ class Attachment:
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
+        self._carrier = Carrier.beside(other._carrier for other in attachments_of(optimizer))
+        self._known_as: int | None = None
+        self._doubt = ""  # what is to be said before the next step, unless a seek settles it
+        self._told = -1  # the step at which the user last said where to go on
+        carried = self._carrier.read(groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
+        if self._hooks.active:
+            self._carrier.mark(groups, self._originals())
+        self._go_on_from(carried)
+        self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
         remember(self)
@@ -161,6 +172,7 @@ class Attachment:
         self._require_attached()
         at = check_count("seek: step", step)
         self._take_in_new_groups()
+        self._told, self._doubt = at, ""
         self._mode.seek(at)
         self._bind()
 
@@ -240,6 +252,7 @@ class Attachment:
         for commit in [mode.rewrite(columns) for mode in modes]:
             commit()
         self.free |= names
+        self._known_as = None
         self._bind()
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
@@ -275,7 +288,9 @@ class Attachment:
         self._make_graphs_stale()
         step = self.step_count
         self._use_eager(for_good=True)
-        give_back(self.slots, self.optimizer.param_groups, step)
+        groups = self.optimizer.param_groups
+        give_back(self.slots, groups, step)
+        self._carrier.unmark(groups, {place.key for place in self._places})
 
     def __str__(self) -> str:
         return slot_table(
@@ -348,15 +363,60 @@ class Attachment:
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
         self._mode.saved(groups)
-        tensors = [slot for slot in self.slots if slot.tensor and slot.place.group < len(groups)]
-        step = self.step_count if tensors else 0
-        for slot in tensors:
-            slot.place.write(groups, slot.schedule(step))
+        step = self.step_count
+        for slot in self.slots:
+            if slot.tensor and slot.place.group < len(groups):
+                slot.place.write(groups, slot.schedule(step))
+        self._carrier.write(groups[: self._group_count], step, self._fingerprint())
 
     def _loaded(self) -> None:
-        """The optimizer's groups and state were replaced by a checkpoint's."""
+        """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
         self._make_graphs_stale()
+        groups = param_groups(self.optimizer)
+        carried = self._carrier.read(groups)
+        if carried is None and self._told != (step := self.step_count):
+            wrong = [slot for slot in self.slots if not is_near(slot, groups, step)]
+            if wrong:
+                self._doubt = (
+                    f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
+                    f"{found_at(wrong[0], groups)} where the schedule has {wrong[0].schedule(step)!r} at "
+                    f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
+                )
+        self._go_on_from(carried)
+        self._carrier.mark(groups[: self._group_count], self._originals())
         self._bind()
+
+    def _go_on_from(self, carried: tuple[int, int] | None) -> None:
+        """Take over the step that a checkpoint of the optimizer carries, unless the user has said where to go on."""
+        if carried is None:
+            return
+        step, fingerprint = carried
+        if fingerprint != self._fingerprint():
+            if self._told == self.step_count:
+                return
+            doubt = (
+                f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
+                "load the schedule's own state to compare them, or call seek(step)"
+            )
+        else:
+            doubt = ""
+        self._mode.seek(check_count("the step in the optimizer's checkpoint", step))
+        self._doubt = doubt
+
+    def _say(self) -> None:
+        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        if self._doubt:
+            doubt, self._doubt = self._doubt, ""
+            self._hooks.follow(self._mode.fast(self))
+            warnings.warn(doubt, UserWarning, stacklevel=2)
+
+    def _originals(self) -> dict[Place, Any]:
+        return {slot.place: slot.original for slot in self.slots}
+
+    def _fingerprint(self) -> int:
+        if self._known_as is None:
+            self._known_as = fingerprint_of(self._schedules())
+        return self._known_as
 
     def _make_graphs_stale(self) -> None:
         """What compiled steps know of this optimizer is no longer so."""
@@ -408,6 +468,8 @@ class Attachment:
         self._mode = self._eager = extended
         self._places += [slot.place for slot in slots]
         self._group_count = len(groups)
+        self._known_as = None
+        self._carrier.mark(groups, self._originals())
         self._make_graphs_stale()
         extended.seek(step)
         self._bind()

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from tensorsched.binding.carried import Carrier
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
 from tensorsched.engine import ScheduleEngine
@@ -29,6 +30,8 @@ class Driving(Protocol):
     _mode: Mode
     _graph: HandedMode | None
     _found_inf: torch.Tensor | None
+    _carrier: Carrier
+    _doubt: str
 
     @property
     def optimizer(self) -> Any:
@@ -45,6 +48,7 @@ class Driving(Protocol):
 
     def _bind(self) -> None: ...
     def _settle(self) -> None: ...
+    def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _loaded(self) -> None: ...
@@ -209,11 +213,14 @@ class EagerMode(Mode):
 
     def fast(self, sched: Driving) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step."""
-        return Mover(self.check, self.advance if sched._graph is None else NEVER.advance)
+        check = NEVER.check if sched._doubt else self.check
+        return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:
-        """A slot does not hold what was put there: raises, or the value is the same."""
-        sched._settle()
+        """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
+        sched._say()
+        if not self.check(sched.optimizer.param_groups):
+            sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""

@@ -151,21 +151,31 @@ def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
 def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:
     """Whether a place holds what its slot must at `step`: the `view` itself, or a float; and the value."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
-    expected, number = slot.schedule(step), as_float(found)
-    if number is None or (found is not view if slot.tensor else isinstance(found, torch.Tensor)):
+    if found is not view if slot.tensor else isinstance(found, torch.Tensor):
         return False
+    return is_near(slot, groups, step)
+
+
+def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> bool:
+    """Whether a place holds the value of its slot at `step`, as a float or a tensor."""
+    number = as_float(slot.place.read(groups)) if slot.place.exists(groups) else None
+    expected = slot.schedule(step)
     # Two float32 roundings: what is read from a tensor slot has one, and so may what was written.
-    return abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
+    return number is not None and abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
+
+
+def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
+    """What a place holds, for messages."""
+    found = slot.place.read(groups) if slot.place.exists(groups) else None
+    if isinstance(found, torch.Tensor):
+        return f"a tensor of {found.tolist()!r} on {found.device}"
+    return "nothing" if found is None else repr(found)
 
 
 def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> BindingError:
     """The error for a slot that somebody else has written to."""
-    found = slot.place.read(groups) if slot.place.exists(groups) else None
-    shown = "nothing" if found is None else repr(found)
-    if isinstance(found, torch.Tensor):
-        shown = f"a tensor of {found.tolist()!r} on {found.device}"
     return BindingError(
         f"{slot.name} no longer follows its schedule: at step {step} the schedule put {slot.schedule(step)!r} there "
-        f"and it now holds {shown}. Something else writes it, such as a torch scheduler on the same optimizer; remove "
-        "that writer, or call detach() to hand this hyperparameter over to it"
+        f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
+        "optimizer; remove that writer, or call detach() to hand this hyperparameter over to it"
     )

@@ -70,6 +70,7 @@ class GraphMode(HandedMode):
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
+        sched._say()
         if not self.check(sched.optimizer.param_groups):
             sched._settle()
         sched._use_eager()
@@ -165,6 +166,7 @@ class InGraphStep(Mode):
 
     def before_step(self, sched: Driving) -> None:
         """Check every slot."""
+        sched._say()
         if not self._graph.check(sched.optimizer.param_groups):
             sched._settle()
 

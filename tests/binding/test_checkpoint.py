@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -82,14 +83,119 @@ def test_resumed_training_equals_uninterrupted(resident, sched_first, cut):
     assert equal(expected, [p.detach() for group in resumed.param_groups for p in group["params"]])
 
 
-def test_forgetting_the_schedule_s_state_shows():
-    """The control of the test above: without load_state_dict the clock starts at 0 and the values differ."""
+def test_the_optimizer_s_checkpoint_alone_goes_on_where_it_was():
     optimizer, sched = attached()
     train(optimizer, steps=5)
     fresh, again = attached()
+    fresh.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    assert again.step_count == 5 == sched.step_count
+    assert values(fresh) == values(optimizer)
+
+
+def test_forgetting_both_is_said_before_the_next_step():
+    """Control of the one above: a checkpoint without the step leaves the counter alone."""
+    optimizer, _ = attached()
+    train(optimizer, steps=5)
+    fresh, again = attached()
+    fresh.load_state_dict(without_step(optimizer.state_dict()))
+    assert again.step_count == 0
+    with pytest.warns(UserWarning, match=r"carries no step .* lr\[group 0\] is .* at step 0, which goes on"):
+        train(fresh, steps=1)
+    train(fresh, steps=1)  # said once
+    assert again.step_count == 2
+
+
+def test_nothing_is_said_where_the_schedule_s_state_follows():
+    optimizer, sched = attached()
+    train(optimizer, steps=5)
+    fresh, again = attached()
+    fresh.load_state_dict(without_step(optimizer.state_dict()))
+    again.load_state_dict(sched.state_dict())
+    train(fresh, steps=1)
+    assert again.step_count == 6
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_a_checkpoint_that_was_loaded_before_attach_is_gone_on_from(initial):
+    lr = ts.initial * LR if initial else LR
+    optimizer = two_groups(optim.SGD, lr=0.5)
+    ts.attach(optimizer, lr=lr)
+    train(optimizer, steps=5)
+    fresh = two_groups(optim.SGD, lr=0.25)
+    fresh.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    again = ts.attach(fresh, lr=lr)
+    assert again.step_count == 5
+    assert values(fresh) == values(optimizer)
+
+
+def test_initial_of_what_no_checkpoint_keeps_is_refused():
+    optimizer = two_groups(optim.AdamW)
+    ts.attach(optimizer, lr=LR)
+    train(optimizer, steps=2)
+    fresh = two_groups(optim.AdamW)
     fresh.load_state_dict(optimizer.state_dict())
-    assert again.step_count == 0 != sched.step_count
-    assert values(fresh) != values(optimizer)
+    with pytest.raises(
+        ts.BindingError, match="weight_decay of group 0 holds what a checkpoint saved in the middle"
+    ):
+        ts.attach(fresh, weight_decay=ts.initial * LR)
+
+
+def test_a_checkpoint_under_other_schedules_goes_on_and_says_so():
+    optimizer, _ = attached(lr=LR)
+    train(optimizer, steps=5)
+    fresh, again = attached(lr=0.5 * LR)
+    fresh.load_state_dict(optimizer.state_dict())
+    assert (again.step_count, values(fresh)[0]) == (5, 0.5 * LR(5))
+    with pytest.warns(UserWarning, match="saved under other schedules, at step 5: these go on from there"):
+        train(fresh, steps=1)
+
+
+def test_who_was_told_where_to_go_on_stays_there():
+    """load_state_dict(on_mismatch=...) in either order with the optimizer's own."""
+    optimizer, sched = attached(lr=LR)
+    train(optimizer, steps=5)
+    for order in (0, 1):
+        fresh, again = attached(lr=0.5 * LR)
+        loads = [
+            lambda f=fresh: f.load_state_dict(optimizer.state_dict()),
+            lambda a=again: a.load_state_dict(sched.state_dict(), on_mismatch="restart"),
+        ]
+        for load in loads[::-1] if order else loads:
+            load()
+        assert (again.step_count, values(fresh)[0]) == (0, 0.5 * LR(0))
+        train(fresh, steps=1)
+
+
+def test_two_attachments_have_their_own_steps_in_one_checkpoint():
+    def both() -> tuple[Any, Any, Any]:
+        optimizer = two_groups(optim.SGD, momentum=0.9)
+        return optimizer, ts.attach(optimizer, lr=LR), ts.attach(optimizer, momentum=M, advance="manual")
+
+    optimizer, a, b = both()
+    train(optimizer, steps=4)
+    b.step()
+    fresh, c, d = both()
+    fresh.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    assert (c.step_count, d.step_count) == (a.step_count, b.step_count) == (4, 1)
+
+
+def test_a_plain_optimizer_takes_the_checkpoint_and_detach_leaves_nothing_in_the_groups():
+    optimizer, sched = attached()
+    before = set(two_groups(optim.SGD, momentum=0.9).param_groups[0])
+    train(optimizer, steps=3)
+    plain = two_groups(optim.SGD, momentum=0.9)
+    plain.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    train(plain, steps=1)
+    sched.detach()
+    assert set(optimizer.param_groups[0]) == before
+
+
+def without_step(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of an optimizer as torch's own schedulers leave it."""
+    for group in state["param_groups"]:
+        for name in ("schedule_step", "schedule_fingerprint"):
+            del group[name]
+    return state
 
 
 def test_the_state_is_plain_and_its_json_is_too():
@@ -140,6 +246,8 @@ def test_after_a_foreign_checkpoint_the_clock_decides(resident, foreign):
     optimizer, sched = attached(resident)
     train(optimizer, steps=4)
     optimizer.load_state_dict(FOREIGN[foreign]())
+    if foreign == "another schedule":  # it was saved at step 0
+        sched.seek(4)
     for step in (4, 5, 6):
         for group in (0, 1):
             assert optimizer.param_groups[group]["lr"] is sched.value("lr", group) or not resident
@@ -148,7 +256,9 @@ def test_after_a_foreign_checkpoint_the_clock_decides(resident, foreign):
                 == values(optimizer)[group]
                 == pytest.approx(LR(step), rel=2**-23)
             )
-        train(optimizer, steps=1)
+        doubtful = step == 4 and foreign != "another schedule"
+        with pytest.warns(UserWarning, match="carries no step") if doubtful else contextlib.nullcontext():
+            train(optimizer, steps=1)
 
 
 def test_a_checkpoint_without_betas_gets_them_back():

@@ -164,13 +164,11 @@ def test_resumes_to_the_bit_on_all_ranks_in_either_order(ranks, scenario, order)
 
 
 @pytest.mark.parametrize("scenario", ["checkpoint of ddp", "checkpoint of zero"])
-def test_without_the_schedule_s_state_it_starts_anew_and_that_shows(ranks, scenario):
+def test_without_the_schedule_s_state_it_goes_on_all_the_same(ranks, scenario):
     for case, facts in facts_of(ranks, scenario):
         for seen in facts:
-            assert not equal(seen["schedule forgotten"]["params"], seen["uninterrupted"]), case
-            assert seen["schedule forgotten"]["steps"] == STEPS - SAVED, (
-                "the clock decides, not the checkpoint"
-            )
+            assert equal(seen["schedule forgotten"]["params"], seen["uninterrupted"]), case
+            assert seen["schedule forgotten"]["steps"] == STEPS, "the optimizer's checkpoint has the step"
             assert seen["schedule forgotten"]["bound"]
 
 
@@ -186,12 +184,18 @@ def test_the_hidden_step_neither_counts_nor_decays(ranks):
                 f"{case}: torch takes no hidden step any more; is the guard of use?"
             )
             assert seen["error"] == "", case
-            assert seen["steps"] == 3, case
+            # set loads the donor's checkpoint, of two steps, which carries them
+            steps = 2 if call.startswith("set") and not wd_only else 3  # or others: we were told 3
+            assert seen["steps"] == steps, case
             assert seen["bound"], case
             assert seen["untouched"], case
-            lr = unscheduled if wd_only else LR(3)
-            assert seen["used next"] == pytest.approx([lr, WD(3), lr, HALF(3)], rel=2**-24), case
-            assert (seen["steps later"], seen["moved next"], seen["bound later"]) == (4, True, True), case
+            lr = unscheduled if wd_only else LR(steps)
+            assert seen["used next"] == pytest.approx([lr, WD(steps), lr, HALF(steps)], rel=2**-24), case
+            assert (seen["steps later"], seen["moved next"], seen["bound later"]) == (
+                steps + 1,
+                True,
+                True,
+            ), case
 
 
 def test_without_the_guard_the_hidden_step_would_count_or_fail(ranks):
