@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite import lookahead, places
 from tests.integrations.beside_ignite import (
     GROUPS,
     Spec,
@@ -167,7 +166,7 @@ def test_values_are_computed_in_chunks_that_grow():
     forecast = scheduler._forecast
     scheduler._forecast = lambda count: asked.append(count) or forecast(count)
     drive(scheduler, optimizer, 5000)
-    assert asked == [32, 64, 128, 256, 512, *[lookahead.MOST] * 4]
+    assert asked == [32, 64, 128, 256, 512, *[1024] * 4]
     assert scheduler.event_index == 5000
 
 
@@ -178,7 +177,7 @@ def test_a_group_of_many_is_computed_in_chunks_that_grow():
         for i in range(300)
     ]
     whole = ours.ParamGroupScheduler(members)
-    rows = [whole(None) or whole._table.rows for _ in range(1000)]
+    rows = [whole(None) or len(whole._ahead.rows) for _ in range(1000)]
     assert sorted(set(rows)) == [32, 64, 128, 256, 512, 873]
     assert 873 * 300 <= 2**18
 
@@ -422,16 +421,6 @@ def test_any_object_with_param_groups(groups):
         [ours.ParamGroupScheduler(schedulers), ours.from_schedule(Holder, "rate", ts.constant(9.0))], [3]
     )
     assert [row[0] for row in drive(both, Holder, 4, key="rate")] == [1.0, 1.25, 1.5, 9.0]
-
-
-def test_the_writer_knows_what_it_writes_to():
-    groups = [{"lr": 0.5} for _ in range(30)]
-    writer = places.Writer()
-    writer.write(groups, "lr", 1.0)
-    assert writer._plain
-    writer.write(groups, "weight", 2.0)  # a new key: written with care, then known
-    assert not writer._plain
-    assert all(group == {"lr": 1.0, "weight": 2.0} for group in groups)
 
 
 # -- the bridge -----------------------------------------------------------------------------------------------------

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from tensorsched.binding.movers import fill_all, fill_each
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import BaseParamScheduler, record
-from tensorsched.integrations.ignite.lazy import default_event
-from tensorsched.integrations.ignite.lookahead import LookAhead
-from tensorsched.integrations.ignite.places import WINDOW, Writer, check_places, put, read
+from tensorsched.integrations.ignite import base
+from tensorsched.param_groups import Place, as_float, known_keys
+from tensorsched.recording.scheduler_copy import Group, StandIn, double
+from tensorsched.schedules.validators import refuse
 
-__all__ = ["ParamScheduler"]
+__all__ = ["ParamScheduler", "after_event", "on_copies", "optimizers", "read"]
+
+_LABEL = re.compile(r"(.+?) \(.*\)")
 
 
-class ParamScheduler(BaseParamScheduler):
+class ParamScheduler(base.BaseParamScheduler):
     """A handler that sets one entry of an optimizer's param groups at every event.
 
     The value is absolute: whatever the groups held, or another scheduler wrote, is replaced. A group that holds a
@@ -25,7 +29,7 @@ class ParamScheduler(BaseParamScheduler):
     Args:
         optimizer: a torch optimizer, or any object with a list or tuple `param_groups`.
         param_name: the groups' key ("lr"), an element of a tuple ("betas[0]"), or a label for an entry of its own
-            beside a key ("lr (base)").
+            beside a key ("lr (base)"). A group that holds no hyperparameter at all takes any name.
         save_history: append the groups' values to `engine.state.param_history[name]` at every event.
         param_group_index: the one group that is meant; None (default) means all.
 
@@ -37,34 +41,19 @@ class ParamScheduler(BaseParamScheduler):
     """
 
     def __init__(
-        self,
-        optimizer: Any,
-        param_name: str,
-        save_history: bool = False,
-        param_group_index: int | None = None,
-    ) -> None:
+        self, optimizer: Any, param_name: str, save_history: bool = False, param_group_index: int | None = None
+    ) -> None:  # fmt: skip
         super().__init__(param_name, save_history)
-        groups = getattr(optimizer, "param_groups", None)
-        if not isinstance(optimizer, torch.optim.Optimizer) and not isinstance(groups, Sequence):
-            raise TypeError(
-                "optimizer must be a torch.optim.Optimizer or have a list or tuple `param_groups`, "
-                f"got {type(optimizer)}"
-            )
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            held = getattr(optimizer, "param_groups", None)
+            base.check_type("optimizer.param_groups", held, Sequence, "a list or tuple, as of a torch optimizer")
         self.optimizer = optimizer
         self.param_group_index = param_group_index
         self._state_attrs += ["param_group_index"]
         self._check_places()
 
     def _check_places(self) -> None:
-        check_places(self.optimizer.param_groups, self.param_name, self.param_group_index)
-
-    def attach(self, engine: Any, event: Any = None) -> None:
-        """Let `engine` call this handler at `event`, by default Events.ITERATION_STARTED.
-
-        Raises:
-            ModuleNotFoundError: no event is given and ignite is not installed.
-        """
-        engine.add_event_handler(default_event("ITERATION_STARTED") if event is None else event, self)
+        _check_places(self.optimizer.param_groups, self.param_name, self.param_group_index)
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
         """One event: put the value into the groups. Does not synchronise, but to read tensors for the history.
@@ -76,61 +65,47 @@ class ParamScheduler(BaseParamScheduler):
         Raises:
             ValueError: `get_param()` gave a list that has not one value for each group.
         """
-        if not self._tabulated:
-            self._begin_event()
-            self._write(self._get_param())
+        if self._formula:
+            ahead = self._ahead
+            if ahead is None or not ahead.serves(self):
+                ahead = base.Ahead(self, [self], ahead)
+            (value,), (last,) = ahead.rows[ahead.at], ahead.last
+            index, groups = self.param_group_index, self.optimizer.param_groups
+            fill_all(groups if index is None else (groups[index],), self.param_name, last, value)
             if engine is not None and self.save_history:
                 self._record(engine, name)
-            self.event_index += 1
+            ahead.passed()
             return
-        ahead = self._ahead
-        # `ahead.current` and `ahead.step`, written out: at one group a call is a tenth of what an event costs.
-        if type(ahead) is not LookAhead or ahead.at >= ahead.end or ahead.lists != ahead.copies:
-            ahead = self._look()
-        at, state = ahead.at, self.__dict__
-        self._write(ahead.values[at])
+        self._begin_event()
+        self._write(self._get_param())
         if engine is not None and self.save_history:
             self._record(engine, name)
-        if at in ahead.marks:
-            state.update(ahead.marks[at])
-        state["event_index"] += 1
-        ahead.at = at + 1
+        self.event_index += 1
 
     def _begin_event(self) -> None:
-        """What changes in the attributes before the event, where no table says so."""
-
-    def _record(self, engine: Any, name: str | None) -> None:
-        values = [read(group, self.param_name) for group in self.optimizer_param_groups]
-        record(engine, self.param_name if name is None else name, values)
+        """What changes in the attributes before the event, where no look-ahead says so."""
 
     def _get_param(self) -> Any:
         """What the event sets; classes between this one and a user's may refine it."""
         return self.get_param()
 
     def _write(self, value: Any) -> None:
-        groups, name = self.optimizer_param_groups, self.param_name
-        if len(groups) > WINDOW or type(value) is not float:
-            self._write_many(groups, value)
-            return
-        for group in groups:
-            if type(group.get(name)) is float:  # what `put` does, without a call
-                group[name] = value
-            else:
-                put(group, name, value)
-
-    def _write_many(self, groups: Sequence[dict[str, Any]], value: Any) -> None:
-        if isinstance(value, list) and len(value) != len(groups):
+        groups, part = self.optimizer_param_groups, self.param_name
+        if not isinstance(value, list):
+            fill_all(groups, part, None, value)
+        elif len(value) == len(groups):
+            fill_each(groups, [part] * len(groups), [None] * len(groups), value)
+        else:
             raise ScheduleError(
                 f"get_param() gave {len(value)} values for {len(groups)} param groups; return a number for all, or "
                 "a list with one for each"
             )
-        writer = self.__dict__.get("_writer")
-        if writer is None:
-            writer = self.__dict__["_writer"] = Writer()
-        if isinstance(value, list):
-            writer.write_row(groups, [self.param_name], value)
-        else:
-            writer.write(groups, self.param_name, value)
+
+    def _record(self, engine: Any, name: str | None) -> None:
+        base.record(engine, self.param_name if name is None else name, self._held())
+
+    def _held(self) -> list[Any]:
+        return [read(group, self.param_name) for group in self.optimizer_param_groups]
 
     @property
     def optimizer_param_groups(self) -> Sequence[dict[str, Any]]:
@@ -144,7 +119,7 @@ class ParamScheduler(BaseParamScheduler):
 
         Args:
             num_events: how many.
-            **scheduler_kwargs: the constructor's, without optimizer; an optimizer and save_history are left aside.
+            **scheduler_kwargs: the constructor's, without optimizer; an optimizer and save_history are ignored.
 
         Example:
             >>> from tensorsched.integrations.ignite import LinearCyclicalScheduler
@@ -153,22 +128,56 @@ class ParamScheduler(BaseParamScheduler):
             ... )
             [[0, 0.0], [1, 0.5], [2, 1.0]]
         """
-        arguments = {k: v for k, v in scheduler_kwargs.items() if k not in {"optimizer", "save_history"}}
-        index = arguments.get("param_group_index")
-        groups = index + 1 if isinstance(index, int) and index >= 0 else 1
-        optimizer = _simulated_optimizer(arguments.get("param_name", "lr"), groups)
-        scheduler = cls(optimizer=optimizer, save_history=False, **arguments)
-        values = []
-        for event in range(num_events):
-            scheduler(None)
-            values.append([event, read(scheduler.optimizer_param_groups[0], scheduler.param_name)])
-        return values
+        index = scheduler_kwargs.get("param_group_index")
+        held = {"params": [], str(scheduler_kwargs.get("param_name", "lr")): 0.01}
+        groups = [Group(held) for _ in range(index + 1 if isinstance(index, int) and index >= 0 else 1)]
+        scheduler = cls(**(scheduler_kwargs | {"optimizer": StandIn(groups, {}), "save_history": False}))
+        return [[event, after_event(scheduler)[0]] for event in range(num_events)]
 
 
-def _simulated_optimizer(param_name: object, groups: int) -> torch.optim.Optimizer:
-    """An optimizer of nothing, each group of which has an entry of this name."""
-    made = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(groups)]
-    optimizer = torch.optim.SGD(made, lr=0.01)
-    for group in optimizer.param_groups:
-        group.setdefault(str(param_name), 0.01)
-    return optimizer
+def after_event(scheduler: ParamScheduler) -> list[Any]:
+    """What its groups hold after its next event."""
+    scheduler(None)
+    return scheduler._held()  # noqa: SLF001  the same module
+
+
+def read(group: dict[str, Any], part: str) -> Any:
+    """What the group holds there; of a tensor its number (which synchronises with its device), since it will change."""
+    held = Place.parse(part, 0, group).read((group,))
+    number = as_float(held)
+    return held if number is None else number
+
+
+def on_copies(schedulers: Sequence[Any]) -> list[Any]:
+    """Copies of schedulers (of torch or ours) for simulations: these, and the optimizers behind, stay as they are."""
+    copied = list(schedulers)
+    while left := [held for s in copied for held in optimizers(s) if not isinstance(held, StandIn)]:
+        copied, _ = double(copied, left[0])
+    return copied
+
+
+def optimizers(scheduler: Any) -> list[Any]:
+    """Its optimizer; a ParamGroupScheduler holds a list of them."""
+    return scheduler.optimizer if isinstance(scheduler.optimizer, list) else [scheduler.optimizer]
+
+
+def _check_places(groups: Sequence[dict[str, Any]], part: object, index: object) -> None:
+    """ScheduleError for a group index that is out of range, and for a name that a group does not know.
+
+    A name such as "lr (base)" is a label: an entry of its own, beside a key that must exist.
+    """
+    if not isinstance(part, str):
+        raise refuse("param_name", "a str such as 'lr'", part)
+    if index is not None:
+        if isinstance(index, bool) or not isinstance(index, int) or not -len(groups) <= index < len(groups):
+            rule = f"None or an int that counts one of the {len(groups)} param_groups from 0"
+            raise refuse("param_group_index", rule, index)
+        groups = [groups[index]]
+    label = _LABEL.fullmatch(part)
+    for group in groups:
+        bare = not group.keys() - {"params"}  # an optimizer of another kind: nothing to misspell
+        if not (bare or Place.parse(part, 0, group).exists((group,)) or (label and label[1] in group)):
+            raise ScheduleError(
+                f"no param group entry {part!r} to schedule: {known_keys(group, part)}; a tuple's element is written "
+                "'betas[0]', an entry for show 'lr (base)'"
+            )
