@@ -24,13 +24,9 @@ from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.piecewise import PiecewiseLinear
 from tensorsched.integrations.ignite.plateau import ReduceLROnPlateauScheduler
 from tensorsched.integrations.ignite.state import (
-    ExpStateScheduler,
-    LambdaStateScheduler,
-    MultiStepStateScheduler,
-    PiecewiseLinearStateScheduler,
-    StateParamScheduler,
-    StepStateScheduler,
-)
+    ExpStateScheduler, LambdaStateScheduler, MultiStepStateScheduler, PiecewiseLinearStateScheduler,
+    StateParamScheduler, StepStateScheduler,
+)  # fmt: skip
 from tensorsched.integrations.ignite.torch_lr import LRScheduler, create_lr_scheduler_with_warmup
 
 __all__ = [

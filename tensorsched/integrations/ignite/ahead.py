@@ -37,14 +37,19 @@ class Ahead:
 
     def __init__(self, owner: object, members: Sequence[Any], before: Ahead | None) -> None:
         used_up = before is not None and 0 < before.at == len(before.rows)
-        self.count = min(2 * before.count, _MOST) if before is not None and used_up else _FIRST
-        self.count = min(self.count, max(_NUMBERS // len(members), 1))
-        forecasts = [_forecast(member, self.count) for member in members]
+        twice = 2 * before.count if before is not None and used_up else _FIRST
+        self.count = min(twice, _MOST, max(_NUMBERS // len(members), 1))
+        forecasts: list[Forecast] = []
+        for member in members:
+            try:
+                forecasts.append(member._forecast(self.count))  # noqa: SLF001  one of us
+            except (ScheduleError, OverflowError) as error:
+                who = f"{type(member).__name__}({member.param_name!r}) at event_index {member.event_index}"
+                raise ScheduleError(f"{who}: {error}. Nothing was changed") from error
         self.owner, self.at = owner, 0
         self.rows: Sequence[tuple[float, ...]] = list(zip(*(values for values, _ in forecasts), strict=False))
         self.last: tuple[Any, ...] = (None,) * len(members)  # the row that is in the groups
-        self.states = [vars(member) for member in members]
-        self.turns = [turn for _, turn in forecasts]
+        self.states, self.turns = [vars(member) for member in members], [turn for _, turn in forecasts]
         # Assigning to an attribute is noticed (`BaseParamScheduler.__setattr__`); `scheduler.values[1] = 0.5` is not:
         # the lists that values are made of are compared with copies at every event.
         self.lists = [getattr(member, name) for member in members for name in member._lists]  # noqa: SLF001
@@ -68,14 +73,3 @@ class Ahead:
         for state in self.states:
             state["event_index"] += 1
         self.at += 1
-
-
-def _forecast(member: Any, count: int) -> Forecast:
-    try:
-        found: Forecast = member._forecast(count)  # noqa: SLF001  one of us
-    except ScheduleError as error:
-        raise ScheduleError(
-            f"{type(member).__name__}({member.param_name!r}) at event_index {member.event_index}: {error}. Nothing was "
-            "changed"
-        ) from error
-    return found

@@ -167,8 +167,13 @@ class BaseParamScheduler(metaclass=ABCMeta):
         first = self._position()
         try:
             return self._values(first, first + count), {}
-        except ScheduleError:  # somewhere among these; it is an error when that event has come
+        except (ScheduleError, OverflowError):  # somewhere among these; it is an error when that event has come
             return self._values(first, first + 1), {}
+
+    def _look(self) -> Ahead:
+        """The values ahead, evaluated anew where there are none, or they have ended."""
+        ahead = self._ahead
+        return ahead if ahead is not None and ahead.serves(self) else Ahead(self, [self], ahead)
 
 
 class Formula(BaseParamScheduler):
@@ -235,7 +240,5 @@ def check_state(scheduler: object, state_dict: object, needed: Iterable[str]) ->
     state = check_type("state_dict", state_dict, Mapping, "a dict")
     for name in needed:
         if name not in state:
-            raise ScheduleError(
-                f"the state has no {name!r}, which {type(scheduler).__name__} needs; it holds {list(state)}. Load what "
-                "state_dict() of a scheduler of the same class gave"
-            )
+            what = f"the state has no {name!r}, which {type(scheduler).__name__} needs; it holds {list(state)}"
+            raise ScheduleError(f"{what}. Load what state_dict() of a scheduler of the same class gave")

@@ -38,9 +38,7 @@ class BatchSizeScheduler(base.BaseParamScheduler):
         base.check_type("dataloader", dataloader, DataLoader, "a torch.utils.data.DataLoader")
         base.check_type("scheduler_fn", scheduler_fn, Callable, "callable")
         if not isinstance(dataloader.batch_sampler, BatchSampler):
-            raise ScheduleError(
-                "the dataloader has no BatchSampler, so no batch size to schedule; give it batch_size=n"
-            )
+            raise ScheduleError("the dataloader has no BatchSampler, so no batch size; give it batch_size=n")
         self.dataloader = dataloader
         self.scheduler_fn = scheduler_fn
 

@@ -12,7 +12,7 @@ from tensorsched.binding.movers import fill_each
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.ahead import Ahead
-from tensorsched.integrations.ignite.param import ParamScheduler, after_event, on_copies, optimizers, read
+from tensorsched.integrations.ignite.param import ParamScheduler, after_event, on_copies, optimizers
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import refuse
 
@@ -39,16 +39,14 @@ class Composite:
 
     def _load(self, states: Sequence[Any]) -> None:
         """Load one state into each scheduler; if one refuses, all are as before."""
-        theirs, ours = len(states), len(self.schedulers)
-        if theirs != ours:
-            raise ScheduleError(f"the state is of {theirs} schedulers, where there are {ours} here")
+        if len(states) != len(self.schedulers):
+            raise refuse("the state", f"of {len(self.schedulers)} schedulers", states)
+        loads = [scheduler.load_state_dict for scheduler in self.schedulers]
         before = [scheduler.state_dict() for scheduler in self.schedulers]
         try:
-            for scheduler, state in zip(self.schedulers, states, strict=True):
-                scheduler.load_state_dict(state)
+            _ = [load(state) for load, state in zip(loads, states, strict=True)]
         except Exception:
-            for scheduler, state in zip(self.schedulers, before, strict=True):
-                scheduler.load_state_dict(state)
+            _ = [load(state) for load, state in zip(loads, before, strict=True)]
             raise
 
 
@@ -132,7 +130,7 @@ class ParamGroupScheduler(Composite):
         base.check_state(self, state_dict, ["schedulers"])
         names = [name for name, _ in state_dict["schedulers"]]
         if len(names) == len(self.names) and names != list(self.names):
-            raise ScheduleError(f"the state is of schedulers named {names}, where these are {list(self.names)}")
+            raise ScheduleError(f"the state is of schedulers named {names}, not {list(self.names)}")
         self._load([state for _, state in state_dict["schedulers"]])
 
     @classmethod
@@ -162,10 +160,8 @@ class ParamGroupScheduler(Composite):
         columns = [_by_group(scheduler, scheduler.as_schedule()) for scheduler in self.schedulers]
         rows = [[part for part in row if part is not None] for row in zip(*columns, strict=True)]
         if any(len(row) > 1 for row in rows):
-            raise ScheduleError(
-                "these schedulers have no core expression, because some mean the same param group: give each its "
-                "param_group_index"
-            )
+            what = "these schedulers have no core expression, because some mean the same param group"
+            raise ScheduleError(f"{what}: give each its param_group_index")
         return one_or_each([row[0] if row else None for row in rows])
 
 
@@ -260,12 +256,7 @@ class ConcatScheduler(Composite, ParamScheduler):
         _, own_name = _check_concat(schedulers, durations)
         names = base.check_names("param_names", [own_name] if param_names is None else param_names)
         scheduler = cls(on_copies(schedulers), durations)
-        rows = []
-        for event in range(num_events):
-            scheduler(None)
-            groups = scheduler.optimizer_param_groups
-            rows.append([event, *(read(group, name) for name in names for group in groups)])
-        return rows
+        return [[event, *after_event(scheduler, *names)] for event in range(num_events)]
 
     def as_schedule(self) -> Schedule | Expressions:
         """The core expression f such that f(t) is what event t from now sets; a list with one a group, if they differ.
@@ -336,10 +327,8 @@ def _check_concat(schedulers: object, durations: object) -> tuple[Any, str]:
     members: Sequence[Any] = base.check_type("schedulers", schedulers, Sequence, "a list or tuple")
     lengths: Sequence[Any] = base.check_type("durations", durations, (list, tuple), "a list or tuple of ints")
     if len(members) < 2 or len(members) != len(lengths) + 1:  # noqa: PLR2004  fewer need no ConcatScheduler
-        raise ScheduleError(
-            "ConcatScheduler needs at least two schedulers, and one duration less (the last one has no end), got "
-            f"{len(members)} and {len(lengths)}"
-        )
+        rule = "ConcatScheduler needs at least two schedulers, and one duration less: the last one has no end"
+        raise ScheduleError(f"{rule}; got {len(members)} and {len(lengths)}")
     for i, duration in enumerate(lengths):
         if not isinstance(duration, numbers.Integral) or duration < 0:
             raise refuse(f"durations[{i}]", "a whole number of at least 0 events", duration)

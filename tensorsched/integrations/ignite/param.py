@@ -66,15 +66,18 @@ class ParamScheduler(base.BaseParamScheduler):
             ValueError: `get_param()` gave a list that has not one value for each group.
         """
         if self._formula:
-            ahead = self._ahead
-            if ahead is None or not ahead.serves(self):
+            ahead = self._ahead  # `Ahead.serves` and `Ahead.passed`, written out: at one group calls are most of it
+            if ahead is None or ahead.owner is not self or ahead.at >= len(ahead.rows) or ahead.lists != ahead.copies:
                 ahead = base.Ahead(self, [self], ahead)
-            (value,), (last,) = ahead.rows[ahead.at], ahead.last
-            index, groups = self.param_group_index, self.optimizer.param_groups
-            fill_all(groups if index is None else (groups[index],), self.param_name, last, value)
+            row, index, groups = ahead.rows[ahead.at], self.param_group_index, self.optimizer.param_groups
+            fill_all(groups if index is None else (groups[index],), self.param_name, ahead.last[0], row[0])
             if engine is not None and self.save_history:
                 self._record(engine, name)
-            ahead.passed()
+            state = self.__dict__
+            if not ahead.at:
+                state.update(ahead.turns[0])
+            state["event_index"] += 1
+            ahead.last, ahead.at = row, ahead.at + 1
             return
         self._begin_event()
         self._write(self._get_param())
@@ -96,16 +99,12 @@ class ParamScheduler(base.BaseParamScheduler):
         elif len(value) == len(groups):
             fill_each(groups, [part] * len(groups), [None] * len(groups), value)
         else:
-            raise ScheduleError(
-                f"get_param() gave {len(value)} values for {len(groups)} param groups; return a number for all, or "
-                "a list with one for each"
-            )
+            what = f"get_param() gave {len(value)} values for {len(groups)} param groups"
+            raise ScheduleError(f"{what}; return a number for all, or a list with one for each")
 
     def _record(self, engine: Any, name: str | None) -> None:
-        base.record(engine, self.param_name if name is None else name, self._held())
-
-    def _held(self) -> list[Any]:
-        return [read(group, self.param_name) for group in self.optimizer_param_groups]
+        held = [read(group, self.param_name) for group in self.optimizer_param_groups]
+        base.record(engine, self.param_name if name is None else name, held)
 
     @property
     def optimizer_param_groups(self) -> Sequence[dict[str, Any]]:
@@ -135,10 +134,11 @@ class ParamScheduler(base.BaseParamScheduler):
         return [[event, after_event(scheduler)[0]] for event in range(num_events)]
 
 
-def after_event(scheduler: ParamScheduler) -> list[Any]:
-    """What its groups hold after its next event."""
+def after_event(scheduler: ParamScheduler, *parts: str) -> list[Any]:
+    """What its groups hold after its next event, under its own name or these."""
     scheduler(None)
-    return scheduler._held()  # noqa: SLF001  the same module
+    names = parts or (scheduler.param_name,)
+    return [read(group, name) for name in names for group in scheduler.optimizer_param_groups]
 
 
 def read(group: dict[str, Any], part: str) -> Any:
@@ -177,7 +177,5 @@ def _check_places(groups: Sequence[dict[str, Any]], part: object, index: object)
     for group in groups:
         bare = not group.keys() - {"params"}  # an optimizer of another kind: nothing to misspell
         if not (bare or Place.parse(part, 0, group).exists((group,)) or (label and label[1] in group)):
-            raise ScheduleError(
-                f"no param group entry {part!r} to schedule: {known_keys(group, part)}; a tuple's element is written "
-                "'betas[0]', an entry for show 'lr (base)'"
-            )
+            what = f"no param group entry {part!r} to schedule: {known_keys(group, part)}"
+            raise ScheduleError(f"{what}; a tuple's element is written 'betas[0]', an entry for show 'lr (base)'")

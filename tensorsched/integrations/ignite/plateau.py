@@ -14,6 +14,7 @@ from tensorsched.binding.movers import fill_each
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.param import ParamScheduler
+from tensorsched.schedules.validators import refuse
 
 __all__ = ["ReduceLROnPlateauScheduler"]
 
@@ -54,9 +55,8 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
             base.check_type("min_lr", scheduler_kwargs.get("min_lr", 0.0), float, "one float")
         if "verbose" in scheduler_kwargs:
             warnings.warn("`verbose` is ignored; use save_history=True", UserWarning, stacklevel=2)
-        self.scheduler = ReduceLROnPlateau(
-            optimizer, **{key: value for key, value in scheduler_kwargs.items() if key != "verbose"}
-        )
+        kwargs = {key: value for key, value in scheduler_kwargs.items() if key != "verbose"}
+        self.scheduler = ReduceLROnPlateau(optimizer, **kwargs)
         self._state_attrs += ["metric_name", "scheduler"]
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
@@ -66,10 +66,8 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
         """
         metrics = getattr(engine.state, "metrics", None) or {}
         if self.metric_name not in metrics:
-            raise ScheduleError(
-                f"engine.state.metrics has no {self.metric_name!r}, it holds {list(metrics)}; attach the metric to the "
-                "engine that calls this handler"
-            )
+            what = f"engine.state.metrics has no {self.metric_name!r}, it holds {list(metrics)}"
+            raise ScheduleError(f"{what}; attach the metric to the engine that calls this handler")
         meant = set(map(id, self.optimizer_param_groups))
         others = [group for group in self.optimizer.param_groups if id(group) not in meant]
         kept = [float(group["lr"]) for group in others]
@@ -103,13 +101,12 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
             ScheduleError: there are not num_events values.
         """
         if len(metric_values) != num_events:
-            raise ScheduleError(
-                f"num_events is {num_events}, but there are {len(metric_values)} metric_values"
-            )
+            raise refuse("metric_values", f"num_events={num_events} numbers", metric_values)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=init_lr)
         own = {"optimizer": optimizer, "metric_name": "metric", "save_history": False}
-        scheduler, rows = cls(**(scheduler_kwargs | own)), []
-        for event, value in enumerate(metric_values):
-            scheduler(SimpleNamespace(state=SimpleNamespace(metrics={"metric": value})))
+        scheduler, state = cls(**(scheduler_kwargs | own)), SimpleNamespace(metrics={})
+        rows = []
+        for event, state.metrics["metric"] in enumerate(metric_values):
+            scheduler(SimpleNamespace(state=state))
             rows.append([event, optimizer.param_groups[0]["lr"]])
         return rows

@@ -6,11 +6,9 @@ Unlike an optimizer's, these count the event first: the first event sets f(1).
 from __future__ import annotations
 
 import bisect
-import math
 import numbers
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -18,7 +16,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.piecewise import Milestones
 from tensorsched.schedules import Schedule, exponential_decay, piecewise_constant
-from tensorsched.schedules.validators import refuse
+from tensorsched.schedules.validators import check_real, refuse
 
 __all__ = [
     "ExpStateScheduler", "LambdaStateScheduler", "MultiStepStateScheduler", "PiecewiseLinearStateScheduler",
@@ -53,18 +51,12 @@ class StateParamScheduler(base.BaseParamScheduler):
         """
         if not hasattr(engine.state, self.param_name):
             if not self.create_new:
-                warnings.warn(
-                    f"engine.state has no {self.param_name!r} yet: {type(self).__name__} makes it; pass "
-                    "create_new=True if that is meant",
-                    UserWarning,
-                    stacklevel=2,
-                )
+                what = f"engine.state has no {self.param_name!r} yet: {type(self).__name__} makes it"
+                warnings.warn(f"{what}; pass create_new=True if that is meant", UserWarning, stacklevel=2)
             setattr(engine.state, self.param_name, None)
         elif self.create_new:
-            raise ScheduleError(
-                f"engine.state has a {self.param_name!r} already, perhaps another handler's; choose another name, or "
-                "pass create_new=False to set it"
-            )
+            what = f"engine.state has a {self.param_name!r} already, perhaps another handler's"
+            raise ScheduleError(f"{what}; choose another name, or pass create_new=False to set it")
         if self.save_history:
             base.record(engine, self.param_name)
         super().attach(engine, event)
@@ -72,9 +64,7 @@ class StateParamScheduler(base.BaseParamScheduler):
     def __call__(self, engine: Any) -> None:
         """One event: count it, then set the value. Does not synchronise."""
         if self._formula:
-            ahead = self._ahead
-            if ahead is None or not ahead.serves(self):
-                ahead = base.Ahead(self, [self], ahead)
+            ahead = self._look()
             (value,) = ahead.rows[ahead.at]
             ahead.passed()
         else:
@@ -97,12 +87,8 @@ class StateParamScheduler(base.BaseParamScheduler):
             [[0, 0.5], [1, 0.25]]
         """
         scheduler = cls(**(scheduler_kwargs | {"save_history": False}))
-        engine = SimpleNamespace(state=SimpleNamespace())
-        rows = []
-        for i in range(num_events):
-            scheduler(engine)
-            rows.append([i, getattr(engine.state, scheduler.param_name)])
-        return rows
+        engine, name = SimpleNamespace(state=SimpleNamespace()), scheduler.param_name
+        return [[i, scheduler(engine) or getattr(engine.state, name)] for i in range(num_events)]
 
 
 class LambdaStateScheduler(StateParamScheduler):
@@ -209,14 +195,8 @@ class ExpStateScheduler(base.Formula, StateParamScheduler):
 
     def _values(self, first: int, stop: int) -> list[float]:
         # Not the expression's: numpy's power differs from Python's, and so from ignite's, in the last bit.
-        try:
-            values = [self.initial_value * self.gamma ** self._power(event) for event in range(first, stop)]
-        except (OverflowError, ZeroDivisionError):  # Python's power raises where numpy's is infinite
-            values = [math.inf]
-        if not all(map(math.isfinite, values)):
-            what = f"{self.initial_value} times a power of {self.gamma}"
-            raise ScheduleError(f"{what} is not a finite number; use a gamma between -1 and 1")
-        return values
+        powers = map(self._power, range(first, stop))
+        return [check_real("the value", self.initial_value * self.gamma**power) for power in powers]
 
     def _schedule(self) -> Schedule:
         return exponential_decay(self.initial_value, self.gamma, every=1)
@@ -295,7 +275,12 @@ class MultiStepStateScheduler(ExpStateScheduler):
         save_history: bool = False, create_new: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(initial_value, gamma, param_name, save_history, create_new)
-        self.milestones = _check_ordered(milestones)
+        given: Sequence[Any] = base.check_type("milestones", milestones, Sequence, "a list of ints")
+        if not all(isinstance(item, numbers.Integral) and int(item) >= 0 for item in given):
+            raise refuse("milestones", "events, ints of at least 0", milestones)
+        if sorted(given) != list(given):
+            raise ScheduleError(f"milestones must not decrease, got {milestones!r}; sort them")
+        self.milestones = list(given)
         self._state_attrs += ["milestones"]
 
     def _power(self, event: int) -> int:
@@ -304,12 +289,3 @@ class MultiStepStateScheduler(ExpStateScheduler):
     def _schedule(self) -> Schedule:
         at = sorted(set(self.milestones))
         return piecewise_constant([self.initial_value, *(self._values(a, a + 1)[0] for a in at)], at)
-
-
-def _check_ordered(milestones: object) -> list[int]:
-    given: Sequence[Any] = base.check_type("milestones", milestones, Sequence, "a list of ints")
-    if not all(isinstance(item, numbers.Integral) and int(item) >= 0 for item in given):
-        raise refuse("milestones", "events, ints of at least 0", milestones)
-    if any(later < earlier for earlier, later in pairwise(given)):
-        raise ScheduleError(f"milestones must not decrease, got {milestones!r}; sort them")
-    return list(given)

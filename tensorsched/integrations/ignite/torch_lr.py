@@ -66,12 +66,9 @@ class LRScheduler(ParamScheduler):
         self._lead = 1 if use_legacy else 0  # steps before the first event
         self._has_stepped = False
         if use_legacy:
-            warnings.warn(
-                "use_legacy=True: attach this scheduler to Events.ITERATION_COMPLETED, not to ITERATION_STARTED, or "
-                "the first lr of the optimizer is skipped",
-                UserWarning,
-                stacklevel=2,
-            )
+            where = "attach this scheduler to Events.ITERATION_COMPLETED, not to ITERATION_STARTED"
+            what = f"use_legacy=True: {where}, or the first lr of the optimizer is skipped"
+            warnings.warn(what, UserWarning, stacklevel=2)
         self._state_attrs += ["lr_scheduler"]
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
@@ -217,16 +214,13 @@ def create_lr_scheduler_with_warmup(
         main, first = LRScheduler(lr_scheduler), None
         main._lead = 1  # noqa: SLF001  the warm-up ends with its first value
     lines = _lines(main, first, warmup_start_value, warmup_duration, warmup_end_value)
-    ramps = [
-        PiecewiseLinear(main.optimizer, "lr", line, param_group_index=i) for i, line in enumerate(lines)
-    ]
+    ramps = [PiecewiseLinear(main.optimizer, "lr", line, False, i) for i, line in enumerate(lines)]
     schedulers = [ParamGroupScheduler(ramps), main]
     durations = [lines[-1][-1][0] + 1]
     combined = ConcatScheduler(schedulers, durations, save_history=save_history)
     if output_simulated_values is not None:
-        output_simulated_values[:] = ConcatScheduler.simulate_values(
-            len(output_simulated_values), schedulers, durations
-        )
+        shown = ConcatScheduler.simulate_values(len(output_simulated_values), schedulers, durations)
+        output_simulated_values[:] = shown
     return combined
 
 
