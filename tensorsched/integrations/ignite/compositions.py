@@ -130,7 +130,8 @@ class ParamGroupScheduler(Composite):
         base.check_state(self, state_dict, ["schedulers"])
         names = [name for name, _ in state_dict["schedulers"]]
         if len(names) == len(self.names) and names != list(self.names):
-            raise ScheduleError(f"the state is of schedulers named {names}, not {list(self.names)}")
+            theirs, ours = (", ".join(map(repr, each)) for each in (names, self.names))
+            raise ScheduleError(f"the state is of schedulers named {theirs}, where these are named {ours}")
         self._load([state for _, state in state_dict["schedulers"]])
 
     @classmethod

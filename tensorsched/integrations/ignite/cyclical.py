@@ -108,10 +108,8 @@ class CyclicalScheduler(ParamScheduler):
 
     def _schedule(self) -> Schedule:
         if self.warmup_duration and self.cycle_mult != 1.0:
-            raise ScheduleError(
-                f"{type(self).__name__} has no equivalent core expression: cycle_mult rounds the cycle and its warm-up "
-                "separately; use warmup_duration=0 or cycle_mult=1, or from_values of simulate_values"
-            )
+            reason = "cycle_mult rounds the cycle and its warm-up separately; use warmup_duration=0 or cycle_mult=1"
+            raise ScheduleError(f"{type(self).__name__} has no equivalent core expression: {reason}")
         first, second, grow, fall = self.start_value, self.end_value, self.start_value_mult, self.end_value_mult
         if self.event_index > self.cycle_size and grow:  # start_value is the next cycle's already
             first /= grow
@@ -159,10 +157,8 @@ class LinearCyclicalScheduler(CyclicalScheduler):
         super().__init__(*args, **kwargs)
         self.monotonic = monotonic
         if self.warmup_duration > 0 and not monotonic:
-            raise ScheduleError(
-                "LinearCyclicalScheduler: warmup_duration needs monotonic=True: without it the cycle goes back to its "
-                "start value by itself"
-            )
+            reason = "without it the cycle goes back to its start value by itself"
+            raise ScheduleError(f"{type(self).__name__}: warmup_duration needs monotonic=True: {reason}")
 
     def get_param(self) -> float:
         """The formula at `event_index`, without a warm-up: also beyond n, and what a user's own class builds on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +13,9 @@ from tensorsched.binding.movers import fill
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.compositions import ConcatScheduler, ParamGroupScheduler, one_or_each
-from tensorsched.integrations.ignite.expressions import expressions
 from tensorsched.integrations.ignite.param import ParamScheduler, after_event, on_copies
 from tensorsched.integrations.ignite.piecewise import PiecewiseLinear
+from tensorsched.recording.expressions import expressions
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import refuse
 
@@ -109,12 +110,12 @@ class LRScheduler(ParamScheduler):
         for group, last in zip(self.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             if group["lr"] is not last:  # somebody else's, or a tensor, of which torch keeps a copy
                 fill(group, "lr", last)
-        with warnings.catch_warnings():
+        with contextlib.nullcontext() if self._has_stepped else warnings.catch_warnings():
             if not self._has_stepped:  # torch's advice to call optimizer.step() first: that is for the engine to decide
                 advice = "Detected call of `lr_scheduler.step|Seems like `optimizer.step"
                 warnings.filterwarnings("ignore", message=advice, category=UserWarning)
+                self._has_stepped = True
             scheduler.step()
-        self._has_stepped = True
 
     def _last(self) -> Any:
         values = list(self.lr_scheduler.get_last_lr())
@@ -150,20 +151,17 @@ class LRScheduler(ParamScheduler):
             ScheduleError: the torch scheduler has none: it is not StepLR, MultiStepLR, ConstantLR, LinearLR,
                 ExponentialLR, PolynomialLR, CosineAnnealingLR or CosineAnnealingWarmRestarts, or was changed by hand.
         """
-        done = int(self.lr_scheduler.last_epoch) + (1 if self.event_index or self._lead else 0)
         found = expressions(self.lr_scheduler)
+        done = int(self.lr_scheduler.last_epoch) + (1 if self.event_index or self._lead else 0)
         return one_or_each([schedule.skip(done) if done else schedule for schedule in found])
 
 
 def _check_torch_scheduler(lr_scheduler: object) -> None:
     """TypeError unless it is a scheduler of torch, ScheduleError if it is one that needs a metric."""
-    what = "a scheduler of torch.optim.lr_scheduler"
-    base.check_type("lr_scheduler", lr_scheduler, torch_lr.LRScheduler, what)
+    base.check_type("lr_scheduler", lr_scheduler, torch_lr.LRScheduler, "a scheduler of torch.optim.lr_scheduler")
     if isinstance(lr_scheduler, torch_lr.ReduceLROnPlateau):
-        raise ScheduleError(
-            "ReduceLROnPlateau needs a metric at every step, which LRScheduler has not; use "
-            "ReduceLROnPlateauScheduler(optimizer, metric_name, ...)"
-        )
+        use = "use ReduceLROnPlateauScheduler(optimizer, metric_name, ...)"
+        raise ScheduleError(f"ReduceLROnPlateau needs a metric at every step, which LRScheduler has not; {use}")
 
 
 def create_lr_scheduler_with_warmup(
