@@ -26,17 +26,27 @@ def _levels(base: float, scheduler: torch_lr.MultiStepLR) -> Schedule:
     return piecewise_constant([base * scheduler.gamma**power for power in powers], at)
 
 
+def _wave(base: float, s: torch_lr.CosineAnnealingLR) -> Schedule:
+    """Down, and up again: torch's goes on behind T_max."""
+    return (cosine(base, s.eta_min, steps=s.T_max) >> cosine(s.eta_min, base, steps=s.T_max)).repeat()
+
+
+def _restarts(base: float, s: torch_lr.CosineAnnealingWarmRestarts) -> Schedule:
+    return cosine(base, s.eta_min, steps=s.T_0).repeat(length_mult=s.T_mult)
+
+
 _EXPRESSIONS: dict[type, Callable[[float, Any], Schedule]] = {
     torch_lr.StepLR: lambda base, s: exponential_decay(base, s.gamma, every=s.step_size, staircase=True),
     torch_lr.MultiStepLR: _levels,
     torch_lr.ExponentialLR: lambda base, s: exponential_decay(base, s.gamma, every=1),
     torch_lr.ConstantLR: lambda base, s: piecewise_constant([base * s.factor, base], [s.total_iters]),
-    torch_lr.LinearLR: lambda base, s: linear(base * s.start_factor, base * s.end_factor, steps=s.total_iters),
+    torch_lr.LinearLR: lambda base, s: linear(
+        base * s.start_factor, base * s.end_factor, steps=s.total_iters
+    ),
     torch_lr.PolynomialLR: lambda base, s: polynomial(base, 0.0, s.power, steps=s.total_iters),
-    # Down, and up again: torch's goes on behind T_max.
-    torch_lr.CosineAnnealingLR: lambda base, s: (cosine(base, s.eta_min, steps=s.T_max) >> cosine(s.eta_min, base, steps=s.T_max)).repeat(),
-    torch_lr.CosineAnnealingWarmRestarts: lambda base, s: cosine(base, s.eta_min, steps=s.T_0).repeat(length_mult=s.T_mult),
-}  # fmt: skip
+    torch_lr.CosineAnnealingLR: _wave,
+    torch_lr.CosineAnnealingWarmRestarts: _restarts,
+}
 
 
 def expressions(scheduler: torch_lr.LRScheduler) -> list[Schedule]:

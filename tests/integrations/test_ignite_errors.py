@@ -102,11 +102,18 @@ def test_a_cycle_that_shrinks_is_ignites_until_it_vanishes(size, mult, warmup, m
     rows, errors = [], []
     for library in (ours, theirs):
         optimizer = sgd()
-        options = {"start_value": 1.0, "end_value": 0.25, "cycle_size": size, "cycle_mult": mult, "end_value_mult": 0.9}
+        options = {
+            "start_value": 1.0,
+            "end_value": 0.25,
+            "cycle_size": size,
+            "cycle_mult": mult,
+            "end_value_mult": 0.9,
+        }
         kind = library.LinearCyclicalScheduler if monotonic else library.CosineAnnealingScheduler
         options |= {"monotonic": True} if monotonic else {}
         members = [
-            kind(optimizer, "lr", warmup_duration=warmup, param_group_index=i, **options) for i in range(GROUPS)
+            kind(optimizer, "lr", warmup_duration=warmup, param_group_index=i, **options)
+            for i in range(GROUPS)
         ]
         scheduler = library.ParamGroupScheduler(members) if together else members[0]
         rows.append([])
@@ -120,7 +127,9 @@ def test_a_cycle_that_shrinks_is_ignites_until_it_vanishes(size, mult, warmup, m
     assert agree(*rows, 1.0)
     assert isinstance(errors[0], ScheduleError)
     assert isinstance(errors[1], ZeroDivisionError)
-    assert re.search(r"shrunk the cycle to nothing: end the run before, let another scheduler follow", str(errors[0]))
+    assert re.search(
+        r"shrunk the cycle to nothing: end the run before, let another scheduler follow", str(errors[0])
+    )
 
 
 def test_a_cycle_that_shrinks_for_ever_has_no_expression_and_one_that_does_not_has():

@@ -173,7 +173,11 @@ def test_values_are_computed_in_chunks_that_grow():
 def test_a_group_of_many_is_computed_in_chunks_that_grow():
     optimizer = sgd(300)
     members = [
-        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"cycle_size": 10**7, "param_group_index": i}), optimizer)
+        make(
+            ours,
+            Spec("CosineAnnealingScheduler", CYCLE | {"cycle_size": 10**7, "param_group_index": i}),
+            optimizer,
+        )
         for i in range(300)
     ]
     whole = ours.ParamGroupScheduler(members)
@@ -267,7 +271,8 @@ def test_a_tensor_that_is_put_into_any_group_later_is_seen_at_the_next_event(whi
     """Every group is looked at at every event. (ignite would put a float there, and a compiled step would not follow.)"""
     optimizer = sgd(40)
     members = [
-        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer) for i in range(40)
+        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+        for i in range(40)
     ]
     one = make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer)
     scheduler = ours.ParamGroupScheduler(members) if together else one

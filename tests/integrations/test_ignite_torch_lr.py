@@ -390,7 +390,9 @@ def test_a_torch_scheduler_as_a_handler_is_expressed_too(kind):
     optimizer = optimizer_of([0.1, 0.3])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        handler = ours.LRScheduler(EXPRESSED.get(kind, TORCH["StepLR"])(optimizer), use_legacy=kind == "legacy")
+        handler = ours.LRScheduler(
+            EXPRESSED.get(kind, TORCH["StepLR"])(optimizer), use_legacy=kind == "legacy"
+        )
     for count in (0, 3, 4):
         drive(handler, optimizer, count)
         columns = handler.as_schedule()
@@ -401,7 +403,9 @@ def test_a_torch_scheduler_as_a_handler_is_expressed_too(kind):
 @pytest.mark.parametrize("kind", sorted(set(TORCH) - set(EXPRESSED)))
 def test_torch_schedulers_without_an_expression_say_so(kind):
     scheduler = ours.create_lr_scheduler_with_warmup(TORCH[kind](optimizer_of([0.1])), 0.0, 5)
-    with pytest.raises(ScheduleError, match="no equivalent core expression, StepLR, .* have; use tensorsched.record"):
+    with pytest.raises(
+        ScheduleError, match="no equivalent core expression, StepLR, .* have; use tensorsched.record"
+    ):
         scheduler.as_schedule()
 
 

@@ -207,12 +207,17 @@ def test_batch_sizes_are_ignites(sizes, save_history):
 
 
 POWERS = st.tuples(
-    st.floats(-1e6, 1e6) | st.floats(-1.0, 1.0), st.floats(-1.3, 1.3) | st.sampled_from([0.9, 0.98, 0.999, 0.1, 0.5])
+    st.floats(-1e6, 1e6) | st.floats(-1.0, 1.0),
+    st.floats(-1.3, 1.3) | st.sampled_from([0.9, 0.98, 0.999, 0.1, 0.5]),
 )
 
 
 @settings(max_examples=200)
-@given(powers=POWERS, step_size=st.integers(1, 9), milestones=st.lists(st.integers(0, 400), max_size=40).map(sorted))
+@given(
+    powers=POWERS,
+    step_size=st.integers(1, 9),
+    milestones=st.lists(st.integers(0, 400), max_size=40).map(sorted),
+)
 def test_powers_are_ignites_to_the_last_bit(powers, step_size, milestones):
     initial, gamma = powers
     for kind, options in {

@@ -33,6 +33,8 @@ class Ahead:
         ScheduleError: the very next value of a member is not finite, or its attributes contradict each other.
     """
 
+    at: int
+    count: int
     __slots__ = ("at", "copies", "count", "last", "lists", "owner", "rows", "states", "turns")
 
     def __init__(self, owner: object, members: Sequence[Any], before: Ahead | None) -> None:
@@ -53,8 +55,7 @@ class Ahead:
         # Assigning to an attribute is noticed (`BaseParamScheduler.__setattr__`); `scheduler.values[1] = 0.5` is not:
         # the lists that values are made of are compared with copies at every event.
         self.lists = [getattr(member, name) for member in members for name in member._lists]  # noqa: SLF001
-        if isinstance(owner, list):
-            self.lists.append(owner)
+        self.lists += [owner] if isinstance(owner, list) else []
         self.copies = [list(live) for live in self.lists]
         for member in members:
             member._forget()  # noqa: SLF001  whoever looked ahead for it, is wrong after the next event

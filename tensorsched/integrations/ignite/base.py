@@ -21,10 +21,7 @@ from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import evaluate
 from tensorsched.schedules.validators import check_real, refuse
 
-__all__ = [
-    "Ahead", "BaseParamScheduler", "Formula", "check_events", "check_names", "check_number", "check_state", "check_type",
-    "record",
-]  # fmt: skip
+__all__ = ["Ahead", "BaseParamScheduler", "Formula"]
 
 
 class BaseParamScheduler(metaclass=ABCMeta):
@@ -88,9 +85,9 @@ class BaseParamScheduler(metaclass=ABCMeta):
         """
         check_state(self, state_dict, self._state_attrs)
         for name in self._state_attrs:
-            value, held = state_dict[name], vars(self).get(name)
-            if isinstance(value, Mapping) and hasattr(held, "load_state_dict"):
-                held.load_state_dict(value)
+            value, load = state_dict[name], getattr(getattr(self, name), "load_state_dict", None)
+            if isinstance(value, Mapping) and load is not None:
+                load(value)
             else:
                 # A copy: what goes on here must not change the checkpoint that it came from.
                 setattr(self, name, copy(value) if isinstance(value, list) else value)
@@ -141,9 +138,9 @@ class BaseParamScheduler(metaclass=ABCMeta):
             ScheduleError: there is none, because the values are not a formula of the event alone.
         """
         if not self._formula:  # a subclass may have overridden what the expression would be made of
+            what = f"{type(self).__name__} has no equivalent core expression: its values come from code of its own"
             raise ScheduleError(
-                f"{type(self).__name__} has no equivalent core expression: its values come from code of its own; "
-                "tabulate them with tensorsched.from_values([value for _, value in ...simulate_values(...)])"
+                f"{what}; use tensorsched.from_values([value for _, value in simulate_values(...)])"
             )
         position = self._position()
         return self._schedule().skip(position) if position else self._schedule()
@@ -167,7 +164,7 @@ class BaseParamScheduler(metaclass=ABCMeta):
         first = self._position()
         try:
             return self._values(first, first + count), {}
-        except (ScheduleError, OverflowError):  # somewhere among these; it is an error when that event has come
+        except (ScheduleError, OverflowError):  # of some of these; an error when that event has come
             return self._values(first, first + 1), {}
 
     def _look(self) -> Ahead:
@@ -196,10 +193,8 @@ def _default_event(name: str) -> Any:
     try:
         from ignite.engine import Events
     except ImportError as error:
-        raise ModuleNotFoundError(
-            f"attach() without an event means ignite's Events.{name}, and pytorch-ignite is not installed: pip install "
-            "pytorch-ignite, or pass an event. (Constructing, get_param() and simulate_values() do without it.)"
-        ) from error
+        what = f"attach() without an event means ignite's Events.{name}, which is not installed"
+        raise ModuleNotFoundError(f"{what}: pip install pytorch-ignite, or pass an event") from error
     return Events[name]
 
 
@@ -240,5 +235,5 @@ def check_state(scheduler: object, state_dict: object, needed: Iterable[str]) ->
     state = check_type("state_dict", state_dict, Mapping, "a dict")
     for name in needed:
         if name not in state:
-            what = f"the state has no {name!r}, which {type(scheduler).__name__} needs; it holds {list(state)}"
-            raise ScheduleError(f"{what}. Load what state_dict() of a scheduler of the same class gave")
+            what = f"the state has no {name!r}, it holds {list(state)}"
+            raise ScheduleError(f"{what}; load what state_dict() of a {type(scheduler).__name__} gave")

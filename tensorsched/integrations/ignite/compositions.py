@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import numbers
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from tensorsched.binding.movers import fill_each
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.ahead import Ahead
-from tensorsched.integrations.ignite.param import ParamScheduler, after_event, on_copies, optimizers
+from tensorsched.integrations.ignite.param import ParamScheduler, after_event, each, on_copies
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import refuse
 
@@ -191,16 +190,15 @@ class ConcatScheduler(Composite, ParamScheduler):
         [[0, 0.0], [1, 0.5], [2, 1.0], [3, 0.5], [4, 0.0]]
     """
 
-    def __init__(self, schedulers: Sequence[Any], durations: Sequence[int], save_history: bool = False) -> None:
+    def __init__(
+        self, schedulers: Sequence[Any], durations: Sequence[int], save_history: bool = False
+    ) -> None:
         optimizer, param_name = _check_concat(schedulers, durations)
         self.schedulers = schedulers
         self.durations = durations
         self._start(0)
         super().__init__(optimizer, param_name, save_history)
         self._state_attrs += ["_current_duration", "durations", "_scheduler_index"]
-
-    def _check_places(self) -> None:
-        """Each member has checked its own."""
 
     def _start(self, index: int) -> None:
         self._scheduler_index, self._current_scheduler = index, self.schedulers[index]
@@ -240,8 +238,9 @@ class ConcatScheduler(Composite, ParamScheduler):
 
     @classmethod
     def simulate_values(  # type: ignore[override]  # ignite's arguments
-        cls, num_events: int, schedulers: Sequence[Any], durations: Sequence[int], param_names: Sequence[str] | None = None
-    ) -> list[list[Any]]:
+        cls, num_events: int, schedulers: Sequence[Any], durations: Sequence[int],
+        param_names: Sequence[str] | None = None,
+    ) -> list[list[Any]]:  # fmt: skip
         """[[event, value, ...], ...]: for each name in param_names the value of each group; run on copies.
 
         Args:
@@ -287,13 +286,13 @@ def _by_group(scheduler: Any, found: Schedule | Expressions) -> Expressions:
     if isinstance(found, list):
         return found
     meant = set(map(id, scheduler.optimizer_param_groups))
-    return [found if id(group) in meant else None for group in optimizers(scheduler)[0].param_groups]
+    return [found if id(group) in meant else None for group in each(scheduler.optimizer)[0].param_groups]
 
 
 def _chain(parts: Sequence[Any], lengths: Sequence[int]) -> Schedule:
     """The first parts for their lengths, then the last."""
-    pieces = [part.take(length) for part, length in zip(parts[:-1], lengths, strict=True)]
-    return functools.reduce(operator.rshift, [*pieces, parts[-1]])
+    pieces: list[Schedule] = [part.take(length) for part, length in zip(parts[:-1], lengths, strict=True)]
+    return functools.reduce(Schedule.__rshift__, [*pieces, parts[-1]])
 
 
 def _set_by(scheduler: ParamScheduler) -> Any:
@@ -333,11 +332,10 @@ def _check_concat(schedulers: object, durations: object) -> tuple[Any, str]:
     for i, duration in enumerate(lengths):
         if not isinstance(duration, numbers.Integral) or duration < 0:
             raise refuse(f"durations[{i}]", "a whole number of at least 0 events", duration)
-    names: set[str] = set()
     for i, scheduler in enumerate(members):
         base.check_type(f"schedulers[{i}]", scheduler, (ParamScheduler, Composite), "a parameter scheduler")
-        names |= {scheduler.param_name} if isinstance(scheduler.param_name, str) else set(scheduler.param_name)
-    held = [optimizer for scheduler in members for optimizer in optimizers(scheduler)]
+    held = [optimizer for scheduler in members for optimizer in each(scheduler.optimizer)]
+    names = {name for scheduler in members for name in each(scheduler.param_name)}
     if any(optimizer is not held[0] for optimizer in held) or len(names) > 1:
         raise ScheduleError("the schedulers of a ConcatScheduler must have one optimizer and one param_name")
     return held[0], names.pop()

@@ -104,13 +104,15 @@ class CyclicalScheduler(ParamScheduler):
         _check_inside(state)
         index, size, warmup = (int(state[name]) for name in ("event_index", "cycle_size", "warmup_duration"))
         stop = min(size if index < size else int(state["total_cycle_size"]), index + count)
-        return _values(self._shape(), state["start_value"], state["end_value"], size, warmup, index, stop), turn
+        cycle = (self._shape(), state["start_value"], state["end_value"], size, warmup)
+        return _values(*cycle, index, stop), turn
 
     def _schedule(self) -> Schedule:
         if self.warmup_duration and self.cycle_mult != 1.0:
             reason = "cycle_mult rounds the cycle and its warm-up separately; use warmup_duration=0 or cycle_mult=1"
             raise ScheduleError(f"{type(self).__name__} has no equivalent core expression: {reason}")
-        first, second, grow, fall = self.start_value, self.end_value, self.start_value_mult, self.end_value_mult
+        first, second = self.start_value, self.end_value
+        grow, fall = self.start_value_mult, self.end_value_mult
         if self.event_index > self.cycle_size and grow:  # start_value is the next cycle's already
             first /= grow
         # Each of the two values has its own share in every cycle where they go apart, as their factors do.
@@ -243,9 +245,8 @@ def _check_inside(state: Mapping[str, Any]) -> None:
     index, size, total = state["event_index"], state["cycle_size"], state["total_cycle_size"]
     if size >= 1 and 0 <= index and (index <= size or (state["warmup_duration"] > 0 and index < total)):
         return
-    raise ScheduleError(
-        f"the event lies in no cycle: event_index {index}, cycle_size {size}, total_cycle_size {total}. Either "
-        f"cycle_mult {state['cycle_mult']}, rounded down from cycle to cycle, has shrunk the cycle to nothing: end the "
-        "run before, let another scheduler follow with ConcatScheduler, or set cycle_mult to 1. Or one of these was "
-        "assigned to: set the others to match"
-    )
+    what = f"event_index {index} lies in no cycle of cycle_size {size} and total_cycle_size {total}"
+    if size >= 1:
+        raise ScheduleError(f"{what}; when you assign to one of these attributes, set the others to match")
+    way_out = "end the run before, let another scheduler follow with ConcatScheduler, or set cycle_mult to 1"
+    raise ScheduleError(f"{what}: cycle_mult has shrunk the cycle to nothing: {way_out}")

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from tensorsched.binding.movers import fill_all, fill_each
 from tensorsched.errors import ScheduleError
 from tensorsched.integrations.ignite import base
@@ -15,7 +13,7 @@ from tensorsched.param_groups import Place, as_float, known_keys
 from tensorsched.recording.scheduler_copy import Group, StandIn, double
 from tensorsched.schedules.validators import refuse
 
-__all__ = ["ParamScheduler", "after_event", "on_copies", "optimizers", "read"]
+__all__ = ["ParamScheduler", "after_event", "each", "on_copies", "read"]
 
 _LABEL = re.compile(r"(.+?) \(.*\)")
 
@@ -44,16 +42,17 @@ class ParamScheduler(base.BaseParamScheduler):
         self, optimizer: Any, param_name: str, save_history: bool = False, param_group_index: int | None = None
     ) -> None:  # fmt: skip
         super().__init__(param_name, save_history)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            held = getattr(optimizer, "param_groups", None)
-            base.check_type("optimizer.param_groups", held, Sequence, "a list or tuple, as of a torch optimizer")
+        held = getattr(optimizer, "param_groups", None)
+        groups = base.check_type(
+            "optimizer.param_groups", held, Sequence, "a list or tuple, as a torch optimizer's"
+        )
+        if param_group_index is not None and param_group_index not in range(-len(groups), len(groups)):
+            rule = f"None or an int that counts one of the {len(groups)} param_groups from 0"
+            raise refuse("param_group_index", rule, param_group_index)
         self.optimizer = optimizer
         self.param_group_index = param_group_index
         self._state_attrs += ["param_group_index"]
-        self._check_places()
-
-    def _check_places(self) -> None:
-        _check_places(self.optimizer.param_groups, self.param_name, self.param_group_index)
+        _check_part(self.optimizer_param_groups, param_name)
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
         """One event: put the value into the groups. Does not synchronise, but to read tensors for the history.
@@ -66,8 +65,12 @@ class ParamScheduler(base.BaseParamScheduler):
             ValueError: `get_param()` gave a list that has not one value for each group.
         """
         if self._formula:
-            ahead = self._ahead  # `Ahead.serves` and `Ahead.passed`, written out: at one group calls are most of it
-            if ahead is None or ahead.owner is not self or ahead.at >= len(ahead.rows) or ahead.lists != ahead.copies:
+            # `Ahead.serves` and `Ahead.passed`, written out: at one group, calls are most of what an event costs.
+            ahead = self._ahead
+            if (
+                ahead is None or ahead.owner is not self
+                or ahead.at >= len(ahead.rows) or ahead.lists != ahead.copies
+            ):  # fmt: skip
                 ahead = base.Ahead(self, [self], ahead)
             row, index, groups = ahead.rows[ahead.at], self.param_group_index, self.optimizer.param_groups
             fill_all(groups if index is None else (groups[index],), self.param_name, ahead.last[0], row[0])
@@ -151,31 +154,28 @@ def read(group: dict[str, Any], part: str) -> Any:
 def on_copies(schedulers: Sequence[Any]) -> list[Any]:
     """Copies of schedulers (of torch or ours) for simulations: these, and the optimizers behind, stay as they are."""
     copied = list(schedulers)
-    while left := [held for s in copied for held in optimizers(s) if not isinstance(held, StandIn)]:
+    while left := [held for s in copied for held in each(s.optimizer) if not isinstance(held, StandIn)]:
         copied, _ = double(copied, left[0])
     return copied
 
 
-def optimizers(scheduler: Any) -> list[Any]:
-    """Its optimizer; a ParamGroupScheduler holds a list of them."""
-    return scheduler.optimizer if isinstance(scheduler.optimizer, list) else [scheduler.optimizer]
+def each(held: Any) -> list[Any]:
+    """What a scheduler holds as a list: a ParamGroupScheduler has several optimizers and param_names, others one."""
+    return held if isinstance(held, list) else [held]
 
 
-def _check_places(groups: Sequence[dict[str, Any]], part: object, index: object) -> None:
-    """ScheduleError for a group index that is out of range, and for a name that a group does not know.
+def _check_part(groups: Sequence[dict[str, Any]], part: object) -> None:
+    """ScheduleError for a name that a group does not know.
 
     A name such as "lr (base)" is a label: an entry of its own, beside a key that must exist.
     """
     if not isinstance(part, str):
         raise refuse("param_name", "a str such as 'lr'", part)
-    if index is not None:
-        if isinstance(index, bool) or not isinstance(index, int) or not -len(groups) <= index < len(groups):
-            rule = f"None or an int that counts one of the {len(groups)} param_groups from 0"
-            raise refuse("param_group_index", rule, index)
-        groups = [groups[index]]
     label = _LABEL.fullmatch(part)
     for group in groups:
         bare = not group.keys() - {"params"}  # an optimizer of another kind: nothing to misspell
         if not (bare or Place.parse(part, 0, group).exists((group,)) or (label and label[1] in group)):
             what = f"no param group entry {part!r} to schedule: {known_keys(group, part)}"
-            raise ScheduleError(f"{what}; a tuple's element is written 'betas[0]', an entry for show 'lr (base)'")
+            raise ScheduleError(
+                f"{what}; a tuple's element is written 'betas[0]', an entry for show 'lr (base)'"
+            )

@@ -88,7 +88,11 @@ class StateParamScheduler(base.BaseParamScheduler):
         """
         scheduler = cls(**(scheduler_kwargs | {"save_history": False}))
         engine, name = SimpleNamespace(state=SimpleNamespace()), scheduler.param_name
-        return [[i, scheduler(engine) or getattr(engine.state, name)] for i in range(num_events)]
+        rows = []
+        for i in range(num_events):
+            scheduler(engine)
+            rows.append([i, getattr(engine.state, name)])
+        return rows
 
 
 class LambdaStateScheduler(StateParamScheduler):
@@ -112,7 +116,11 @@ class LambdaStateScheduler(StateParamScheduler):
     """
 
     def __init__(
-        self, lambda_obj: Callable[[int], Any], param_name: str, save_history: bool = False, create_new: bool = False
+        self,
+        lambda_obj: Callable[[int], Any],
+        param_name: str,
+        save_history: bool = False,
+        create_new: bool = False,
     ) -> None:
         super().__init__(param_name, save_history, create_new)
         if not callable(lambda_obj):

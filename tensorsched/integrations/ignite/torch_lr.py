@@ -96,13 +96,13 @@ class LRScheduler(ParamScheduler):
         inner = state_dict["lr_scheduler"]
         # WarmRestarts is kept as an object by ignite; the others' last_epoch runs ahead of the steps that torch counts.
         restarts = isinstance(self.lr_scheduler, torch_lr.CosineAnnealingWarmRestarts)
-        stepped = isinstance(inner, Mapping) and (restarts or inner.get("_step_count") != 1 or inner["last_epoch"] <= 1)
+        stepped = isinstance(inner, Mapping) and (
+            restarts or inner.get("_step_count") != 1 or inner["last_epoch"] <= 1
+        )
         if not stepped:
-            raise ScheduleError(
-                "the state is of ignite's LRScheduler, which counts epochs without stepping the torch scheduler: its "
-                "values cannot go on from there; build the scheduler anew and call step() of the torch scheduler "
-                f"{state_dict['event_index']} times before wrapping it"
-            )
+            what = "the state is of ignite's LRScheduler, which counts epochs without stepping the torch scheduler"
+            way_out = f"step a new torch scheduler {state_dict['event_index']} times before wrapping it"
+            raise ScheduleError(f"{what}: its values cannot go on from there; {way_out}")
         super().load_state_dict(state_dict)
 
     def _step(self) -> None:
@@ -111,7 +111,9 @@ class LRScheduler(ParamScheduler):
             if group["lr"] is not last:  # somebody else's, or a tensor, of which torch keeps a copy
                 fill(group, "lr", last)
         with contextlib.nullcontext() if self._has_stepped else warnings.catch_warnings():
-            if not self._has_stepped:  # torch's advice to call optimizer.step() first: that is for the engine to decide
+            if (
+                not self._has_stepped
+            ):  # torch's advice to call optimizer.step() first: that is for the engine to decide
                 advice = "Detected call of `lr_scheduler.step|Seems like `optimizer.step"
                 warnings.filterwarnings("ignore", message=advice, category=UserWarning)
                 self._has_stepped = True
@@ -158,10 +160,14 @@ class LRScheduler(ParamScheduler):
 
 def _check_torch_scheduler(lr_scheduler: object) -> None:
     """TypeError unless it is a scheduler of torch, ScheduleError if it is one that needs a metric."""
-    base.check_type("lr_scheduler", lr_scheduler, torch_lr.LRScheduler, "a scheduler of torch.optim.lr_scheduler")
+    base.check_type(
+        "lr_scheduler", lr_scheduler, torch_lr.LRScheduler, "a scheduler of torch.optim.lr_scheduler"
+    )
     if isinstance(lr_scheduler, torch_lr.ReduceLROnPlateau):
         use = "use ReduceLROnPlateauScheduler(optimizer, metric_name, ...)"
-        raise ScheduleError(f"ReduceLROnPlateau needs a metric at every step, which LRScheduler has not; {use}")
+        raise ScheduleError(
+            f"ReduceLROnPlateau needs a metric at every step, which LRScheduler has not; {use}"
+        )
 
 
 def create_lr_scheduler_with_warmup(
@@ -203,7 +209,9 @@ def create_lr_scheduler_with_warmup(
     kinds = (ParamScheduler, torch_lr.LRScheduler)
     base.check_type("lr_scheduler", lr_scheduler, kinds, "a ParamScheduler or a scheduler of torch")
     base.check_type("warmup_duration", warmup_duration, int, "an int")
-    base.check_type("output_simulated_values", output_simulated_values, list | None, "a list such as [None] * 100")
+    base.check_type(
+        "output_simulated_values", output_simulated_values, list | None, "a list such as [None] * 100"
+    )
     if warmup_duration < 2:  # noqa: PLR2004  a line has two ends
         raise refuse("warmup_duration", "at least 2 events", warmup_duration)
     if isinstance(lr_scheduler, ParamScheduler):
@@ -212,7 +220,7 @@ def create_lr_scheduler_with_warmup(
         main, first = LRScheduler(lr_scheduler), None
         main._lead = 1  # noqa: SLF001  the warm-up ends with its first value
     lines = _lines(main, first, warmup_start_value, warmup_duration, warmup_end_value)
-    ramps = [PiecewiseLinear(main.optimizer, "lr", line, False, i) for i, line in enumerate(lines)]
+    ramps = [PiecewiseLinear(main.optimizer, "lr", line, param_group_index=i) for i, line in enumerate(lines)]
     schedulers = [ParamGroupScheduler(ramps), main]
     durations = [lines[-1][-1][0] + 1]
     combined = ConcatScheduler(schedulers, durations, save_history=save_history)
