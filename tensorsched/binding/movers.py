@@ -197,8 +197,10 @@ def fill_each(groups: Groups, parts: Iterable[str], last: Sequence[object], row:
 
 
 def fill(group: dict[str, Any], part: str, value: Any) -> None:
-    """Put a value into a group, whatever it holds: a tensor stays the same object, because compiled and captured steps
-    read that one, and is filled; an element of a tuple is replaced. Does not synchronise.
+    """Put a value into a group, whatever it holds. Does not synchronise.
+
+    A tensor stays the same object and is filled, because compiled and captured steps read that one; an element of a
+    tuple is replaced.
     """
     if type(group.get(part)) is float:
         group[part] = value

@@ -117,7 +117,7 @@ def test_a_cycle_that_shrinks_is_ignites_until_it_vanishes(size, mult, warmup, m
         ]
         scheduler = library.ParamGroupScheduler(members) if together else members[0]
         rows.append([])
-        with pytest.raises((ScheduleError, ZeroDivisionError)) as error:
+        with pytest.raises((ScheduleError, ZeroDivisionError)) as error:  # noqa: PT012  at whichever event
             while len(rows[-1]) < 2000:
                 before = scheduler.state_dict(), [dict(group) for group in optimizer.param_groups]
                 rows[-1] += drive(scheduler, optimizer, 1)

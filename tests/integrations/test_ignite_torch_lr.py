@@ -404,7 +404,7 @@ def test_a_torch_scheduler_as_a_handler_is_expressed_too(kind):
 def test_torch_schedulers_without_an_expression_say_so(kind):
     scheduler = ours.create_lr_scheduler_with_warmup(TORCH[kind](optimizer_of([0.1])), 0.0, 5)
     with pytest.raises(
-        ScheduleError, match="no equivalent core expression, StepLR, .* have; use tensorsched.record"
+        ScheduleError, match=r"no equivalent core expression, StepLR, .* have; use tensorsched\.record"
     ):
         scheduler.as_schedule()
 

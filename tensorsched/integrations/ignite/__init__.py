@@ -1,4 +1,4 @@
-"""The parameter schedulers of pytorch-ignite 0.5.5 on tensorsched's schedules: the same names, arguments, values, state.
+"""The parameter schedulers of pytorch-ignite 0.5.5 on core schedules: the same names, arguments, values and state.
 
     from tensorsched.integrations.ignite import CosineAnnealingScheduler
 
@@ -9,7 +9,7 @@ in the place of `from ignite.handlers import CosineAnnealingScheduler`. Importin
     cyclical, piecewise, bridge, state
                     which core schedule a handler reads at `event_index`
     compositions    handlers of handlers
-    torch_lr, expressions, plateau, batch_size
+    torch_lr, plateau, batch_size
                     what follows torch's own schedulers, a metric, a function
 """
 
@@ -19,14 +19,22 @@ from tensorsched.integrations.ignite.base import BaseParamScheduler
 from tensorsched.integrations.ignite.batch_size import BatchSizeScheduler
 from tensorsched.integrations.ignite.bridge import ScheduleHandler, from_schedule
 from tensorsched.integrations.ignite.compositions import ConcatScheduler, ParamGroupScheduler
-from tensorsched.integrations.ignite.cyclical import CosineAnnealingScheduler, CyclicalScheduler, LinearCyclicalScheduler  # fmt: skip
+from tensorsched.integrations.ignite.cyclical import (
+    CosineAnnealingScheduler,
+    CyclicalScheduler,
+    LinearCyclicalScheduler,
+)
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.piecewise import PiecewiseLinear
 from tensorsched.integrations.ignite.plateau import ReduceLROnPlateauScheduler
 from tensorsched.integrations.ignite.state import (
-    ExpStateScheduler, LambdaStateScheduler, MultiStepStateScheduler, PiecewiseLinearStateScheduler,
-    StateParamScheduler, StepStateScheduler,
-)  # fmt: skip
+    ExpStateScheduler,
+    LambdaStateScheduler,
+    MultiStepStateScheduler,
+    PiecewiseLinearStateScheduler,
+    StateParamScheduler,
+    StepStateScheduler,
+)
 from tensorsched.integrations.ignite.torch_lr import LRScheduler, create_lr_scheduler_with_warmup
 
 __all__ = [

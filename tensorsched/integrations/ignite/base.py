@@ -189,7 +189,7 @@ def record(engine: Any, name: str, *values: Any) -> None:
 
 
 def _default_event(name: str) -> Any:
-    """ignite's `Events.<name>`: the only place that imports ignite."""
+    """The event `Events.<name>` of ignite: the only place that imports it."""
     try:
         from ignite.engine import Events
     except ImportError as error:

@@ -62,7 +62,8 @@ class ScheduleHandler(base.Formula, ParamScheduler):
 
 
 def from_schedule(
-    optimizer: Any, param_name: str, schedule: Schedule, *, save_history: bool = False, param_group_index: int | None = None
+    optimizer: Any, param_name: str, schedule: Schedule, *, save_history: bool = False,
+    param_group_index: int | None = None,
 ) -> ScheduleHandler:  # fmt: skip
     """An ignite handler for any core schedule: event i sets schedule(i).
 

@@ -289,10 +289,10 @@ def _by_group(scheduler: Any, found: Schedule | Expressions) -> Expressions:
     return [found if id(group) in meant else None for group in each(scheduler.optimizer)[0].param_groups]
 
 
-def _chain(parts: Sequence[Any], lengths: Sequence[int]) -> Schedule:
+def _chain(parts: Sequence[Schedule], lengths: Sequence[int]) -> Schedule:
     """The first parts for their lengths, then the last."""
-    pieces: list[Schedule] = [part.take(length) for part, length in zip(parts[:-1], lengths, strict=True)]
-    return functools.reduce(Schedule.__rshift__, [*pieces, parts[-1]])
+    pieces = [part.take(length) for part, length in zip(parts[:-1], lengths, strict=True)]
+    return functools.reduce(lambda a, b: a >> b, [*pieces, parts[-1]])
 
 
 def _set_by(scheduler: ParamScheduler) -> Any:

@@ -79,15 +79,12 @@ class CyclicalScheduler(ParamScheduler):
         self.total_cycle_size = self.warmup_duration + self.cycle_size
         self._state_attrs += _STATE
 
-    def _begin_event(self) -> None:
-        """At the end of a cycle: the next one's attributes."""
+    def _get_param(self) -> Any:
+        """At the end of a cycle the next one's attributes; then the warm-up's value, or what `get_param()` says."""
         turn = _turn(vars(self))
         _check_inside(vars(self) | turn)
         for attribute, value in turn.items():
             setattr(self, attribute, value)
-
-    def _get_param(self) -> Any:
-        """The warm-up's value during one, else what `get_param()` says."""
         if self.event_index <= self.cycle_size:
             return self.get_param()
         progress = (self.event_index - self.cycle_size) / self.warmup_duration
@@ -243,7 +240,7 @@ def _turn(state: Mapping[str, Any]) -> dict[str, Any]:
 def _check_inside(state: Mapping[str, Any]) -> None:
     """ScheduleError where no cycle is left, or an attribute was set so that the event lies in none."""
     index, size, total = state["event_index"], state["cycle_size"], state["total_cycle_size"]
-    if size >= 1 and 0 <= index and (index <= size or (state["warmup_duration"] > 0 and index < total)):
+    if size >= 1 and index >= 0 and (index <= size or (state["warmup_duration"] > 0 and index < total)):
         return
     what = f"event_index {index} lies in no cycle of cycle_size {size} and total_cycle_size {total}"
     if size >= 1:

@@ -74,7 +74,7 @@ class ParamScheduler(base.BaseParamScheduler):
                 ahead = base.Ahead(self, [self], ahead)
             row, index, groups = ahead.rows[ahead.at], self.param_group_index, self.optimizer.param_groups
             fill_all(groups if index is None else (groups[index],), self.param_name, ahead.last[0], row[0])
-            if engine is not None and self.save_history:
+            if self.save_history:
                 self._record(engine, name)
             state = self.__dict__
             if not ahead.at:
@@ -82,17 +82,12 @@ class ParamScheduler(base.BaseParamScheduler):
             state["event_index"] += 1
             ahead.last, ahead.at = row, ahead.at + 1
             return
-        self._begin_event()
         self._write(self._get_param())
-        if engine is not None and self.save_history:
-            self._record(engine, name)
+        self._record(engine, name)
         self.event_index += 1
 
-    def _begin_event(self) -> None:
-        """What changes in the attributes before the event, where no look-ahead says so."""
-
     def _get_param(self) -> Any:
-        """What the event sets; classes between this one and a user's may refine it."""
+        """What the event sets, where nothing is looked ahead; a cycle turns here."""
         return self.get_param()
 
     def _write(self, value: Any) -> None:
@@ -106,8 +101,9 @@ class ParamScheduler(base.BaseParamScheduler):
             raise ScheduleError(f"{what}; return a number for all, or a list with one for each")
 
     def _record(self, engine: Any, name: str | None) -> None:
-        held = [read(group, self.param_name) for group in self.optimizer_param_groups]
-        base.record(engine, self.param_name if name is None else name, held)
+        if self.save_history and engine is not None:
+            held = [read(group, self.param_name) for group in self.optimizer_param_groups]
+            base.record(engine, self.param_name if name is None else name, held)
 
     @property
     def optimizer_param_groups(self) -> Sequence[dict[str, Any]]:

@@ -17,7 +17,7 @@ __all__ = ["Milestones", "PiecewiseLinear"]
 
 
 class Milestones(base.Formula):
-    """What a handler on milestones has: the core's piecewise_linear of two lists, which programs may change in place."""
+    """The core's piecewise_linear of two lists, which programs may change in place."""
 
     _lists: ClassVar[tuple[str, ...]] = ("milestones", "values")
 
@@ -45,8 +45,8 @@ class Milestones(base.Formula):
 class PiecewiseLinear(Milestones, ParamScheduler):
     """Straight lines between (event, value) milestones; constant before the first and after the last.
 
-    f(i) = a + (b - a) * (i - k) / (l - k) between the milestones (k, a) and (l, b) around i. Two milestones at one event
-    are a jump: the later value is used at that event.
+    f(i) = a + (b - a) * (i - k) / (l - k) between the milestones (k, a) and (l, b) around i. Two milestones at one
+    event are a jump: the later value is used at that event.
 
     Args:
         optimizer: a torch optimizer, or any object with a list or tuple `param_groups`.

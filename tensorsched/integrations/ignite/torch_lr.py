@@ -81,8 +81,7 @@ class LRScheduler(ParamScheduler):
             self._step()
         else:
             self._write(self._last())
-        if engine is not None and self.save_history:
-            self._record(engine, name)
+        self._record(engine, name)
         self.event_index += 1
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
