@@ -187,12 +187,16 @@ def fill_all(groups: Iterable[dict[str, Any]], part: str, last: object, value: A
             fill(group, part, value)
 
 
-def fill_each(groups: Groups, parts: Iterable[str], last: Sequence[object], row: Sequence[Any]) -> None:
+def fill_each(groups: Groups, parts: Sequence[str], last: Sequence[object], row: Sequence[Any]) -> None:
     """As `fill_all`, but each group has its own part, and its own entry of a row."""
-    for group, part, before, value in zip(groups, parts, last, row):
-        if before is group.get(part):
-            group[part] = value
-        else:
+    try:
+        for group, part, before, value in zip(groups, parts, last, row):
+            if before is group[part]:
+                group[part] = value
+            else:
+                fill(group, part, value)
+    except KeyError:
+        for group, part, value in zip(groups, parts, row):
             fill(group, part, value)
 
 

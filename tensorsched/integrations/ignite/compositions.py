@@ -95,15 +95,17 @@ class ParamGroupScheduler(Composite):
         """One event of every scheduler. Does not synchronise, but to read tensors for the history."""
         ahead = self._ahead
         if ahead is None or not ahead.serves(self.schedulers):
-            together = _can_look_together(self.schedulers)
-            ahead = self._ahead = Ahead(self.schedulers, self.schedulers, ahead) if together else None
-        if ahead is None:
-            for scheduler, own_name in zip(self.schedulers, self.names):  # noqa: B905  as many, see the constructor
-                scheduler(engine, own_name)
-            return
-        groups, states = self.schedulers[0].optimizer.param_groups, ahead.states
-        meant = [groups[state["param_group_index"]] for state in states]
-        fill_each(meant, [state["param_name"] for state in states], ahead.last, ahead.rows[ahead.at])
+            if not _can_look_together(self.schedulers):
+                for scheduler, own_name in zip(self.schedulers, self.names, strict=True):
+                    scheduler(engine, own_name)
+                return
+            ahead = self._ahead = Ahead(self.schedulers, self.schedulers, ahead)
+            # Assigning to them drops the rows, so they are as right as these.
+            self._indices = [s.param_group_index for s in self.schedulers]
+            self._parts = [s.param_name for s in self.schedulers]
+        groups = self.schedulers[0].optimizer.param_groups
+        meant = [groups[index] for index in self._indices]
+        fill_each(meant, self._parts, ahead.last, ahead.rows[ahead.at])
         ahead.passed()
 
     @property

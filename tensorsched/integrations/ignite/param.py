@@ -64,27 +64,26 @@ class ParamScheduler(base.BaseParamScheduler):
         Raises:
             ValueError: `get_param()` gave a list that has not one value for each group.
         """
-        if self._formula:
-            # `Ahead.serves` and `Ahead.passed`, written out: at one group, calls are most of what an event costs.
-            ahead = self._ahead
-            if (
-                ahead is None or ahead.owner is not self
-                or ahead.at >= len(ahead.rows) or ahead.lists != ahead.copies
-            ):  # fmt: skip
-                ahead = base.Ahead(self, [self], ahead)
-            row, index, groups = ahead.rows[ahead.at], self.param_group_index, self.optimizer.param_groups
-            fill_all(groups if index is None else (groups[index],), self.param_name, ahead.last[0], row[0])
-            if self.save_history:
+        # `Ahead.serves` and `Ahead.passed`, written out: at one group, calls are most of what an event costs.
+        ahead = self._ahead
+        if (
+            ahead is None or ahead.owner is not self or ahead.at >= len(ahead.rows) or ahead.lists != ahead.copies
+        ):  # fmt: skip
+            if not self._formula:
+                self._write(self._get_param())
                 self._record(engine, name)
-            state = self.__dict__
-            if not ahead.at:
-                state.update(ahead.turns[0])
-            state["event_index"] += 1
-            ahead.last, ahead.at = row, ahead.at + 1
-            return
-        self._write(self._get_param())
-        self._record(engine, name)
-        self.event_index += 1
+                self.event_index += 1
+                return
+            ahead = base.Ahead(self, [self], ahead)
+        state, at = self.__dict__, ahead.at
+        row, index, groups = ahead.rows[at], state["param_group_index"], self.optimizer.param_groups
+        fill_all(groups if index is None else (groups[index],), state["param_name"], ahead.last[0], row[0])
+        if self.save_history:
+            self._record(engine, name)
+        if not at:
+            state.update(ahead.turns[0])
+        state["event_index"] += 1
+        ahead.last, ahead.at = row, at + 1
 
     def _get_param(self) -> Any:
         """What the event sets, where nothing is looked ahead; a cycle turns here."""
