@@ -166,6 +166,22 @@ def test_looking_and_simulating_move_nothing(kind):
         assert [group["lr"] for group in optimizer.param_groups] == row
 
 
+def test_simulating_moves_nothing_however_deep_it_lies():
+    optimizer = optimizer_of([0.1])
+    inner = scheduler = ours.LRScheduler(sequence(optimizer))
+
+    def last():
+        return ours.PiecewiseLinear(optimizer, "lr", [(0, 1.0)])
+
+    for _ in range(9):
+        scheduler = ours.ConcatScheduler([scheduler, last()], [50])
+    simulated = ours.ConcatScheduler.simulate_values(COUNT, [scheduler, last()], [40])
+    deepest = inner.lr_scheduler._schedulers[0]
+    assert (inner.event_index, inner.lr_scheduler.last_epoch, deepest.last_epoch) == (0, 0, 0)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.1]
+    assert [row[1:] for row in simulated] == drive(scheduler, optimizer, COUNT)
+
+
 def plain(state):
     """What can be compared of a torch scheduler's state."""
     return {

@@ -148,10 +148,19 @@ def read(group: dict[str, Any], part: str) -> Any:
 
 def on_copies(schedulers: Sequence[Any]) -> list[Any]:
     """Copies of schedulers (of torch or ours) for simulations: these, and the optimizers behind, stay as they are."""
-    copied = list(schedulers)
+    # What `double` reaches is copied six objects deep, and shared below: what is innermost goes first, all else finds
+    # its copy. (Without that, simulating a ConcatScheduler in a ConcatScheduler in ... stepped the real ones.)
+    family, copied = [inner for scheduler in schedulers for inner in _inside(scheduler)], list(schedulers)
     while left := [held for s in copied for held in each(s.optimizer) if not isinstance(held, StandIn)]:
-        copied, _ = double(copied, left[0])
+        (family, copied), _ = double((family, copied), left[0])
     return copied
+
+
+def _inside(scheduler: Any) -> list[Any]:
+    """A scheduler behind all that it is made of: handlers, torch's schedulers, those that torch chains."""
+    held = [*getattr(scheduler, "schedulers", ()), *getattr(scheduler, "_schedulers", ())]
+    held += [scheduler.lr_scheduler] if hasattr(scheduler, "lr_scheduler") else []
+    return [*(inner for one in held for inner in _inside(one)), scheduler]
 
 
 def each(held: Any) -> list[Any]:
