@@ -9,17 +9,27 @@ from __future__ import annotations
 import difflib
 import numbers
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from tensorsched.errors import BindingError
 
-__all__ = ["Place", "as_float", "common_device", "known_keys", "param_groups", "with_element"]
+__all__ = [
+    "Place",
+    "as_float",
+    "common_device",
+    "entries",
+    "known_keys",
+    "param_groups",
+    "put_back",
+    "with_element",
+]
 
 Group = MutableMapping[str, Any]
 
+_ABSENT = "absent"  # a string, because copies must stay equal to it
 _ELEMENT = re.compile(r"(.+)\[(\d+)\]")
 
 
@@ -130,6 +140,21 @@ def known_keys(group: Mapping[str, Any], missing: str) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"it has {', '.join(keys)}" if keys else "it holds no hyperparameter at all"
+
+
+def entries(group: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What a group has under these names, for `put_back`."""
+    return {name: group.get(name, _ABSENT) for name in names}
+
+
+def put_back(groups: Sequence[Group], held: Sequence[Mapping[str, Any]]) -> None:
+    """Put entries back that `entries` took of each group; what was not there is taken away."""
+    for group, own in zip(groups, held, strict=False):
+        for name, value in own.items():
+            if value == _ABSENT:
+                group.pop(name, None)
+            else:
+                group[name] = value
 
 
 def common_device(group: Mapping[str, Any]) -> torch.device | None:

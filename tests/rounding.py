@@ -11,12 +11,12 @@ The rules, with u = 2**-53, computed values a and b, and errors A and B propagat
   other evaluation may hold x + 2 e, hence the rounding costs u (|x| + 2 e).
 * a + b, a - b: A + B.  a * b: |a| B + |b| A + 3 A B (the third covers the other evaluation).
 * a / b: (A + (|a| + A) B / (|b| - B)) / (|b| - 2 B); unbounded once b may be 0.
-* sqrt(a): A / (2 sqrt(a - 2 A)).  cos(a): A.
+* sqrt(a): A / (2 sqrt(a - 2 A)).  cos(a), tanh(a): A, since no slope is steeper than 1.
 * a**b: a relative error r = (|b| + 2 B) L + B (|log a| + L) with L = A / (a - 2 A), from either side: expm1(2 r).
 * minimum, maximum: that of the operand that is chosen, or the larger one where either may be.
 
-+ - * / and sqrt are rounded correctly everywhere. cos and pow are not: C libraries stay below 1 ulp, and numpy's
-vectorised variants, which it chooses by CPU, below 4 ulp. Where neither was used, both evaluations did the same
++ - * / and sqrt are rounded correctly everywhere. cos, tanh and pow are not: C libraries stay below 1 ulp, and numpy's
+vectorised variants, which it chooses by CPU, below 4 ulp. Where none was used, both evaluations did the same
 correctly rounded operations and must agree to the last bit; `exact` says so.
 
 A position is computed alike on both sides, hence every node starts with an exact one. (Were it not, the trees that are
@@ -37,7 +37,7 @@ from tensorsched import Schedule, reference
 
 U = 2.0**-53 * 1.001  # the thousandth covers the roundings of this arithmetic itself
 TINY = 2.0**-1070  # a few subnormals
-LIBRARY_ULPS = 4  # of cos and pow; an ulp is at most 2 u |x|
+LIBRARY_ULPS = 4  # of cos, tanh and pow; an ulp is at most 2 u |x|
 
 
 class Bounded(float):
@@ -94,6 +94,10 @@ def _sqrt(x: float) -> Bounded:
 
 def _cos(x: float) -> Bounded:
     return rounded(math.cos(x), error_of(x), LIBRARY_ULPS)
+
+
+def _tanh(x: float) -> Bounded:
+    return rounded(math.tanh(x), error_of(x), LIBRARY_ULPS)
 
 
 def _pow(x: float, y: float) -> Bounded:
@@ -165,7 +169,8 @@ def _instrumented() -> Iterator[list[str]]:
     def noted(name: str, function: Callable[..., Bounded]) -> Callable[..., Bounded]:
         return lambda *args: (calls.append(name), function(*args))[1]
 
-    instrumented = {"pi": PI, "sqrt": _sqrt, "cos": noted("cos", _cos), "pow": noted("pow", _pow)}
+    library = {name: noted(name, made) for name, made in {"cos": _cos, "tanh": _tanh, "pow": _pow}.items()}
+    instrumented = {"pi": PI, "sqrt": _sqrt, **library}
     formulas = {
         kind: lambda node, t, formula=formula: formula(_Exact(node), Bounded(float(t)))
         for kind, formula in reference.FORMULAS.items()

@@ -49,6 +49,8 @@ SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "cosine": st.builds(ts.cosine, values, values, steps=lengths),
     "polynomial": st.builds(ts.polynomial, values, values, positive, steps=lengths, of=either_part),
     "exponential": st.builds(ts.exponential, positive, positive, steps=lengths),
+    "rex": st.builds(ts.rex, values, values, d=st.floats(1e-3, 0.999), steps=lengths),
+    "tanh": st.builds(ts.tanh, values, values, lower=st.floats(-9, 9), upper=st.floats(-9, 9), steps=lengths),
     "exponential_decay": st.builds(
         ts.exponential_decay, values, st.floats(0.5, 1.5), every=counts, staircase=st.booleans()
     ),
@@ -119,7 +121,9 @@ def steps_to_try(schedule: ts.Schedule) -> list[int]:
 def _edges(schedule: ts.Schedule) -> Iterator[int]:
     """Where something starts or ends, on the schedule's own clock or an inner one."""
     yield from (
-        edge for edge in (schedule.steps, schedule.settled, getattr(schedule, "n", None)) if edge is not None
+        edge
+        for edge in (schedule.steps, schedule.constant_from, getattr(schedule, "n", None))
+        if edge is not None
     )
     yield from getattr(schedule, "boundaries", ())
     yield from (step for step, _ in getattr(schedule, "points", ()))

@@ -1,1 +1,1 @@
-"""L5: the only place that knows param_groups: which values may be tensors, who writes them, and when."""
+"""Attach schedules to an optimizer: parse arguments, decide float or tensor, write values, hook into step and state."""

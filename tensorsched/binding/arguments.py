@@ -1,12 +1,10 @@
-"""From what the user wrote (`attach(optimizer, lr=..., betas=(..., None))`) to one request per slot, or an error.
+"""From what the user wrote (`attach(optimizer, lr=..., betas=(..., None))`) to a schedule for each place, or an error.
 
 Nothing here changes the optimizer.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -15,60 +13,23 @@ from typing import Any
 import torch
 
 from tensorsched.errors import BindingError
+from tensorsched.param_groups import Place, as_float, known_keys
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import as_schedule, has_initial, substitute_initial
 from tensorsched.schedules.validators import check_real
 
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One scheduled hyperparameter: a group, its key, the element if the key holds a tuple, and the schedule."""
-
-    group: int
-    key: str
-    element: int | None
-    schedule: Schedule
-
-    @property
-    def place(self) -> tuple[int, str, int | None]:
-        """What it claims."""
-        return (self.group, self.key, self.element)
-
-    @property
-    def part(self) -> str:
-        """The key, and of a tuple the element: "lr", "betas[1]"."""
-        return self.key if self.element is None else f"{self.key}[{self.element}]"
-
-    @property
-    def name(self) -> str:
-        """Name of its column: "lr" of group 0 is `lr[group 0]`."""
-        return f"{self.part}[group {self.group}]"
+Groups = Sequence[Mapping[str, Any]]
 
 
-def param_groups(optimizer: object) -> list[dict[str, Any]]:
-    """The optimizer's own list of groups.
-
-    Raises:
-        BindingError: it has none.
-    """
-    groups = getattr(optimizer, "param_groups", None)
-    if not isinstance(groups, Sequence) or not groups or not all(isinstance(g, dict) for g in groups):
-        raise BindingError(
-            f"{type(optimizer).__name__} has no param_groups (a non-empty list of dicts), so there is nothing to "
-            "attach a schedule to; pass the optimizer itself"
-        )
-    return groups  # type: ignore[return-value]  # torch's is a list; any sequence of dicts serves
-
-
-def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[Request]:
-    """One request for each scheduled (group, key, element), group by group.
+def read_schedules(groups: Groups, wanted: Mapping[str, Any]) -> dict[Place, Schedule]:
+    """The schedule of each place, group by group; `ts.initial` is what the place holds now.
 
     Raises:
         BindingError: a key that the groups do not have, a value that is no number, or a list or tuple that does not
             fit.
         ScheduleError: a number that is not finite.
     """
-    requests: list[Request] = []
+    found: dict[Place, Schedule] = {}
     for key, value in wanted.items():
         if isinstance(value, list):
             if len(value) != len(groups):
@@ -81,15 +42,15 @@ def read_requests(groups: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
             entries = [(index, value) for index in range(len(groups))]
         for index, entry in entries:
             if entry is not None:
-                requests += _read_group(groups, index, key, entry)
-    if not requests:
+                found |= _read_group(groups, index, key, entry)
+    if not found:
         raise BindingError(
             f"attach() was given nothing but None for {', '.join(wanted)}; pass a schedule for one group"
         )
-    return sorted(requests, key=lambda request: request.group)
+    return dict(sorted(found.items(), key=lambda item: item[0].group))
 
 
-def read_free(groups: Sequence[Mapping[str, Any]], free: Mapping[Any, Any]) -> dict[str, Schedule]:
+def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
     """The schedules by name that belong to no group.
 
     Raises:
@@ -119,31 +80,21 @@ def read_free(groups: Sequence[Mapping[str, Any]], free: Mapping[Any, Any]) -> d
     return found
 
 
-def _read_group(groups: Sequence[Mapping[str, Any]], index: int, key: str, entry: object) -> list[Request]:
+def _read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Place, Schedule]:
+    """The schedules for one key of one group: one, or for a key that holds a tuple one for each element."""
     group = groups[index]
     if key == "params" or key not in group:
         raise _no_such_key(groups, index, key)
     held = group[key]
     where = f"{key} of group {index}"
-    started = group.get("initial_lr", held)
-    if (
-        key == "lr"
-        and isinstance(entry, Schedule)
-        and has_initial(entry)
-        and as_float(started) != as_float(held)
-    ):
-        raise BindingError(
-            f"{where} holds {as_float(held)}, but its initial_lr is {as_float(started)}: a torch scheduler was built "
-            "on this optimizer, or its checkpoint loaded, so ts.initial would take the wrong one; set group['lr'] = "
-            "group.pop('initial_lr') first, or write the number instead of ts.initial"
-        )
+    _refuse_stale_initial(group, key, entry, where)
     if not isinstance(held, (tuple, list)):
         if isinstance(entry, tuple):
             raise BindingError(
                 f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple "
                 "(or a list, one schedule for each group)"
             )
-        return [Request(index, key, None, _read_schedule(where, entry, held))]
+        return {Place(index, key): _read_schedule(where, entry, held)}
     if not isinstance(entry, tuple) or len(entry) != len(held):
         got = f"a tuple of {len(entry)}" if isinstance(entry, tuple) else "a single schedule"
         example = "(" + ", ".join(["schedule", *["None"] * (len(held) - 1)]) + ")"
@@ -151,24 +102,39 @@ def _read_group(groups: Sequence[Mapping[str, Any]], index: int, key: str, entry
             f"{where} holds {len(held)} values, got {got}; pass a tuple of {len(held)} such as {key}={example}, "
             "where None leaves that element alone"
         )
-    return [
-        Request(index, key, i, _read_schedule(f"{where}, element {i}", part, held[i]))
+    return {
+        Place(index, key, i): _read_schedule(f"{where}, element {i}", part, held[i])
         for i, part in enumerate(entry)
         if part is not None
-    ]
+    }
 
 
-def _no_such_key(groups: Sequence[Mapping[str, Any]], index: int, key: str) -> BindingError:
-    keys = [name for name in groups[index] if name != "params"]
-    near = difflib.get_close_matches(key, keys, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(keys)}"
+def _refuse_stale_initial(group: Mapping[str, Any], key: str, entry: object, where: str) -> None:
+    """A torch scheduler leaves the decayed lr in the group, and where it began under initial_lr: which is meant?"""
+    held = group[key]
+    started = group.get("initial_lr", held)
+    if key != "lr" or not isinstance(entry, Schedule) or not has_initial(entry):
+        return
+    if as_float(started) != as_float(held):
+        raise BindingError(
+            f"{where} holds {as_float(held)}, but its initial_lr is {as_float(started)}: a torch scheduler was built "
+            "on this optimizer, or its checkpoint loaded, so ts.initial would take the wrong one; set group['lr'] = "
+            "group.pop('initial_lr') first, or write the number instead of ts.initial"
+        )
+
+
+def _no_such_key(groups: Groups, index: int, key: str) -> BindingError:
     elsewhere = [i for i, group in enumerate(groups) if key in group and key != "params"]
-    if elsewhere:
-        hint = f"groups {elsewhere} have it: pass a list with None for the others"
+    hint = (
+        f"groups {elsewhere} have it: pass a list with None for the others"
+        if elsewhere
+        else known_keys(groups[index], key)
+    )
     return BindingError(f"group {index} has no hyperparameter {key!r}; {hint}")
 
 
 def _read_schedule(where: str, entry: object, held: object) -> Schedule:
+    """The schedule for one value, with `ts.initial` replaced by what is held."""
     if isinstance(entry, bool) or not isinstance(entry, (Schedule, numbers.Real)):
         hint = ""
         if isinstance(entry, torch.optim.lr_scheduler.LRScheduler):
@@ -187,10 +153,3 @@ def _read_schedule(where: str, entry: object, held: object) -> Schedule:
             f"{where} holds {value}, so ts.initial has no finite value; set the hyperparameter first"
         )
     return substitute_initial(schedule, value)
-
-
-def as_float(held: object) -> float | None:
-    """A number or one-element tensor as a float (a tensor on a device synchronises); None for anything else."""
-    if isinstance(held, torch.Tensor) and held.numel() == 1:
-        return float(held.item())
-    return float(held) if isinstance(held, numbers.Real) and not isinstance(held, bool) else None

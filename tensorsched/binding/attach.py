@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tensorsched.binding.arguments import param_groups, read_free, read_requests
+from tensorsched.binding.arguments import read_free, read_schedules
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.controls import attachments_of, refuse_claimed
 from tensorsched.binding.hooks import require_hooks
-from tensorsched.binding.placement import NewGroups, Options, engine_device, place_slot
+from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
+from tensorsched.binding.registry import attachments_of, refuse_claimed
 from tensorsched.errors import BindingError
+from tensorsched.param_groups import param_groups
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count, refuse
 
@@ -36,9 +37,9 @@ def attach(
         optimizer: a torch optimizer, or any object with a `param_groups` list of dicts.
         advance: "auto" (default): after each `optimizer.step()`, by torch's hook. "manual": when you call
             `sched.step()`.
-        resident: "auto" (default) keeps a value in a device tensor where the optimizer reads it there without a
-            synchronisation, and as a Python float elsewhere; on a CPU always as a float, unless the group held a
-            tensor. True or False forces one or the other.
+        resident: "auto" (default) makes a *tensor slot*, a 0-dim tensor on the parameters' device, where the optimizer
+            reads it there without a synchronisation, and a *float slot*, a Python float, elsewhere; on a CPU always a
+            float, unless the group held a tensor. True or False forces one or the other.
         steps: length of the run, for schedules that never settle (inverse_sqrt, endless repeats).
         free: schedules by name that belong to no param_group (a loss weight, an EMA decay): `sched.value(name)` is a
             tensor that is always current.
@@ -59,8 +60,8 @@ def attach(
             before.
         ScheduleError: a schedule cannot be tabulated. The optimizer is as before.
 
-    May synchronise (it reads what the groups hold); the steps afterwards do not where the slots are resident or
-    plain host slots, see `print(sched)`.
+    May synchronise (it reads what the groups hold). The steps afterwards do not, with tensor slots and float slots
+    alike, but for a float slot with a fused optimizer and a GradScaler: `print(sched)` says so.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -89,15 +90,15 @@ def attach(
             "attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)"
         )
     free_values = read_free(groups, {} if free is None else free)
-    requests = read_requests(groups, hyperparameters) if hyperparameters else []
-    refuse_claimed(optimizer, requests)
+    schedules = read_schedules(groups, hyperparameters) if hyperparameters else {}
+    refuse_claimed(optimizer, schedules)
     for other in attachments_of(optimizer):
-        other.use_eager()  # what a compiled step needs in the groups says nothing of eager steps
+        other._use_eager()
     options = Options(
         auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups, capacity=capacity
     )
-    device = engine_device(groups)
-    slots = [place_slot(optimizer, groups[r.group], r, options, device) for r in requests]
+    device = live_device(groups)
+    slots = [place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()]
     return Attachment(optimizer, slots, free_values, options)
 
 
@@ -112,8 +113,7 @@ def detach(optimizer: Any) -> None:
         (None, 1.0)
     """
     for attachment in attachments_of(optimizer):
-        if isinstance(attachment, Attachment):
-            attachment.detach()
+        attachment.detach()
 
 
 def _bad_option(name: str, rule: str, value: object) -> BindingError:

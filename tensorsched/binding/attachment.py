@@ -1,4 +1,4 @@
-"""Attachment: what controls an optimizer's scheduled hyperparameters from `attach` on, as users see it."""
+"""Attachment: the schedules on one optimizer, from `attach` on."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import param_groups, read_free
+from tensorsched.binding.arguments import read_free, read_schedules
 from tensorsched.binding.checkpoint import read_state, write_state
-from tensorsched.binding.controls import Controls, forget
-from tensorsched.binding.placement import Options, read_rewrite
-from tensorsched.binding.slots import Slot, put
+from tensorsched.binding.hooks import Hooks
+from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
+from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
+from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
+from tensorsched.binding.slots import Slot, displaced, give_back, holds
 from tensorsched.binding.summary import slot_table
-from tensorsched.compiled.graph_mode import restore
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
+from tensorsched.param_groups import param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.validators import check_count, shown
+from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
 
 
-class Attachment(Controls):
+class Attachment:
     """The schedules on one optimizer: what `attach` returns.
 
-    `print(sched)` shows every slot: where it is, its value now, its schedule, and why it is resident or not. A deep
+    `print(sched)` shows every slot: where it is, its value now, its schedule, and why it is a tensor or a float. A deep
     copy or a pickle of it belongs to a copy of its optimizer and goes on from the same step.
+
+    Attributes:
+        optimizer: whose hyperparameters follow the schedules.
+        free: the schedules that belong to no hyperparameter, by name.
+        attached: False after `detach`.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -34,17 +43,52 @@ class Attachment(Controls):
         >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
         >>> print(sched)
         step 0, advances after each optimizer.step()
-        group  key  where  value  schedule
-        0      lr   host   1      linear(1.0, 0.0, steps=4)
-        host: on a CPU a float is exact and fastest
+        group  key  slot   value  schedule
+        0      lr   float  1      linear(1.0, 0.0, steps=4)
+        float: on a CPU a float is exact and fastest
         >>> sched.seek(3)
         >>> sched.step_count, sched.value("lr"), sched.state_dict()["step"]
         (3, 0.25, 3)
         >>> sched.detach()
     """
 
+    def __init__(
+        self, optimizer: Any, slots: Sequence[Slot], free: Mapping[str, Schedule], options: Options
+    ) -> None:
+        self.optimizer = optimizer
+        self.free = {name: bounded(schedule, options.steps) for name, schedule in free.items()}
+        self.attached = True
+        self._options = options
+        self._found_inf: torch.Tensor | None = None  # of the last optimizer.step(), for step() by hand
+        # Everything that can fail comes first; the optimizer is touched by _bind() and the hooks alone.
+        if clash := self.free.keys() & {slot.name for slot in slots}:
+            raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
+        groups = param_groups(optimizer)
+        self._eager: EagerMode = eager_mode(slots, self.free, live_device(groups), options.capacity)
+        self._mode: Mode = self._eager
+        self._graph: HandedMode | None = None  # handed in by compile_step
+        self._places = [slot.place for slot in slots]
+        self._group_count = len(groups)
+        self._hooks = Hooks(self)
+        self._bind()
+        self._hooks.register(optimizer, auto=options.auto)
+        for other in attachments_of(optimizer):
+            other._make_graphs_stale()  # a compiled step of it must look again at what else is there
+        remember(self)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every scheduled (group, key, element): its place, its schedule, whether it is a tensor slot, and why."""
+        at = self._mode.slot_at
+        return tuple(at[place] for place in self._places)
+
+    @property
+    def step_count(self) -> int:
+        """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
+        return self._mode.step_count
+
     def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
-        """What a slot or free name holds now, without a sync: a 0-dim live tensor if resident or free, else a float.
+        """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
@@ -53,16 +97,18 @@ class Attachment(Controls):
 
         Raises:
             BindingError: no such slot.
+
+        Does not synchronise.
         """
         if name in self.free:
-            return self._wiring.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place[2])]
+            return self._mode.free_value(name)
+        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
                 f"{'' if element is None else f', element {element}'}; there are {', '.join(self._schedules())}"
             )
-        return self._wiring.expected(found[0])
+        return self._mode.expected(found[0])
 
     def step(self) -> None:
         """Advance by one step (only with advance="manual"), after `optimizer.step()`. Does not synchronise.
@@ -72,29 +118,45 @@ class Attachment(Controls):
         Raises:
             BindingError: the schedule advances by itself, is detached, or something else wrote to a slot.
         """
-        self._require_attached()
-        if self._options.auto:
+        if self._options.auto or not self.attached:
+            self._require_attached()
             raise BindingError(
                 "this schedule advances by itself after each optimizer.step(), so step() would count twice; "
                 "pass advance='manual' to attach() to call it yourself"
             )
-        # What writes to a resident slot is still seen by the check before the next optimizer.step(); a host slot is
-        # about to be overwritten.
-        if self._wiring.writes_floats or not self._hooks.active:
-            self.verify()
-        found_inf, self.found_inf = self.found_inf, None
-        self._wiring.advance(found_inf)
+        # Floats are checked as they are written. Tensors are, before the next optimizer.step(), where that is reported.
+        if not self._hooks.active and not self._mode.check():
+            self._settle()
+        found_inf, self._found_inf = self._found_inf, None
+        if self._mode.advance(found_inf) is False:
+            self._settle()
+            self._mode.advance(found_inf)
+
+    def seek(self, step: int) -> None:
+        """Continue as if `step` steps had been completed; the groups hold that step's values at once.
+
+        Raises:
+            ScheduleError: step is negative or not an int.
+            BindingError: the schedule is detached.
+
+        Does not synchronise.
+        """
+        self._require_attached()
+        at = check_count("seek: step", step)
+        self._take_in_new_groups()
+        self._mode.seek(at)
+        self._bind()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the clock is and which schedules it counts for: plain numbers, strings, lists and dicts.
+        """The step counter and the schedules that it counts for: plain numbers, strings, lists and dicts.
 
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
-        self.take_in_new_groups()
+        self._take_in_new_groups()
         return write_state(self.step_count, self._schedules())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = "error") -> None:
-        """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter: the clock decides.
+        """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
 
         (An object without torch's hooks cannot tell that it was loaded: call this, or `seek`, after its own loading.)
 
@@ -109,11 +171,11 @@ class Attachment(Controls):
                 differ), or this one is detached. Nothing has changed.
         """
         self._require_attached()
-        self.take_in_new_groups()
+        self._take_in_new_groups()
         self.seek(read_state(state, self._schedules(), on_mismatch))
 
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
-        """Follow other schedules from now on, while the clock goes on: extend a run, cool down now, change the peak.
+        """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
         The tables are overwritten in place, so compiled steps and captured graphs go on with the new values, without
         recompiling or capturing again. Steps are counted from the start of the run as before: to cool down from here,
@@ -130,7 +192,7 @@ class Attachment(Controls):
                 that share a column of the table, because their schedules are equal, would get different ones. Nothing
                 has changed.
 
-        Synchronises where all slots are resident on a device that is no CPU.
+        Synchronises where all slots are tensor slots on a device that is no CPU.
 
         Example:
             >>> import torch, tensorsched as ts
@@ -141,25 +203,27 @@ class Attachment(Controls):
             (None, 1, 0.875)
         """
         self._require_attached()
-        self.take_in_new_groups()
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, self._options.steps)
-        names = read_free(param_groups(self.optimizer), free or {}) if free is not None else {}
+        self._take_in_new_groups()
+        steps = self._options.steps
+        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
+        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
             )
-        names = {name: bounded(schedule, self._options.steps) for name, schedule in names.items()}
+        names = {name: bounded(schedule, steps) for name, schedule in names.items()}
         if not schedules and not names:
             raise BindingError(
                 "rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)"
             )
-        for step in self.graph_users:
-            step.check_rewrite(schedules)
-        wirings = [self._eager] if self._graph is None else [self._eager, self._graph.wiring]
-        for commit in [wiring.rewrite(schedules, names) for wiring in wirings]:
+        if self._graph is not None:
+            self._graph.check_rewrite(schedules)
+        columns = {place.name: schedule for place, schedule in schedules.items()} | names
+        modes = [self._eager] if self._graph is None else [self._eager, self._graph]
+        for commit in [mode.rewrite(columns) for mode in modes]:
             commit()
         self.free |= names
-        self.bind()
+        self._bind()
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -175,10 +239,11 @@ class Attachment(Controls):
         Raises:
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
-        # Drawing lies above this layer; the test of the layers knows of this import, by name.
-        from tensorsched.schedules.views.plot import plot_slots  # noqa: PLC0415
-
-        return list(plot_slots(self.slots, self.free, self.step_count, steps=steps, log=log))
+        parts: dict[str, dict[Schedule, list[int]]] = {}
+        for slot in self.slots:
+            parts.setdefault(slot.place.part, {}).setdefault(slot.schedule, []).append(slot.place.group)
+        parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
+        return list(plot_parts(parts, self.step_count, steps=steps, log=log))
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -190,20 +255,10 @@ class Attachment(Controls):
         self.attached = False
         forget(self)
         self._hooks.remove()
-        self.generation += 1
+        self._make_graphs_stale()
         step = self.step_count
-        self.use_eager(for_good=True)
-        groups = self.optimizer.param_groups
-        originals = [id(slot.original) for slot in self.slots]
-        for slot in self.slots:
-            index, key, element = slot.place
-            if index < len(groups) and (element is None or key in groups[index]):
-                value: Any = slot.schedule(step)
-                if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
-                    # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
-                    own = originals.count(id(slot.original)) == 1
-                    value = slot.original.fill_(value) if own else torch.full_like(slot.original, value)
-                put(groups[index], key, element, value)
+        self._use_eager(for_good=True)
+        give_back(self.slots, self.optimizer.param_groups, step)
 
     def __str__(self) -> str:
         return slot_table(
@@ -215,18 +270,130 @@ class Attachment(Controls):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._require_attached()
-        at, graph = self._eager.slot_at, self._graph
+        at = self._eager.slot_at
         slots = [at[place] for place in self._places]
-        flags = graph.flags if graph is not None and self.graph_active else []
-        return _again, (
-            self.optimizer,
-            slots,
-            self.free,
-            self._options,
-            self.step_count,
-            self._eager.room,
-            flags,
+        flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
+        room = self._eager.room
+        return _again, (self.optimizer, slots, self.free, self._options, self.step_count, room, flags)
+
+    # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """Put every slot's value into the optimizer's present param_groups, whatever they hold."""
+        groups = param_groups(self.optimizer)
+        if len(groups) < self._group_count:
+            raise self._other_groups(len(groups))
+        for slot in self.slots:
+            if slot.template is not None:  # a checkpoint without the key may have taken it away
+                groups[slot.place.group].setdefault(slot.place.key, slot.template)
+        # A group that was added, and that nobody has said anything about, is none of ours: the next check says so.
+        self._mode.bind(self.optimizer, groups[: self._group_count])
+        self._hooks.follow(self._mode)
+
+    def _settle(self) -> None:
+        """A check has failed: name the slot that somebody wrote to, or find that all is as it should be.
+
+        A write of the same value is no harm, and groups that are new may be adopted.
+
+        Raises:
+            BindingError: a slot holds something else, or a param_group was added and nothing says what it gets.
+                Nothing has changed.
+        """
+        self._require_attached()
+        groups = self.optimizer.param_groups
+        if len(groups) < self._group_count:
+            raise self._other_groups(len(groups))
+        step = self.step_count
+        for slot in self.slots:
+            if not holds(slot, groups, step, self._mode.expected(slot)):
+                raise displaced(slot, groups, step)
+        if len(groups) > self._group_count:
+            self._adopt(groups)
+        self.seek(step)
+
+    def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+        self._mode.saved(groups)
+        tensors = [slot for slot in self.slots if slot.tensor and slot.place.group < len(groups)]
+        step = self.step_count if tensors else 0
+        for slot in tensors:
+            slot.place.write(groups, slot.schedule(step))
+
+    def _loaded(self) -> None:
+        """The optimizer's groups and state were replaced by a checkpoint's."""
+        self._make_graphs_stale()
+        self._bind()
+
+    def _make_graphs_stale(self) -> None:
+        """What compiled steps know of this optimizer is no longer so."""
+        if self._graph is not None:
+            self._graph.make_stale()
+
+    def _use(self, mode: Mode) -> None:
+        """Be in another mode, at the same step."""
+        step = self.step_count
+        self._mode = mode
+        mode.seek(step)
+        self._bind()
+
+    def _use_eager(self, *, for_good: bool = False) -> None:
+        """Be in eager mode, for a step or for good."""
+        if self._graph is not None and self._mode.in_graph:
+            self._graph.leave(self.optimizer, for_good=for_good)
+            self._use(self._eager)
+
+    def _take_in_new_groups(self) -> None:
+        """Adopt late groups now where `new_groups` says how (otherwise the next step raises); refuse lost ones."""
+        groups = self.optimizer.param_groups
+        if len(groups) < self._group_count:
+            raise self._other_groups(len(groups))
+        if self._options.new_groups is not None and len(groups) > self._group_count:
+            self._adopt(groups)
+
+    def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
+        self._require_attached()
+        rule = self._options.new_groups
+        if rule is None:
+            raise self._other_groups(len(groups))
+        device = live_device(groups)
+        slots: list[Slot] = []
+        for index in range(self._group_count, len(groups)):
+            wanted = rule(groups[index]) if callable(rule) else rule
+            if not isinstance(wanted, Mapping):
+                raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
+            alone = {key: [None] * index + [value] for key, value in wanted.items() if value is not None}
+            found = read_schedules(groups[: index + 1], alone) if alone else {}
+            refuse_claimed(self.optimizer, found)
+            slots += [place_slot(self.optimizer, p, s, self._options, device) for p, s in found.items()]
+        extended = self._eager.extended(slots, device, self._options.capacity)
+        step = self.step_count
+        self._use_eager()
+        self._mode = self._eager = extended
+        self._places += [slot.place for slot in slots]
+        self._group_count = len(groups)
+        self._make_graphs_stale()
+        extended.seek(step)
+        self._bind()
+
+    def _other_groups(self, count: int) -> BindingError:
+        way_out = "call detach() and attach() again"
+        if count > self._group_count:
+            way_out = (
+                "pass new_groups={'lr': schedule, ...} (or a function of the group that returns such a dict) to "
+                f"attach(), or {way_out}"
+            )
+        return BindingError(
+            f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
+            f"{way_out}"
         )
+
+    def _schedules(self) -> dict[str, Schedule]:
+        return {slot.name: slot.schedule for slot in self.slots} | self.free
+
+    def _require_attached(self) -> None:
+        if not self.attached:
+            raise BindingError("this schedule is detached and controls nothing; attach() again")
 
 
 def _again(  # noqa: PLR0917  pickle's
@@ -239,8 +406,8 @@ def _again(  # noqa: PLR0917  pickle's
     flags: Sequence[dict[str, Any]],
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
-    restore(optimizer.param_groups, flags)  # no compiled step is copied with it
+    put_back(optimizer.param_groups, flags)  # no compiled step is copied with it
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
-    attachment._options = options  # noqa: SLF001  groups that are added later are not bound to that room
+    attachment._options = options  # groups that are added later are not bound to that room
     attachment.seek(step)
     return attachment

@@ -1,4 +1,4 @@
-"""An attachment's state as plain numbers and strings: where the clock is, and which schedules it counted for.
+"""An attachment's state as plain numbers and strings: the step counter, and the schedules that it counted for.
 
 Nothing of the table is saved. The schedules are, so that a checkpoint that is loaded under other ones is an error which
 shows both, and not a run that quietly trains on with the wrong values.

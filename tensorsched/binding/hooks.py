@@ -1,33 +1,35 @@
-"""What happens to an attached optimizer, and what the attachment does about it: step, save, load, detach.
+"""An optimizer's events, by torch's own hooks: step, save, load.
 
-torch's own hooks are used, never a wrapper around the optimizer: GradScaler, Accelerate and Lightning test for its type
-and leave attributes on it.
+Hooks are used, never a wrapper around the optimizer: GradScaler, Accelerate and Lightning test for its type and leave
+attributes on it.
 
-    step pre-hook               a step that is captured into a CUDA graph must have all its values on the device
-                                the slots must hold what the schedule put there; otherwise an error, before the step
-                                (the step by which distributed checkpointing makes state is no step)
+    step pre-hook               the slots must hold what the schedule put there, otherwise an error, before the step;
+                                a step that is captured into a CUDA graph must have all its values on the device
     step post-hook              advance, unless GradScaler's found_inf says that the step was skipped
     state_dict post-hook        plain floats instead of live views: a checkpoint that does not move afterwards
-    load_state_dict post-hook   the groups are new dicts with the checkpoint's values: bind again, the clock decides
-                                (and once more before the next step, if the optimizer's own load_state_dict goes on
-                                after torch's: ZeroRedundancyOptimizer then copies the checkpoint's values over ours)
+    load_state_dict post-hook   the groups are new dicts with the checkpoint's values: bind again, the step counter
+                                decides
+
+torch.distributed.checkpoint initialises optimizer state with a dummy step; it does not advance the schedule.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._C._dynamo import eval_frame
 
+from tensorsched.binding.modes import Driving, Mode
 from tensorsched.errors import BindingError
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from tensorsched.binding.controls import Controls
 
 _CHECKPOINT = "torch.distributed.checkpoint.state_dict"
 _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
@@ -66,24 +68,29 @@ def require_hooks(optimizer: object) -> None:
 
 
 class Hooks:
-    """The hooks of one attachment on one optimizer, removable together."""
+    """The hooks of one attachment on one optimizer, removable together.
 
-    def __init__(self, optimizer: Any, attachment: Controls, *, auto: bool) -> None:
-        self._attachment = attachment
+    Attributes:
+        follow: tells them of a mode that was bound.
+    """
+
+    def __init__(self, sched: Driving) -> None:
+        self._sched = sched
         self._handles: list[RemovableHandle] = []
-        self._hidden = False
         self._overwritten = False
-        self._has_cuda = torch.cuda.is_available()
-        # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
-        self._may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
+        self.follow: Callable[[Mode], None] = lambda _: None
+
+    def register(self, optimizer: Any, *, auto: bool) -> None:
+        """Put them on the optimizer, whose slots are bound, if it has hooks."""
+        sched = self._sched
         if has_hooks(optimizer):
+            before, after, self.follow = _step_hooks(optimizer, sched, auto=auto, rebind=self._rebind)
             self._handles = [
                 optimizer.register_state_dict_post_hook(self._saved),
                 optimizer.register_load_state_dict_post_hook(self._loaded),
-                optimizer.register_step_pre_hook(self._before),
+                optimizer.register_step_pre_hook(before),
+                optimizer.register_step_post_hook(after),
             ]
-            after = self._after if auto else self._note
-            self._handles.append(optimizer.register_step_post_hook(after))
 
     @property
     def active(self) -> bool:
@@ -95,46 +102,91 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
 
-    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
-        if self._may_nest and _is_nested(optimizer):
-            return
-        self._hidden = not optimizer.state and "closure" in kwargs and _is_state_initialisation()
-        if self._hidden:
-            self._attachment.hide_graph(hidden=True)
-            return
-        if self._has_cuda and capturing():
-            self._attachment.refuse_frozen_capture()
+    def _rebind(self) -> None:
         if self._overwritten:
             self._overwritten = False
-            self._attachment.bind()
-        self._attachment.verify()
-        if self._attachment.graph_active and not self._attachment.in_graph_step:
-            self._attachment.use_eager()
-
-    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
-        if self._may_nest and _is_nested(optimizer):
-            return
-        if self._hidden:
-            self._hidden = False
-            self._attachment.hide_graph(hidden=False)
-            return
-        if self._attachment.writes_floats:
-            self._attachment.verify()  # once more: a pre-hook of somebody else may have written after ours
-        # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
-        # here.
-        self._attachment.advance(getattr(optimizer, "found_inf", None))
-        if self._attachment.has_graph and not self._attachment.in_graph_step:
-            self._attachment.resume_graph()
-
-    def _note(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002  torch's signature
-        self._attachment.found_inf = getattr(optimizer, "found_inf", None)  # gone when scaler.step() returns
+            self._sched._bind()
 
     def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:  # noqa: ARG002  torch's signature
-        self._attachment.write_plain(state_dict["param_groups"])
+        self._sched._saved(state_dict["param_groups"])
 
     def _loaded(self, optimizer: Any) -> None:
-        self._attachment.loaded()
+        self._sched._loaded()
+        # A load_state_dict of its own may go on after torch's: ZeroRedundancyOptimizer then copies the checkpoint's
+        # values over ours. So once more, before the next step.
         self._overwritten = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+
+
+def _step_hooks(  # noqa: C901  four functions
+    optimizer: Any, sched: Driving, *, auto: bool, rebind: Callable[[], None]
+) -> tuple[Callable[..., None], Callable[..., None], Callable[[Mode], None]]:
+    """The functions around every step, and the one that tells them of a mode that was bound.
+
+    What is rare is asked about only where it can happen; what is not right, or not eager, is left to the mode.
+    """
+    # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
+    may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
+    may_capture = torch.cuda.is_available()
+    may_overwrite = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+    rare = may_nest or may_capture or may_overwrite
+    hidden = False
+    check, advance = sched._mode.fast(sched)
+
+    @_untraced
+    def before(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
+        nonlocal hidden
+        if rare:
+            if may_nest and _is_nested(optimizer):
+                return
+            if may_capture and capturing():
+                sched._mode.before_capture(sched)
+            if may_overwrite:
+                rebind()
+        # Only an optimizer without state can be given some by a step that is none.
+        if kwargs and not optimizer.state and "closure" in kwargs and _is_state_initialisation():
+            hidden = True
+            sched._mode.hide(optimizer, hidden=True)
+        elif not check():
+            sched._mode.before_step(sched)
+
+    @_untraced
+    def after(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
+        nonlocal hidden
+        if may_nest and _is_nested(optimizer):
+            return
+        if hidden:
+            hidden = False
+            sched._mode.hide(optimizer, hidden=False)
+            return
+        # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
+        # here.
+        found_inf = getattr(optimizer, "found_inf", None)
+        if advance(found_inf) is False:
+            sched._mode.after_step(sched, found_inf)
+
+    @_untraced
+    def note(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
+        # Gone when scaler.step() returns, and sched.step() comes after that.
+        sched._found_inf = getattr(optimizer, "found_inf", None)
+
+    def follow(mode: Mode) -> None:
+        nonlocal check, advance
+        check, advance = mode.fast(sched)
+
+    return before, after if auto else note, follow
+
+
+def _untraced(function: Callable[..., None]) -> Callable[..., None]:
+    """Keep Dynamo out of a hook and of all that it calls: a train step that users compile runs it between its graphs.
+
+    Traced, the step counter would become a constant of the graph, and memory of a device would be written from the
+    host. torch.compiler.disable does the same by a wrapper that costs 0.3 us a call, as much as the hook.
+    """
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]  # what Dynamo looks for before it inlines
+    function._torchdynamo_disable_msg = "a schedule's hook"  # type: ignore[attr-defined]
+    skip = eval_frame._FrameAction.SKIP
+    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
+    return function
 
 
 def _classes_with_step(optimizer: object) -> list[type]:
@@ -147,7 +199,7 @@ def _is_nested(optimizer: object) -> bool:
     torch wraps the step of each class that it has seen an instance of. Where a subclass's step() calls
     super().step(), the hooks run for both; only the outer one is a step of the optimizer.
     """
-    wrapper = sys._getframe(2)  # noqa: SLF001  of torch, which called the hook
+    wrapper = sys._getframe(2)
     frame = wrapper.f_back
     while frame is not None:
         if frame.f_code is wrapper.f_code and frame.f_locals.get("self") is optimizer:
@@ -160,29 +212,12 @@ def _is_state_initialisation() -> bool:
     """Whether torch.distributed.checkpoint is making an optimizer's state by a step with zero gradients and lr = 0.
 
     `get_optimizer_state_dict` does that on an optimizer that has not stepped yet, and puts the lr back afterwards. It
-    is no training step: the clock must not count it, and the zero in the group is no foreign write. The call is told
-    by the function that makes it; this is only asked on a step(closure=None) without state, which is how it is made.
+    is no training step: it is not counted, and the zero in the group is no external write. The call is told by the
+    function that makes it; this is only asked on a step(closure=None) without state, which is how it is made.
     """
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001  the documented way to one's callers
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__") == _CHECKPOINT and frame.f_code.co_name == "_init_optim_state":
             return True
         frame = frame.f_back
     return False
-
-
-def displaced(name: str, expected: object, found: object, step: int) -> BindingError:
-    """The error for a slot that somebody else has written to."""
-    return BindingError(
-        f"{name} no longer follows its schedule: at step {step} the schedule put {_shown(expected)} there and it "
-        f"now holds {_shown(found)}. Something else writes it, such as a torch scheduler on the same optimizer; "
-        "remove that, or call detach() and let it have the value"
-    )
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of {value.tolist()!r} on {value.device}"
-    return repr(value)

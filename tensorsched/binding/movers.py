@@ -11,7 +11,7 @@ number) or not, is looked at when it is found, and not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import torch
 from tensorsched.engine import FloatEngine, ScheduleEngine
 from tensorsched.param_groups import Place, with_element
 
-__all__ = ["Mover", "fill", "fill_all", "fill_each", "float_mover", "joined", "tensor_mover"]
+__all__ = ["NEVER", "Mover", "fill", "fill_all", "fill_each", "float_mover", "joined", "tensor_mover"]
 
 Groups = Sequence[dict[str, Any]]
 Row = tuple[Sequence[Any], ...]  # for each block, what each of its places holds
@@ -35,12 +35,17 @@ class Mover(NamedTuple):
 
     Attributes:
         check: whether every slot holds what was put there. Changes nothing.
-        advance: count one step and put the next values there; nothing if the tensor that it is given (GradScaler's
-            found_inf) is not 0, which float slots read on the host.
+        advance: count one step and put the next values there. False, and nothing has changed, where a float slot does
+            not hold what was put there; nothing where the tensor that it is given (GradScaler's found_inf) is not 0,
+            which float slots read on the host.
     """
 
     check: Callable[[], bool]
-    advance: Callable[[torch.Tensor | None], None]
+    advance: Callable[[torch.Tensor | None], bool | None]
+
+
+NEVER = Mover(lambda: False, lambda _: False)
+"""The mover of slots that move by other means."""
 
 
 class Block(NamedTuple):
@@ -48,86 +53,132 @@ class Block(NamedTuple):
 
     key: str
     element: int | None
-    of: Callable[[Groups], Sequence[dict[str, Any]]]  # its groups, of all
-    pick: Callable[[Sequence[Any]], Sequence[Any]]  # its entries, of a row
+    indices: tuple[int, ...]  # of its groups
+    of: Callable[[Groups], Sequence[dict[str, Any]]]  # which takes them, of all
+    entries: tuple[int, ...]  # of a row, for its groups
+    pick: Callable[[Sequence[Any]], Sequence[Any]]  # which takes them
 
 
-def float_mover(optimizer: Any, columns: Mapping[Place, int], engine: FloatEngine) -> Mover:
+def float_mover(optimizer: Any, bound: Groups, columns: Mapping[Place, int], engine: FloatEngine) -> Mover:
     """Of slots that hold Python floats, written at every step; the present ones are put there now.
 
     Args:
         optimizer: has `param_groups`.
+        bound: a copy of them: any others are none of ours, and `check` says so.
         columns: for each place, where in the engine's row its value is.
         engine: counts, and has the rows.
     """
     blocks = _blocks(columns)
+    if _is_one_key(blocks, bound):
+        return _one_key_of_floats(optimizer, bound, blocks[0], engine)
     picks = [block.pick for block in blocks]
-    last, following = engine.present(picks), engine.following(picks)
-    same, write = _comparer(optimizer, blocks), writer(optimizer, blocks)
+    same, write, following = (
+        _comparer(optimizer, bound, blocks),
+        writer(optimizer, blocks),
+        engine.following(),
+    )
+    row = engine.row()
+    last = tuple([pick(row) for pick in picks])
     write(last)
 
     def check() -> bool:
         return same(last)
 
-    def advance(found_inf: torch.Tensor | None = None) -> None:
+    def advance(found_inf: torch.Tensor | None) -> bool | None:
         nonlocal last
         if found_inf is not None and found_inf.item() != 0:
-            return
-        engine.step_count += 1
-        last = next(following)
-        write(last)
-
-    place = next(iter(columns))
-    if len(columns) > 1 or place.element is not None:
-        return Mover(check, advance)
-    return _one_float(optimizer, place, engine, last[0][0], following)
-
-
-def _one_float(optimizer: Any, place: Place, engine: FloatEngine, last: float, following: Any) -> Mover:
-    """The same without loops, which cost more than all the rest: one float in one group is what most runs have."""
-    index, key, _ = place
-    bound = optimizer.param_groups[:]
-
-    def check() -> bool:
-        try:
-            groups = optimizer.param_groups
-            return groups == bound and groups[index][key] is last
-        except _GONE:
+            return None
+        if not same(last):  # a hook of somebody else may have written since the check
             return False
-
-    def advance(found_inf: torch.Tensor | None = None) -> None:
-        nonlocal last
-        if found_inf is not None and found_inf.item() != 0:
-            return
+        row = next(following)
         engine.step_count += 1
-        ((last,),) = next(following)
-        optimizer.param_groups[index][key] = last
+        last = tuple([pick(row) for pick in picks])
+        write(last)
+        return True
 
     return Mover(check, advance)
 
 
-def tensor_mover(optimizer: Any, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine) -> Mover:
+def _one_key_of_floats(optimizer: Any, bound: Groups, block: Block, engine: FloatEngine) -> Mover:  # noqa: C901
+    """The same for one key of all groups, which is what most runs have: written out, it costs half."""
+    key = block.key
+    following: Iterator[Sequence[float]] = engine.following()
+    if block.entries != tuple(range(engine.table.columns)):  # else a row is what the groups get, as it is
+        following = map(block.pick, following)
+    last, coming = block.pick(engine.row()), next(following)
+    for group, value in zip(optimizer.param_groups, last):
+        group[key] = value
+
+    def check() -> bool:
+        try:
+            groups = optimizer.param_groups
+            if groups != bound:  # no more than a look at each pointer, as long as they are the same dicts
+                return False
+            for group, value in zip(groups, last):
+                if group[key] is not value:
+                    return False
+        except _GONE:
+            return False
+        return True
+
+    def advance(found_inf: torch.Tensor | None) -> bool | None:
+        nonlocal last, coming
+        if found_inf is not None and found_inf.item() != 0:
+            return None
+        groups = optimizer.param_groups
+        try:
+            for group, was, value in zip(groups, last, coming):
+                if group[key] is not was:  # a hook of somebody else may have written since the check
+                    return _take_back(groups, key, last, coming)
+                group[key] = value
+        except _GONE:
+            return _take_back(groups, key, last, coming)
+        engine.step_count += 1
+        last, coming = coming, next(following)
+        return True
+
+    return Mover(check, advance)
+
+
+def _take_back(groups: Groups, key: str, last: Sequence[float], coming: Sequence[float]) -> bool:
+    """Give their values back to the groups in front of the one that somebody wrote to: nothing has been counted."""
+    for group, was, value in zip(groups, last, coming):
+        if group.get(key) is not value:
+            break
+        group[key] = was
+    return False
+
+
+def tensor_mover(
+    optimizer: Any, bound: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine
+) -> Mover:
     """Of slots that hold 0-dim views of the engine's live values: put there once, now; filling live is all it takes."""
     blocks = _blocks({place: number for number, place in enumerate(views)})
     held = tuple(block.pick(list(views.values())) for block in blocks)
     writer(optimizer, blocks)(held)
-    same, untouched, index = _comparer(optimizer, blocks), engine.intact, -1
-    if len(views) == 1:
-        ((index, key, element),) = views
-        ((view,),) = held
-        bound = optimizer.param_groups[:]
+    same, live, driver = _comparer(optimizer, bound, blocks), engine.live, engine.driver
 
     def check() -> bool:
-        return untouched() and same(held)
+        return live._version == driver.version and same(held)
 
-    def check_one() -> bool:
+    if not _is_one_key(blocks, bound):
+        return Mover(check, driver.advance)
+    key, values = blocks[0].key, held[0]
+
+    def check_one_key() -> bool:
         try:
             groups = optimizer.param_groups
-            return groups == bound and groups[index][key] is view and untouched()
+            # Every in-place operation of torch on a view raises the version counter of what it is a view of.
+            if groups != bound or live._version != driver.version:
+                return False
+            for group, value in zip(groups, values):
+                if group[key] is not value:
+                    return False
         except _GONE:
             return False
+        return True
 
-    return Mover(check_one if index >= 0 and element is None else check, engine.driver.advance)
+    return Mover(check_one_key, driver.advance)
 
 
 def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:
@@ -139,13 +190,16 @@ def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:
     def check() -> bool:
         return all([intact() for intact in checks])
 
-    def advance(found_inf: torch.Tensor | None = None) -> None:
-        if floats and found_inf is not None:
-            if found_inf.item() != 0:
-                return
+    def advance(found_inf: torch.Tensor | None) -> bool | None:
+        if floats:
+            if found_inf is not None and found_inf.item() != 0:
+                return None
+            if not check():
+                return False
             found_inf = None
         for each in advances:
             each(found_inf)
+        return True
 
     return Mover(check, advance)
 
@@ -155,7 +209,7 @@ def writer(optimizer: Any, blocks: Sequence[Block]) -> Callable[[Row], None]:
 
     def write(row: Row) -> None:
         groups = optimizer.param_groups
-        for (key, element, of, _), values in zip(blocks, row):
+        for (key, element, _, of, _, _), values in zip(blocks, row):
             if element is None:
                 for group, value in zip(of(groups), values):
                     group[key] = value
@@ -212,16 +266,15 @@ def fill(group: dict[str, Any], part: str, value: Any) -> None:
         Place.parse(part, 0, group).fill((group,), value)
 
 
-def _comparer(optimizer: Any, blocks: Sequence[Block]) -> Callable[[Row], bool]:
+def _comparer(optimizer: Any, bound: Groups, blocks: Sequence[Block]) -> Callable[[Row], bool]:
     """The function that tells whether the places hold the very objects of a row, in the groups of now."""
-    bound = optimizer.param_groups[:]
 
     def same(row: Row) -> bool:
         try:
             groups = optimizer.param_groups
-            if groups != bound:  # a look at each pointer, and no more, as long as they are the same dicts
+            if groups != bound:
                 return False
-            for (key, element, of, _), values in zip(blocks, row):
+            for (key, element, _, of, _, _), values in zip(blocks, row):
                 if element is None:
                     for group, value in zip(of(groups), values):
                         if group[key] is not value:
@@ -237,13 +290,20 @@ def _comparer(optimizer: Any, blocks: Sequence[Block]) -> Callable[[Row], bool]:
     return same
 
 
+def _is_one_key(blocks: Sequence[Block], groups: Groups) -> bool:
+    """Whether the places are one key of all groups, in order."""
+    return len(blocks) == 1 and blocks[0].element is None and blocks[0].indices == tuple(range(len(groups)))
+
+
 def _blocks(columns: Mapping[Place, int]) -> list[Block]:
-    found: dict[tuple[str, int | None], list[tuple[int, int]]] = {}
+    found: dict[tuple[str, int | None], tuple[list[int], list[int]]] = {}
     for (index, key, element), column in columns.items():
-        found.setdefault((key, element), []).append((index, column))
+        indices, entries = found.setdefault((key, element), ([], []))
+        indices.append(index)
+        entries.append(column)
     return [
-        Block(key, element, _getter([index for index, _ in pairs]), _getter([column for _, column in pairs]))
-        for (key, element), pairs in found.items()
+        Block(key, element, tuple(indices), _getter(indices), tuple(entries), _getter(entries))
+        for (key, element), (indices, entries) in found.items()
     ]
 
 

@@ -1,212 +1,165 @@
-"""Slots: where a scheduled value lives in the param_groups, and the two ways to keep it current.
+"""Slots: which places of the param_groups follow a schedule, and the engines that feed them.
 
-A *resident* slot is bound once: the group holds a 0-dim view of the engine's live buffer, and nothing is written after
-that. A *host* slot holds a Python float, exact float64, that `HostWriter` puts there after each step.
+A *tensor slot* is bound once: the group holds a 0-dim view of the engine's live values, and nothing is written after
+that. A *float slot* holds a Python float, exact float64, that is written after each step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import Request
-from tensorsched.engine.engine import FloatEngine, ScheduleEngine
+from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
+from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
+from tensorsched.engine.tabulate import replacement
+from tensorsched.errors import BindingError
+from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
 
-WINDOW = 8
-"""Groups of a key that are checked for foreign writes before a step; those of more groups take turns.
-
-Another scheduler writes to all groups of a key, so any window finds it at once. A write by hand to one of many groups
-may be used for one step and then be replaced: the schedule's value is absolute.
-"""
+__all__ = ["FloatSlots", "Slot", "Slots", "TensorSlots", "float_slots", "tensor_slots"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A request, where its value lives and why, and what the group held before (for a tuple, also the whole of it)."""
+    """A place that follows a schedule.
 
-    request: Request
-    resident: bool
+    Attributes:
+        place: where it is.
+        schedule: what it follows.
+        tensor: whether it is a tensor slot; otherwise a float slot.
+        why: it is that, in words.
+        original: what the place held before.
+        template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+    """
+
+    place: Place
+    schedule: Schedule
+    tensor: bool
     why: str
     original: Any
     template: Any = None
 
     @property
     def name(self) -> str:
-        """Name of its column."""
-        return self.request.name
-
-    @property
-    def schedule(self) -> Schedule:
-        """What it follows."""
-        return self.request.schedule
-
-    @property
-    def place(self) -> tuple[int, str, int | None]:
-        """(group, key, element)."""
-        return self.request.place
+        """Name of its column: `lr[group 0]`."""
+        return self.place.name
 
 
-def held(group: Mapping[str, Any], key: str, element: int | None) -> Any:
-    """What the group holds at this place."""
-    return group[key] if element is None else group[key][element]
+class FloatSlots:
+    """Float slots, and the engine that has their values as Python floats."""
 
-
-def put(group: dict[str, Any], key: str, element: int | None, value: Any) -> None:
-    """Replace what the group holds at this place; a tuple is replaced whole, by one of its own type."""
-    if element is None:
-        group[key] = value
-        return
-    whole = group[key]
-    parts = list(whole)
-    parts[element] = value
-    group[key] = whole._make(parts) if hasattr(whole, "_make") else type(whole)(parts)  # a namedtuple, or not
-
-
-class HostWriter:
-    """Writes the current row of a float64 table into the groups, as Python floats.
-
-    The row is read as one list and each key takes its values from it: no tensor operation, no device and no sync is
-    involved, whatever the parameters live on. The loops below run over all groups at every step, hence their plainness.
-    """
+    tensor = False
 
     def __init__(self, engine: FloatEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
-        self.slots = slots
-        self._keys: list[_ScalarKey | _TupleKey] = []
+        self.slots = tuple(slots)
 
-    def bind(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Take the places of all slots from `groups` (anew after load_state_dict replaced the dicts), and write."""
+    def bind(self, optimizer: Any, bound: Groups) -> Mover:
+        """Put the present values into the optimizer's groups, a copy of which is `bound`; what moves them."""
         column = self.engine.table.live_column
-        places: dict[tuple[str, bool], dict[int, dict[int | None, int]]] = {}
-        for slot in self.slots:
-            group, key, element = slot.place
-            of_key = places.setdefault((key, element is None), {})
-            of_key.setdefault(group, {})[element] = column[slot.request.name]
-        self._keys = [
-            (_ScalarKey if scalar else _TupleKey)(key, groups, of_key)
-            for (key, scalar), of_key in places.items()
-        ]
-        self.write()
-
-    def write(self) -> None:
-        """Put the current values into the groups, whatever they hold."""
-        row = self.engine.row()
-        for key in self._keys:
-            key.write(row)
-
-    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Whether `groups`, or a window of them that moves on with each call, hold what was put there."""
-        return all([key.intact(groups) for key in self._keys])  # noqa: C419  a generator costs more than it saves
+        columns = {slot.place: column[slot.name] for slot in self.slots}
+        return float_mover(optimizer, bound, columns, self.engine)
 
     def value(self, slot: Slot) -> float:
-        """The value that the slot must hold now."""
-        return self.engine.row()[self.engine.table.live_column[slot.request.name]]
+        """The value that a slot must hold now."""
+        return self.engine.row()[self.engine.table.live_column[slot.name]]
 
 
-class _ScalarKey:
-    """One key of several groups, each of which holds a number; and what was put there last."""
+class TensorSlots:
+    """Tensor slots, and the engine whose live values they are views of. Free names have such views and no place."""
 
-    def __init__(
-        self, key: str, groups: Sequence[dict[str, Any]], columns: Mapping[int, Mapping[Any, int]]
-    ) -> None:
-        self._key = key
-        self._groups = [groups[index] for index in columns]
-        self._last: Sequence[float] = ()
-        places = [(index, groups[index], i) for i, index in enumerate(columns)]
-        self._windows = itertools.cycle([places[i : i + WINDOW] for i in range(0, len(places), WINDOW)])
-        wanted = [column[None] for column in columns.values()]
-        self._in_order = wanted == list(range(len(wanted)))
-        self._pick = itemgetter(*wanted) if len(wanted) > 1 else itemgetter(slice(wanted[0], wanted[0] + 1))
-
-    def write(self, row: Sequence[float]) -> None:
-        key = self._key
-        self._last = values = row if self._in_order and len(row) == len(self._groups) else self._pick(row)
-        for group, value in zip(self._groups, values, strict=True):
-            group[key] = value
-
-    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
-        key, last = self._key, self._last
-        for index, group, i in next(self._windows):
-            found = group[key]
-            if groups[index] is not group or (found is not last[i] and not _same(found, last[i])):
-                return False
-        return True
-
-
-class _TupleKey:
-    """One key of several groups, each of which holds a tuple; some elements are scheduled here, others elsewhere."""
-
-    def __init__(
-        self, key: str, groups: Sequence[dict[str, Any]], columns: Mapping[int, Mapping[Any, int]]
-    ) -> None:
-        self._key = key
-        self._places = [
-            (index, groups[index], element, at)
-            for index, column in columns.items()
-            for element, at in column.items()
-        ]
-        self._row: Sequence[float] = ()
-        starts = range(0, len(self._places), WINDOW)
-        self._windows = itertools.cycle([self._places[i : i + WINDOW] for i in starts])
-
-    def write(self, row: Sequence[float]) -> None:
-        self._row = row
-        for _, group, element, at in self._places:
-            put(group, self._key, element, row[at])
-
-    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
-        key, row = self._key, self._row
-        for index, group, element, at in next(self._windows):
-            if groups[index] is not group or not _same(group[key][element], row[at]):
-                return False
-        return True
-
-
-def _same(found: Any, put_there: float) -> bool:
-    """Equal and of the same type: a tensor in the place of a float is a foreign write, whatever its value."""
-    return type(found) is float and found == put_there
-
-
-_View = tuple[
-    int, dict[str, Any], str, int | None, torch.Tensor
-]  # of a group: index, dict, key, element, view
-
-
-class ResidentBinder:
-    """Puts the views of a device engine's live buffer into the groups; after that, filling live is all it takes."""
+    tensor = True
 
     def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
-        self.slots = slots
-        self._patrols: list[Iterator[list[_View]]] = []
+        self.slots = tuple(slots)
 
-    def bind(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Bind all slots to the dicts in `groups`."""
-        by_key: dict[str, list[_View]] = {}
-        for slot in self.slots:
-            index, key, element = slot.place
-            put(groups[index], key, element, self.value(slot))
-            by_key.setdefault(key, []).append((index, groups[index], key, element, self.value(slot)))
-        self._patrols = [
-            itertools.cycle([views[i : i + WINDOW] for i in range(0, len(views), WINDOW)])
-            for views in by_key.values()
-        ]
-
-    def intact(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Whether live was written by the engine alone, and a window of `groups` that moves on holds its views."""
-        for patrol in self._patrols:
-            for index, group, key, element, view in next(patrol):
-                found = group[key] if element is None else group[key][element]
-                if found is not view or groups[index] is not group:
-                    return False
-        return self.engine.intact()
+    def bind(self, optimizer: Any, bound: Groups) -> Mover:
+        """Put the views into the optimizer's groups, a copy of which is `bound`; what moves them."""
+        views = {slot.place: self.value(slot) for slot in self.slots}
+        return tensor_mover(optimizer, bound, views, self.engine)
 
     def value(self, slot: Slot) -> torch.Tensor:
-        """The view that the slot must hold."""
-        return self.engine.value(slot.request.name)
+        """The view that a slot must hold."""
+        return self.engine.value(slot.name)
+
+
+Slots = FloatSlots | TensorSlots
+
+
+def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
+    """A table, an engine and slots; nothing of the optimizer changes.
+
+    Raises:
+        ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+    """
+    columns = {slot.name: slot.schedule for slot in slots}
+    return FloatSlots(FloatEngine(tabulate(columns, dtype=torch.float64, capacity=capacity)), slots)
+
+
+def tensor_slots(
+    slots: Sequence[Slot], free: Mapping[str, Schedule], device: torch.device, capacity: int | None
+) -> TensorSlots:
+    """As `float_slots`, with the live values, those of the free names among them, on a device."""
+    columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity)), slots)
+
+
+def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+    """Check that other schedules, by column, fit into the table that there is; the function returned puts them there.
+
+    Raises:
+        ScheduleError: they need more rows than the table has, or names that share a column would differ.
+    """
+    replace = replacement(slots.engine.table, schedules)
+
+    def commit() -> None:
+        replace()
+        slots.engine.reload()
+        slots.slots = tuple(
+            dataclasses.replace(slot, schedule=schedules.get(slot.name, slot.schedule))
+            for slot in slots.slots
+        )
+
+    return commit
+
+
+def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int) -> None:
+    """Put the value of `step` into every place as what it held before: a float, or the very tensor that was there."""
+    originals = [id(slot.original) for slot in slots]
+    for slot in slots:
+        index, key, element = slot.place
+        if index >= len(groups) or (element is not None and key not in groups[index]):
+            continue  # somebody took the group, or the tuple, away
+        value: Any = slot.schedule(step)
+        if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
+            # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
+            own = originals.count(id(slot.original)) == 1
+            value = slot.original.fill_(value) if own else torch.full_like(slot.original, value)
+        slot.place.write(groups, value)
+
+
+def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:
+    """Whether a place holds what its slot must at `step`: the `view` itself, or a float; and the value."""
+    found = slot.place.read(groups) if slot.place.exists(groups) else None
+    expected, number = slot.schedule(step), as_float(found)
+    if number is None or (found is not view if slot.tensor else isinstance(found, torch.Tensor)):
+        return False
+    # Two float32 roundings: what is read from a tensor slot has one, and so may what was written.
+    return abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
+
+
+def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> BindingError:
+    """The error for a slot that somebody else has written to."""
+    found = slot.place.read(groups) if slot.place.exists(groups) else None
+    shown = "nothing" if found is None else repr(found)
+    if isinstance(found, torch.Tensor):
+        shown = f"a tensor of {found.tolist()!r} on {found.device}"
+    return BindingError(
+        f"{slot.name} no longer follows its schedule: at step {step} the schedule put {slot.schedule(step)!r} there "
+        f"and it now holds {shown}. Something else writes it, such as a torch scheduler on the same optimizer; remove "
+        "that writer, or call detach() to hand this hyperparameter over to it"
+    )

@@ -15,7 +15,7 @@ def slot_table(
     slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, auto: bool, attached: bool
 ) -> str:
     """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
-    header = ("group", "key", "where", "value", "schedule")
+    header = ("group", "key", "slot", "value", "schedule")
     rows = [header, *_slot_rows(slots, step)]
     rows += [
         ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
@@ -26,18 +26,20 @@ def slot_table(
     ]
     how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
     lines.insert(0, f"step {step}, {how if attached else 'detached'}")
-    reasons = dict.fromkeys(f"{'resident' if s.resident else 'host'}: {s.why}" for s in slots)
+    reasons = dict.fromkeys(f"{_kind(s)}: {s.why}" for s in slots)
     return "\n".join([*lines, *reasons])
 
 
 def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
-        request = slot.request
-        where = "resident" if slot.resident else "host"
-        row = (request.part, where, f"{request.schedule(step):.6g}", _short(request.schedule))
-        runs.setdefault(row, []).append(request.group)
+        row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
+        runs.setdefault(row, []).append(slot.place.group)
     return [(_ranges(groups), *row) for row, groups in runs.items()]
+
+
+def _kind(slot: Slot) -> str:
+    return "tensor" if slot.tensor else "float"
 
 
 def _ranges(groups: Sequence[int]) -> str:

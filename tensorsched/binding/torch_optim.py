@@ -1,17 +1,29 @@
-"""Data: which optimizer, in which implementation, takes which hyperparameter as a device tensor without a sync.
+"""Data: how each optimizer reads its hyperparameters. One record an optimizer, open to registration from outside.
 
-Measured on torch 2.13 and checked row by row by tests/test_support.py. Everything that is not listed, third-party
-optimizers and subclasses included, is taken to read its hyperparameters on the host and gets host slots.
+Measured on torch 2.13 and checked entry by entry by tests/binding/test_torch_optim.py and tests/compiled. Everything
+that has no record, third-party optimizers and subclasses included, is taken to read its hyperparameters on the host.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import optim
+
+from tensorsched.errors import BindingError
+
+__all__ = [
+    "RECORDS",
+    "HyperparamSupport",
+    "Reads",
+    "Record",
+    "implementation",
+    "record_of",
+    "register_optimizer",
+    "supports_tensor",
+]
 
 LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED = (
     "loop",
@@ -24,136 +36,225 @@ IMPLEMENTATIONS = (LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED)
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What an optimizer does with one hyperparameter that is a 0-dim tensor on the parameters' device.
+class Reads:
+    """How an optimizer reads one hyperparameter that is a 0-dim tensor on the parameters' device.
 
-    `free`: implementations that never read it on the host. `raises`: those that refuse it. All others work, but read
-    it on the host at every step: a synchronisation.
+    Attributes:
+        no_sync: the implementations that never read it on the host.
+        raises: those that refuse it. All others work, but read it on the host at every step: a synchronisation.
     """
 
-    free: frozenset[str] = frozenset()
+    no_sync: frozenset[str] = frozenset()
     raises: frozenset[str] = frozenset()
 
 
-def _row(*free: str, raises: tuple[str, ...] = ()) -> Row:
-    return Row(frozenset(free), frozenset(raises))
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known of an optimizer, by the parts of its groups ("lr", "betas[1]").
+
+    Attributes:
+        reads: how each hyperparameter is read. Empty: nothing is known.
+        no_effect: what may be in a group and is never read again, and why.
+        counts: what must be an int, where a schedule gives floats: the optimizer's step() would raise.
+        floats_only: what may not be a tensor on any device although a step takes it, and why.
+        one_graph: the undecorated step is one graph without a read on the host. Every hyperparameter may be scheduled
+            there in the for-loop implementation; these may in foreach. None: that is not known.
+        no_graph: why it cannot be one graph.
+        buffered: where torch leaves a buffer alone while the value is 0, which a graph cannot do for some steps only.
+    """
+
+    reads: Mapping[str, Reads] = dataclasses.field(default_factory=dict)
+    no_effect: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    counts: frozenset[str] = frozenset()
+    floats_only: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    one_graph: frozenset[str] | None = None
+    no_graph: str = ""
+    buffered: frozenset[str] = frozenset()
 
 
-_EPS = _row(LOOP, LOOP_CAP)
-_ADAM = {
-    "lr": _row(LOOP_CAP, FOREACH_CAP, FUSED, raises=(FOREACH,)),
-    "betas[0]": _row(LOOP_CAP, raises=(FOREACH,)),
-    "betas[1]": _row(raises=(FOREACH,)),
-    "eps": _EPS,
-    "weight_decay": _row(),
-}
+def _reads(*no_sync: str, raises: tuple[str, ...] = ()) -> Reads:
+    return Reads(frozenset(no_sync), frozenset(raises))
 
-ROWS: Mapping[type, Mapping[str, Row]] = {
-    optim.Adadelta: {"lr": _row(FOREACH_CAP), "rho": _row(), "eps": _EPS, "weight_decay": _row()},
-    optim.Adafactor: {"lr": _row(), "d": _row(), "weight_decay": _row()},
-    optim.Adagrad: {
-        "lr": _row(FOREACH, FUSED),
-        "lr_decay": _row(FOREACH),
-        "eps": _row(LOOP),
-        "weight_decay": _row(),
+
+_EPS = _reads(LOOP, LOOP_CAP)
+_ADAM = Record(
+    reads={
+        "lr": _reads(LOOP_CAP, FOREACH_CAP, FUSED, raises=(FOREACH,)),
+        "betas[0]": _reads(LOOP_CAP, raises=(FOREACH,)),
+        "betas[1]": _reads(raises=(FOREACH,)),
+        "eps": _EPS,
+        "weight_decay": _reads(),
     },
+    one_graph=frozenset({"lr", "betas[0]", "betas[1]"}),
+)
+
+RECORDS: dict[type, Record] = {
+    optim.Adadelta: Record(
+        {"lr": _reads(FOREACH_CAP), "rho": _reads(), "eps": _EPS, "weight_decay": _reads()},
+        one_graph=frozenset({"lr"}),
+    ),
+    optim.Adafactor: Record(
+        {"lr": _reads(), "d": _reads(), "weight_decay": _reads()},
+        floats_only={"d": "Adafactor (foreach) takes a tensor until an update is clipped, and then raises"},
+        no_graph="its step reads lr and the size of its update on the host, so it cannot be one graph",
+    ),
+    optim.Adagrad: Record(
+        {
+            "lr": _reads(FOREACH, FUSED),
+            "lr_decay": _reads(FOREACH),
+            "eps": _reads(LOOP),
+            "weight_decay": _reads(),
+        },
+        no_effect={"initial_accumulator_value": "Adagrad reads it only when it makes its state"},
+        one_graph=frozenset({"lr", "lr_decay"}),
+    ),
     optim.Adam: _ADAM,
-    optim.AdamW: _ADAM,
-    optim.Adamax: {
-        "lr": _row(LOOP_CAP, FOREACH_CAP),
-        "betas[0]": _row(LOOP_CAP, raises=(FOREACH,)),
-        "betas[1]": _row(LOOP, LOOP_CAP, FOREACH, FOREACH_CAP),
-        "eps": _EPS,
-        "weight_decay": _row(),
-    },
-    optim.NAdam: {
-        "lr": _row(LOOP_CAP, FOREACH_CAP),
-        "betas[0]": _row(LOOP_CAP, raises=(LOOP, FOREACH)),
-        "betas[1]": _row(raises=(FOREACH, FOREACH_CAP)),
-        "eps": _EPS,
-        "momentum_decay": _row(LOOP_CAP, raises=(LOOP, FOREACH)),
-        "weight_decay": _row(),
-    },
-    optim.RAdam: {
-        "lr": _row(LOOP, LOOP_CAP, FOREACH, FOREACH_CAP),
-        "betas[0]": _row(LOOP, LOOP_CAP),
-        "betas[1]": _row(raises=(FOREACH, FOREACH_CAP)),
-        "eps": _EPS,
-        "weight_decay": _row(),
-    },
-    optim.RMSprop: {
-        "lr": _row(FOREACH_CAP),
-        "alpha": _row(),
-        "momentum": _row(),
-        "eps": _EPS,
-        "weight_decay": _row(),
-    },
-    optim.SGD: {"lr": _row(FUSED), "momentum": _row(), "dampening": _row(), "weight_decay": _row()},
-    # No foreach or fused implementation.
-    optim.Muon: {"lr": _row(), "momentum": _row(LOOP), "weight_decay": _row(LOOP), "eps": _row(LOOP)},
+    optim.AdamW: dataclasses.replace(
+        _ADAM, one_graph=frozenset({"lr", "betas[0]", "betas[1]", "weight_decay"})
+    ),
+    optim.Adamax: Record(
+        {
+            "lr": _reads(LOOP_CAP, FOREACH_CAP),
+            "betas[0]": _reads(LOOP_CAP, raises=(FOREACH,)),
+            "betas[1]": _reads(LOOP, LOOP_CAP, FOREACH, FOREACH_CAP),
+            "eps": _EPS,
+            "weight_decay": _reads(),
+        },
+        one_graph=frozenset({"lr", "betas[0]", "betas[1]"}),
+    ),
+    optim.NAdam: Record(
+        {
+            "lr": _reads(LOOP_CAP, FOREACH_CAP),
+            "betas[0]": _reads(LOOP_CAP, raises=(LOOP, FOREACH)),
+            "betas[1]": _reads(raises=(FOREACH, FOREACH_CAP)),
+            "eps": _EPS,
+            "momentum_decay": _reads(LOOP_CAP, raises=(LOOP, FOREACH)),
+            "weight_decay": _reads(),
+        },
+        one_graph=frozenset({"lr", "betas[0]"}),
+    ),
+    optim.RAdam: Record(
+        {
+            "lr": _reads(LOOP, LOOP_CAP, FOREACH, FOREACH_CAP),
+            "betas[0]": _reads(LOOP, LOOP_CAP),
+            "betas[1]": _reads(raises=(FOREACH, FOREACH_CAP)),
+            "eps": _EPS,
+            "weight_decay": _reads(),
+        },
+        one_graph=frozenset({"lr", "betas[0]"}),
+    ),
+    optim.RMSprop: Record(
+        {
+            "lr": _reads(FOREACH_CAP),
+            "alpha": _reads(),
+            "momentum": _reads(),
+            "eps": _EPS,
+            "weight_decay": _reads(),
+        },
+        one_graph=frozenset({"lr", "momentum"}),
+        buffered=frozenset({"momentum"}),
+    ),
+    optim.SGD: Record(
+        {"lr": _reads(FUSED), "momentum": _reads(), "dampening": _reads(), "weight_decay": _reads()},
+        one_graph=frozenset({"lr"}),
+        buffered=frozenset({"momentum"}),
+    ),
+    optim.Muon: Record(  # has no foreach or fused implementation
+        {"lr": _reads(), "momentum": _reads(LOOP), "weight_decay": _reads(LOOP), "eps": _reads(LOOP)},
+        counts=frozenset({"ns_steps"}),
+        one_graph=frozenset(),
+    ),
+    # Nothing is known of what these, ASGD and SparseAdam read where: their steps do not run on fake tensors.
+    optim.LBFGS: Record(
+        counts=frozenset({"history_size"}),
+        floats_only={
+            "lr": "LBFGS keeps the tensor itself as the length of its last step, and would see it change"
+        },
+        no_graph="its step calls the closure as often as the line search on the host wants",
+    ),
+    optim.Rprop: Record(
+        no_effect={
+            "lr": "Rprop reads lr only once, when it makes its state; schedule step_sizes or etas instead"
+        }
+    ),
 }
-"""The exact type (a subclass may do anything) and "key" or "key[element]" -> Row.
+"""By exact type: a subclass may do anything."""
 
-ASGD, LBFGS, Rprop and SparseAdam are left out: their steps do not run on fake tensors, so nothing is proven of them.
-"""
+UNKNOWN = Record()
 
 
-NO_EFFECT: Mapping[tuple[type, str], str] = {
-    (
-        optim.Rprop,
-        "lr",
-    ): "Rprop reads lr only once, when it makes its state; schedule step_sizes or etas instead",
-    (optim.Adagrad, "initial_accumulator_value"): "Adagrad reads it only when it makes its state",
-}
-"""What may be in a param_group and is never read again."""
+def record_of(optimizer: object) -> Record:
+    """What is known of an optimizer, by its exact type."""
+    return RECORDS.get(type(optimizer), UNKNOWN)
 
-COUNTS: frozenset[tuple[type, str]] = frozenset({(optim.LBFGS, "history_size"), (optim.Muon, "ns_steps")})
-"""What must be an int, where a schedule gives floats: the optimizer's step() would raise."""
 
-NEVER_RESIDENT: Mapping[tuple[type, str], str] = {
-    (
-        optim.LBFGS,
-        "lr",
-    ): "LBFGS keeps the tensor itself as the length of its last step, and would see it change",
-    (
-        optim.Adafactor,
-        "d",
-    ): "Adafactor (foreach) takes a tensor until an update is clipped, and then raises",
-}
-"""What may not be a tensor on any device, although the step on a fake one in tests/test_support.py takes it."""
+def register_optimizer(
+    kind: type,
+    *,
+    tensors: Iterable[str] = (),
+    floats_only: Mapping[str, str] | None = None,
+    no_effect: Mapping[str, str] | None = None,
+    counts: Iterable[str] = (),
+    one_graph: bool = False,
+) -> None:
+    """Tell what an optimizer that is not torch's does with its hyperparameters; `attach` then relies on it.
 
-ONE_GRAPH: Mapping[type, frozenset[str]] = {
-    optim.Adadelta: frozenset({"lr"}),
-    optim.Adagrad: frozenset({"lr", "lr_decay"}),
-    optim.Adam: frozenset({"lr", "betas[0]", "betas[1]"}),
-    optim.AdamW: frozenset({"lr", "betas[0]", "betas[1]", "weight_decay"}),
-    optim.Adamax: frozenset({"lr", "betas[0]", "betas[1]"}),
-    optim.Muon: frozenset(),
-    optim.NAdam: frozenset({"lr", "betas[0]"}),
-    optim.RAdam: frozenset({"lr", "betas[0]"}),
-    optim.RMSprop: frozenset({"lr", "momentum"}),
-    optim.SGD: frozenset({"lr"}),
-}
-"""Exact types whose undecorated step is one graph without a read on the host; checked by tests/test_one_graph.py.
+    Without it every value is a Python float, which any optimizer takes, and capturing its step is refused.
 
-Every hyperparameter may be scheduled there in the for-loop implementation; these are the ones that may in foreach.
-"""
+    Args:
+        kind: the class; its subclasses are not meant.
+        tensors: what its step reads as a 0-dim float32 tensor on the parameters' device without reading it on the
+            host: keys of its groups ("lr"), elements of tuples ("betas[0]").
+        floats_only: what must not be a tensor on any device, and why, for the error.
+        no_effect: what a schedule would not change because it is read once only, and why, for the error.
+        counts: what must be an int.
+        one_graph: its undecorated step can be traced by torch.compile with fullgraph=True, with a tensor in the place
+            of each of `tensors`: `compile_step` then takes it.
 
-NO_GRAPH: Mapping[type, str] = {
-    optim.Adafactor: "its step reads lr and the size of its update on the host, so it cannot be one graph",
-    optim.LBFGS: "its step calls the closure as often as the line search on the host wants",
-}
-"""What cannot be one graph, and why."""
+    Raises:
+        BindingError: not a class, one of torch's own optimizers, or a part in `tensors` and `floats_only`.
 
-BUFFERED: frozenset[tuple[type, str]] = frozenset({(optim.SGD, "momentum"), (optim.RMSprop, "momentum")})
-"""Where torch leaves a buffer alone while the value is 0, which a graph cannot do for some steps only."""
+    Does not synchronise.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> class Lion(torch.optim.SGD):  # reads lr on the device, say
+        ...     pass
+        >>> ts.register_optimizer(Lion, tensors=["lr"], no_effect={"dampening": "Lion has none"})
+        >>> ts.attach(Lion([torch.zeros(1)], lr=0.1), lr=ts.constant(0.1), resident=True).slots[0].why
+        'resident=True'
+    """
+    if not isinstance(kind, type):
+        raise BindingError(f"register_optimizer: expected an optimizer's class, got {kind!r}")
+    if kind.__module__.startswith("torch.optim.") or kind in _BUILT_IN:
+        raise BindingError(
+            f"register_optimizer: what torch's {kind.__name__} does is known, from measurements"
+        )
+    parts, words = frozenset(tensors), dict(floats_only or {})
+    if clash := parts & words.keys():
+        raise BindingError(f"register_optimizer: {min(clash)!r} is in tensors and in floats_only")
+    RECORDS[kind] = Record(
+        reads={part: _reads(*IMPLEMENTATIONS) for part in parts} or {"": _reads()},
+        no_effect=dict(no_effect or {}),
+        counts=frozenset(counts),
+        floats_only=words,
+        one_graph=parts if one_graph else None,
+    )
+
+
+_BUILT_IN = frozenset(RECORDS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether a slot may hold a tensor, and the reason in words."""
+class HyperparamSupport:
+    """Whether a hyperparameter may be a tensor, and why or why not, in words.
 
-    free: bool
+    Attributes:
+        no_sync: the optimizer reads it on the device, without a synchronisation.
+        raises: the optimizer refuses it.
+    """
+
+    no_sync: bool
     raises: bool
     why: str
 
@@ -170,26 +271,21 @@ def implementation(group: Mapping[str, Any]) -> str:
     return LOOP_CAP if group.get("capturable") else LOOP
 
 
-def judge(optimizer: object, group: Mapping[str, Any], key: str, element: int | None) -> Verdict:
-    """Whether (optimizer, group, key) may hold a device tensor, and why or why not."""
-    kind = type(optimizer)
-    name = key if element is None else f"{key}[{element}]"
-    if why := NEVER_RESIDENT.get((kind, name)):
-        return Verdict(free=False, raises=True, why=why)
-    if kind not in ROWS:
-        return Verdict(free=False, raises=False, why=f"nothing is known of how {kind.__name__} reads {name}")
+def supports_tensor(optimizer: object, group: Mapping[str, Any], part: str) -> HyperparamSupport:
+    """Whether the `part` ("lr", "betas[1]") of a group may be a 0-dim tensor on the parameters' device."""
+    kind, record = type(optimizer), record_of(optimizer)
+    if why := record.floats_only.get(part):
+        return HyperparamSupport(no_sync=False, raises=True, why=why)
+    if not record.reads:
+        why = f"nothing is known of how {kind.__name__} reads {part}"
+        return HyperparamSupport(no_sync=False, raises=False, why=why)
     how = implementation(group)
-    if kind in (optim.Adam, optim.AdamW) and key == "lr" and how == FOREACH and group.get("foreach") is None:
+    if kind in (optim.Adam, optim.AdamW) and part == "lr" and how == FOREACH and group.get("foreach") is None:
         how = LOOP  # torch's own default falls back to the loop for a tensor lr that is not capturable
-    row = ROWS[kind].get(name, Row())
-    if how in row.raises:
-        return Verdict(free=False, raises=True, why=f"{kind.__name__} ({how}) refuses a tensor for {name}")
-    if how in row.free:
-        return Verdict(free=True, raises=False, why=f"{kind.__name__} ({how}) reads {name} on the device")
-    return Verdict(free=False, raises=False, why=f"{kind.__name__} ({how}) reads {name} on the host")
-
-
-def device_of(group: Mapping[str, Any]) -> torch.device | None:
-    """The one device of the group's parameters; None if there are none, or several."""
-    devices = {p.device for p in group.get("params", ()) if isinstance(p, torch.Tensor)}
-    return devices.pop() if len(devices) == 1 else None
+    reads = record.reads.get(part, Reads())
+    if how in reads.raises:
+        why = f"{kind.__name__} ({how}) refuses a tensor for {part}"
+        return HyperparamSupport(no_sync=False, raises=True, why=why)
+    where = "device" if how in reads.no_sync else "host"
+    why = f"{kind.__name__} ({how}) reads {part} on the {where}"
+    return HyperparamSupport(no_sync=how in reads.no_sync, raises=False, why=why)

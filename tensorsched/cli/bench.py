@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             rows.append((str(groups), name, f"{middle:.2f}", f"{low:.2f}..{high:.2f}", shown))
     print(*table(rows, right=(0, 2, 3, 4)), sep="\n")
     print(
-        "\nThe look for foreign writes before an optimizer.step() is in the figures of the host slots only."
+        "\nThe look for external writes before an optimizer.step() is in the figures of the float slots only."
     )
     if options.json:
         record = {"machine": here, "us": {str(groups): times for groups, times in figures.items()}}
@@ -69,8 +69,8 @@ def _competitors(groups: int) -> dict[str, Call]:
     return {
         "torch CosineAnnealingLR": _torch(groups, tensor=False),
         "torch CosineAnnealingLR, tensor lr": _torch(groups, tensor=True),
-        "tensorsched, host slots": _ours(groups, resident=False),
-        "tensorsched, resident slots": _ours(groups, resident=True),
+        "tensorsched, float slots": _ours(groups, resident=False),
+        "tensorsched, tensor slots": _ours(groups, resident=True),
     }
 
 

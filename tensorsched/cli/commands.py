@@ -14,12 +14,12 @@ import numpy as np
 from tensorsched.cli.source import read_schedule
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.algebra import has_initial
-from tensorsched.schedules.check import lint
-from tensorsched.schedules.node import Array, brief, evaluate
+from tensorsched.schedules import check as checker
+from tensorsched.schedules.node import brief, evaluate, sample
 from tensorsched.schedules.validators import MAX_STEPS
 from tensorsched.schedules.views import terminal
-from tensorsched.schedules.views.outline import EXACT, curve, drawable, phases, sample, window
+from tensorsched.schedules.views.picture import Line, drawable, picture, window
+from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule
 
 OK, FOUND, FAILED = 0, 1, 2
 """Exit statuses, as those of diff(1): nothing to report, something found or different, could not be done."""
@@ -34,73 +34,51 @@ _MOST_CHARACTERS = 500  # of a picture's side
 def show(options: argparse.Namespace) -> int:
     """A curve of characters and the numbers of a schedule."""
     schedule = read_schedule(options.expr)
-    shown = drawable(schedule)
-    last = window(shown) if options.steps is None else options.steps
     style = terminal.Style(sys.stdout)
     wide = options.width or min(terminal.width(), 100)
-    picture = terminal.draw([shown], last, width=wide, height=options.height, style=style)
-    _print(style.paint(brief(schedule), "bold"))
-    if has_initial(schedule):
-        _print("(initial, which only an optimizer knows, is drawn as 1)")
-    _print("", *picture, "", *terminal.table(_facts(shown, last)), "", *_phase_lines(shown, last))
+    shown = picture([schedule], last=options.steps, points=2 * wide)
+    (line,) = shown.lines
+    curve = terminal.draw(shown, width=wide, height=options.height, style=style)
+    note = [] if line.schedule is schedule else ["(initial, which only an optimizer knows, is drawn as 1)"]
+    _print(style.paint(brief(schedule), "bold"), *note, "", *curve)
+    _print("", *terminal.table(_facts(line, shown.last)), "", *_phase_lines(line, shown.last))
     return OK
 
 
-def _facts(schedule: Schedule, last: int) -> list[tuple[str, str]]:
-    steps, values = _every(schedule, last)
-    about = "" if len(values) == last + 1 else " (of a selection of steps)"
-    top = int(values.argmax())
-    end = schedule.steps
-    length = "unbounded" if end is None else f"{end} steps"
-    first_last = (
-        f"{values[-1]:.6g} at step {last}" if end != last else f"{values[-1]:.6g} from step {last} on (holds)"
-    )
-    counted = values[:-1] if end == last and len(values) == last + 1 else values
-    area = _area(steps, values) if about else float(counted.sum())
-    mean = area / (last if end == last else last + 1)
+def _facts(line: Line, last: int) -> list[tuple[str, str]]:
+    about = "" if line.exact else " (of a selection of steps)"
+    end = line.schedule.steps
+    held = f"from step {last} on (holds)" if end == last else f"at step {last}"
+    counted = last if end == last else last + 1
     return [
-        ("first", f"{values[0]:.6g} at step 0"),
-        ("peak", f"{values[top]:.6g} at step {int(steps[top])}{about}"),
-        ("lowest", f"{values.min():.6g} at step {int(steps[int(values.argmin())])}{about}"),
-        ("last", first_last),
-        ("length", length),
+        ("first", f"{line.values[0]:.6g} at step 0"),
+        ("peak", f"{line.peak[0]:.6g} at step {line.peak[1]}{about}"),
+        ("lowest", f"{line.lowest[0]:.6g} at step {line.lowest[1]}{about}"),
+        ("last", f"{line.values[-1]:.6g} {held}"),
+        ("length", "unbounded" if end is None else f"{end} steps"),
         (
             "area",
-            f"{area:.6g}, the sum of the values at steps 0..{last - (end == last)}; mean {mean:.6g}{about}",
+            f"{line.area:.6g}, the sum of the values at steps 0..{counted - 1}; mean {line.area / counted:.6g}{about}",
         ),
     ]
 
 
-def _every(schedule: Schedule, last: int) -> tuple[Array, Array]:
-    """All steps and values, or a dense selection of a very long schedule."""
-    if last < EXACT:
-        return np.arange(last + 1, dtype=np.float64), evaluate(schedule, 0, last + 1)
-    return curve(schedule, last, points=50_000)
-
-
-def _area(steps: Array, values: Array) -> float:
-    return float((np.diff(steps) * (values[1:] + values[:-1]) / 2).sum())
-
-
-def _phase_lines(schedule: Schedule, last: int) -> list[str]:
-    found = [phase for phase in phases(schedule) if phase.start <= last]
+def _phase_lines(line: Line, last: int) -> list[str]:
     rows = [("phase", "from", "to", "value", "", "")]
-    for phase in found[:_MOST_PHASES]:
+    for phase in line.phases[:_MOST_PHASES]:
         end = last if phase.stop is None else phase.stop
-        begins = f"{schedule(phase.start):.6g}"
-        ends = f"{schedule(max(end - 1, phase.start)):.6g}"
+        begins = f"{line.schedule(phase.start):.6g}"
+        ends = f"{line.schedule(max(end - 1, phase.start)):.6g}"
         moves = ("->", ends) if begins != ends else ("", "")
         rows.append(
             (phase.what, str(phase.start), "" if phase.stop is None else str(phase.stop - 1), begins, *moves)
         )
-    more = len(found) - _MOST_PHASES
+    more = len(line.phases) - _MOST_PHASES
     return [*terminal.table(rows, right=(1, 2)), *([f"... and {more} more"] if more > 0 else [])]
 
 
 def plot(options: argparse.Namespace) -> int:
     """A picture file."""
-    from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule  # noqa: PLC0415  optional matplotlib
-
     out = Path(options.output)
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ScheduleError(f"--output {out}: the name must end in .png, .svg or .pdf")
@@ -174,7 +152,7 @@ def diff(options: argparse.Namespace) -> int:
     count, first, worst = found
     style = terminal.Style(sys.stdout)
     wide = options.width or min(terminal.width(), 100)
-    picture = terminal.draw([a, b], last, width=wide, height=options.height, style=style)
+    shown = picture([a, b], last=last, points=2 * wide)
     facts = [
         ("steps that differ", f"{count} of {last + 1} (0..{last})"),
         ("first difference", f"step {first}: {a(first)!r} and {b(first)!r}"),
@@ -187,7 +165,7 @@ def diff(options: argparse.Namespace) -> int:
         f"{style.paint('curve', 'curve')}  {brief(left)}",
         f"{style.paint('ooooo', 'other')}  {brief(right)}",
         "",
-        *picture,
+        *terminal.draw(shown, width=wide, height=options.height, style=style),
         "",
         *terminal.table(facts),
     )
@@ -216,7 +194,7 @@ def _differences(a: Schedule, b: Schedule, last: int, rtol: float) -> tuple[int,
 def check(options: argparse.Namespace) -> int:
     """What is odd about a schedule."""
     schedule = read_schedule(options.expr)
-    found = lint(drawable(schedule), steps=options.steps, peak=options.peak)
+    found = checker.check(schedule, steps=options.steps, peak=options.peak)
     style = terminal.Style(sys.stdout)
     for sentence in found:
         rule, colon, rest = sentence.partition(":")

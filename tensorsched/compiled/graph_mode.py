@@ -1,62 +1,144 @@
 """Graph mode: what an optimizer needs while its steps run in a compiled graph, and what is undone afterwards.
 
-slots       all of them resident: a graph would keep a Python float for ever
+slots       all of them tensor slots: a graph would keep a Python float for ever
 capturable  True in every group: the implementations that never read a value on the host. Eager steps on a CPU refuse
             it, which is why it is undone for them
-foreach     False in the groups where it would read a scheduled value on the host (support.ONE_GRAPH)
+foreach     False in the groups where it would read a scheduled value on the host (`Record.one_graph`)
 step        torch keeps Adam's step counts on the host unless a group is capturable; the compiler moves them to the
             device, and they go back with the flag
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 
-from tensorsched.binding.torch_optim import ONE_GRAPH
-from tensorsched.binding.wiring import Wiring
+from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.modes import Driving, HandedMode, Mode, refuse_frozen_capture
+from tensorsched.binding.placement import live_device
+from tensorsched.binding.slots import Slots, TensorSlots, tensor_slots
+from tensorsched.binding.torch_optim import record_of
+from tensorsched.errors import BindingError
+from tensorsched.param_groups import Place, entries, put_back
+from tensorsched.schedules import Schedule
 
-_ABSENT = "absent"  # a string, because copies must stay equal to it
+__all__ = ["GraphMode", "enter"]
+
+_WHY = "ts.compile_step reads every value on the device"
 
 
-class GraphMode:
-    """The wiring for graphs and the flags that go with it."""
+class User(Protocol):
+    """A compiled step, as its mode sees it."""
 
-    def __init__(self, optimizer: Any, wiring: Wiring) -> None:
-        self.wiring = wiring
-        fits = ONE_GRAPH.get(type(optimizer), frozenset())
-        self._loops = {slot.place[0] for slot in wiring.slot_at.values() if slot.request.part not in fits}
+    def make_stale(self) -> None:
+        """Be built anew before the next step."""
+
+    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+        """Refuse schedules that the graph cannot follow."""
+
+
+class GraphMode(HandedMode):
+    """Between the compiled steps of an attachment: the groups hold what graphs read, and the flags that go with it.
+
+    Args:
+        sched: the attachment.
+        before: its graph mode of fewer groups, whose tensors stay what they are: somebody may hold them.
+    """
+
+    in_graph = True
+
+    def __init__(self, sched: Attachment, before: GraphMode | None) -> None:
+        self.eager = sched._eager
+        device = live_device(sched.optimizer.param_groups)
+        known = {} if before is None else {_places(part): part for part in before.parts}
+        super().__init__([known.get(_places(part)) or _on_device(part, device) for part in self.eager.parts])
+        self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
+        self.stepping = InGraphStep(self)
+        fits = record_of(sched.optimizer).one_graph or frozenset()
+        self._loops = {place.group for place in self.slot_at if place.part not in fits}
         self._own: list[tuple[dict[str, Any], dict[str, Any]]] = []  # of each group: its dict, its own flags
 
-    def enter(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Set the flags of these groups and remember their own; of groups that a checkpoint replaced, the new ones."""
-        before, self._own = self._own, []
-        for index, group in enumerate(groups):
-            flags: dict[str, Any] = {"capturable": True}
-            if index in self._loops and "foreach" in group:
-                flags["foreach"] = False
-            entered = index < len(before) and before[index][0] is group
-            own = before[index][1] if entered else {name: group.get(name, _ABSENT) for name in flags}
-            self._own.append((group, own))
-            group.update(flags)
+    def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
+        """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
+        super().bind(optimizer, bound)
+        self._enter(optimizer.param_groups)
+
+    def before_step(self, sched: Driving) -> None:
+        """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
+        if not self.check():
+            sched._settle()
+        sched._use_eager()
+
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
+        """An eager step that entered this mode in between; it has been counted by nobody."""
+        self.advance(found_inf)
+
+    def before_capture(self, sched: Driving) -> None:  # noqa: ARG002  of the other modes
+        """An eager step would be captured, with values that belong to compiled ones.
+
+        Raises:
+            BindingError: always.
+        """
+        raise BindingError(
+            "optimizer.step() is being captured while a compiled step has the values; capture that step "
+            "(step() in the place of optimizer.step()), or call step.release() first"
+        )
+
+    def saved(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Put the groups' own flags into those of a state_dict."""
+        put_back(groups, self.flags)
+
+    def hide(self, optimizer: Any, *, hidden: bool) -> None:
+        """For the step by which distributed checkpointing makes state: without the flags that eager steps refuse."""
+        if hidden:
+            put_back(optimizer.param_groups, self.flags)
+        else:
+            self._enter(optimizer.param_groups)
+
+    def resume(self, sched: Attachment) -> None:
+        """After an eager step: back to where compiled steps, and graphs of the user's own, find the values."""
+        if self.users and sched.attached:
+            enter(sched)
+
+    def make_stale(self) -> None:
+        """Compiled steps are built anew before they run again."""
+        for step in self.users:
+            step.make_stale()
+
+    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+        """Refuse schedules that a compiled step's graph cannot follow.
+
+        Raises:
+            BindingError: a momentum touches 0.
+        """
+        for step in self.users:
+            step.check_rewrite(schedules)
 
     @property
     def flags(self) -> list[dict[str, Any]]:
         """Each group's own flags."""
         return [own for _, own in self._own]
 
-    def write_plain(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Put the groups' own flags back, into them or into those of a state_dict."""
-        restore(groups, self.flags)
+    def _enter(self, groups: Sequence[dict[str, Any]]) -> None:
+        before, self._own = self._own, []
+        for index, group in enumerate(groups):
+            flags: dict[str, Any] = {"capturable": True}
+            if index in self._loops and "foreach" in group:
+                flags["foreach"] = False
+            entered = index < len(before) and before[index][0] is group
+            self._own.append((group, before[index][1] if entered else entries(group, flags)))
+            group.update(flags)
 
     def leave(self, optimizer: Any, *, for_good: bool) -> None:
         """Give the groups their flags back; for good, also the step counts their place.
 
         For a single eager step the counts stay on the device: torch's step finds them there, and the graph again.
         """
-        self.write_plain(optimizer.param_groups)
+        put_back(optimizer.param_groups, self.flags)
         self._own = []
         for group in optimizer.param_groups if for_good else ():
             if group.get("capturable") or group.get("fused"):
@@ -67,11 +149,69 @@ class GraphMode:
                     state["step"] = step.cpu()
 
 
-def restore(groups: Sequence[dict[str, Any]], flags: Sequence[dict[str, Any]]) -> None:
-    """Put flags back that `GraphMode.flags` gave."""
-    for group, own in zip(groups, flags, strict=False):
-        for name, value in own.items():
-            if value == _ABSENT:
-                group.pop(name, None)
-            else:
-                group[name] = value
+class InGraphStep(Mode):
+    """A compiled step is running, between the optimizer's hooks: the graph counts and fills by itself."""
+
+    in_graph = True
+
+    def __init__(self, graph: GraphMode) -> None:
+        super().__init__(graph.parts)
+        self._graph = graph
+
+    def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
+        """As in graph mode."""
+        self._graph.bind(optimizer, bound)
+
+    def before_step(self, sched: Driving) -> None:
+        """Check every slot."""
+        if not self._graph.check():
+            sched._settle()
+
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:  # noqa: ARG002
+        """What live holds now was written by the graph."""
+        for engine in self.engines:
+            engine.written()
+
+    def before_capture(self, sched: Driving) -> None:
+        """Every slot is a tensor; parameters may still lack a gradient."""
+        refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+
+    def saved(self, groups: Sequence[dict[str, Any]]) -> None:
+        """As in graph mode: a hook of somebody else saves during the step."""
+        self._graph.saved(groups)
+
+    def hide(self, optimizer: Any, *, hidden: bool) -> None:
+        """As in graph mode."""
+        self._graph.hide(optimizer, hidden=hidden)
+
+
+def enter(sched: Attachment) -> GraphMode:
+    """Put an attachment into graph mode, for steps that run in a graph, at the step where it is.
+
+    Eager steps in between go back for their duration, until no compiled step is left.
+
+    Raises:
+        BindingError: it is detached.
+    """
+    sched._require_attached()
+    sched._take_in_new_groups()
+    graph = sched._graph
+    if (
+        not isinstance(graph, GraphMode) or graph.eager is not sched._eager
+    ):  # none, or groups were adopted since
+        graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
+    if not sched._mode.in_graph:
+        sched._use(graph)
+    return graph
+
+
+def _places(part: Slots) -> tuple[Place, ...]:
+    return tuple(slot.place for slot in part.slots)
+
+
+def _on_device(part: Slots, device: torch.device) -> TensorSlots:
+    """The part itself if its slots are tensors, otherwise the same slots as tensors, with the same room."""
+    if isinstance(part, TensorSlots):
+        return part
+    slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
+    return tensor_slots(slots, {}, device, part.engine.table.last)

@@ -1,4 +1,4 @@
-"""L6: the compiled step as users call it: what is compiled, when it is made anew, and what is refused.
+"""The compiled step as users call it: what is compiled, and when it is rebuilt.
 
 The compiled function reads and writes its tensors by address, so that a CUDA graph of it needs no copies. The first
 step runs eagerly: it makes the optimizer's state (momentum buffers) as torch does.
@@ -14,21 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.controls import attachments_of
-from tensorsched.binding.slots import Slot
-from tensorsched.binding.torch_optim import BUFFERED, NO_GRAPH, ONE_GRAPH
+from tensorsched.compiled.graph_mode import GraphMode, enter
+from tensorsched.compiled.supported import check_supported, refusal, refuse_zero_momentum
 from tensorsched.compiled.trace import NAMES, unscale, update_function
-from tensorsched.errors import BindingError
+from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
 __all__ = ["CompiledStep", "compile_step"]
 
-_WHY = "ts.compile_step reads every value on the device"
 _FUSION_ATTEMPTS = 1
 _OWN = re.compile(rf"(?:[LG]\['|G\[)?(?:{'|'.join(NAMES)})\b")
 
@@ -42,7 +39,7 @@ def compile_step(sched: Attachment, **torch_compile_options: Any) -> CompiledSte
             dynamic; fullgraph is always True.
 
     Returns:
-        A CompiledStep: call it in the place of `optimizer.step()`.
+        A CompiledStep: call it instead of `optimizer.step()`.
 
     Raises:
         BindingError: this optimizer cannot be one graph (fused, Adafactor, LBFGS, unknown types); the message has the
@@ -61,7 +58,7 @@ def compile_step(sched: Attachment, **torch_compile_options: Any) -> CompiledSte
 
 
 class CompiledStep:
-    """The optimizer step as one compiled graph; made by `compile_step`, called in the place of `optimizer.step()`.
+    """The optimizer step as one compiled graph; made by `compile_step`, called instead of `optimizer.step()`.
 
     The first call steps eagerly, which makes the optimizer's state, and so does the first one after a parameter got
     its first gradient; the next one compiles. So do `add_param_group` and `load_state_dict`; `sched.seek` and
@@ -94,7 +91,7 @@ class CompiledStep:
         self.optimizer = sched.optimizer
         self._torch_compile = dict(torch_compile_options)
         self._released = False
-        sched.graph_users.add(self)
+        enter(sched).users.add(self)
         self._build()
 
     def __call__(self) -> None:
@@ -117,7 +114,7 @@ class CompiledStep:
         """
         grad_scale = getattr(self, "grad_scale", None)
         if grad_scale is not None and _unscaled_already(self.optimizer):
-            raise _refusal(
+            raise refusal(
                 "scaler.unscale_(optimizer) was called, which the scaler does not know of this step: the gradients "
                 "would be divided twice; call scaler.unscale_(step) instead"
             )
@@ -135,12 +132,14 @@ class CompiledStep:
         """
         self._released = True
         self._compiled = self._update = _refuse_released
-        self.sched.graph_users.discard(self)
-        if not self.sched.graph_users:
-            self.sched.use_eager(for_good=True)
+        graph = self.sched._graph
+        if isinstance(graph, GraphMode):
+            graph.users.discard(self)
+            if not graph.users:
+                self.sched._use_eager(for_good=True)
         gc.collect()  # graphs and their pools hang in cycles
 
-    def check_rewrite(self, schedules: Mapping[tuple[int, str, int | None], Schedule]) -> None:
+    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
         """Refuse schedules that this step's graph cannot follow.
 
         Raises:
@@ -148,24 +147,28 @@ class CompiledStep:
         """
         for slot in self.sched.slots:
             if slot.place in schedules:
-                _refuse_zero_momentum(type(self.optimizer), slot, schedules[slot.place])
+                refuse_zero_momentum(type(self.optimizer), slot, schedules[slot.place])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.sched, self._torch_compile, self._released)
 
+    def make_stale(self) -> None:
+        """The groups are others, or somebody else drives them too: build a new function before the next step."""
+        self._stale = True
+
     def _build(self) -> None:
         """A new function to compile, for the groups that there are now; nothing is traced yet."""
-        wiring = self.sched.use_graph(_WHY)
-        for engine in wiring.engines:
+        graph = enter(self.sched)
+        for engine in graph.engines:
             for tensor in engine.tensors:
-                torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  the documented name; no public one
-        self._update = update_function(self.sched, wiring)
+                torch._dynamo.mark_static_address(tensor)  # the documented name; there is no public one
+        self._update = update_function(self.sched, graph)
         # Compiled code hangs on the code object: with one of its own, a step shares no recompile limit with others.
         code = self._update.__code__.replace()
         own = types.FunctionType(code, self._update.__globals__, None, None, self._update.__closure__)
-        views = {id(wiring.expected(slot)) for slot in self.sched.slots}
+        views = {id(graph.expected(slot)) for slot in self.sched.slots}
         self._compiled = torch.compile(own, fullgraph=True, **_options(self._torch_compile, views))
-        self._generation = self.sched.generation
+        self._stale = False
         state = self.optimizer.state
         self._stateless = [p for g in self.optimizer.param_groups for p in g["params"] if p not in state]
 
@@ -173,42 +176,42 @@ class CompiledStep:
         if self._released or not self._ready():
             self._step_eagerly(found_inf, grad_scale)
             return
-        optimizer = self.optimizer
-        self.sched.in_graph_step = True
+        optimizer, graph = self.optimizer, enter(self.sched)
+        self.sched._mode = graph.stepping
         try:
             # As torch's wrapper around step() does; the schedule's own hooks are among them.
-            for hooks in (_global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks):  # noqa: SLF001
+            for hooks in (_global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks):
                 for hook in hooks.values():
                     hook(optimizer, (), {})
-            if not self._run(found_inf, grad_scale):
-                self.sched.in_graph_step = False
-                self._step_eagerly(found_inf, grad_scale)
-                return
-            for hooks in (optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks):  # noqa: SLF001
-                for hook in hooks.values():
-                    hook(optimizer, (), {})
+            compiled = self._run(found_inf, grad_scale)
+            if compiled:
+                for hooks in (optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks):
+                    for hook in hooks.values():
+                        hook(optimizer, (), {})
         finally:
-            self.sched.in_graph_step = False
+            if self.sched._mode is graph.stepping:
+                self.sched._mode = graph
+        if not compiled:
+            self._step_eagerly(found_inf, grad_scale)
 
     def _run(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> bool:
         """The compiled function; False if torch did not compile it, because somebody has switched that off."""
         try:
             with torch.no_grad():
                 return bool(self._compiled(found_inf, grad_scale))
-        except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # noqa: SLF001  what torch.compile raises
-            raise _refusal(
-                f"torch gave up after {torch._dynamo.config.recompile_limit} graphs of this step. "  # noqa: SLF001
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # what torch.compile raises
+            raise refusal(
+                f"torch gave up after {torch._dynamo.config.recompile_limit} graphs of this step. "
                 "Something else changes from step to step: which parameters have a gradient, or a hyperparameter "
                 "that somebody sets as a float. Let it follow a schedule, raise torch._dynamo.config.recompile_limit, "
                 "or keep optimizer.step()"
             ) from error
 
     def _ready(self) -> bool:
-        """Whether this step can run in the graph, which is made anew where the old one is stale; False: eagerly."""
-        sched = self.sched
-        sched.take_in_new_groups()
-        if sched.generation != self._generation:
-            check_supported(sched)
+        """Whether this step can run in the graph, which is rebuilt where the old one is stale; False: eagerly."""
+        self.sched._take_in_new_groups()
+        if self._stale:
+            check_supported(self.sched)
             self._build()
         if self._stateless:
             # Making state is left to torch's own step. A graph that makes some cannot be trusted with the next step:
@@ -217,7 +220,6 @@ class CompiledStep:
             self._stateless = [p for p in self._stateless if p not in self.optimizer.state]
             if any(p.grad is not None for p in self._stateless):
                 return False
-        sched.use_graph(_WHY)
         return True
 
     def _step_eagerly(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
@@ -229,60 +231,9 @@ class CompiledStep:
             self._stateless = [p for p in self._stateless if p.grad is None]
 
 
-def check_supported(sched: Attachment) -> None:
-    """Refuse what cannot be one graph.
-
-    Raises:
-        BindingError: with the reason, and what to do instead.
-    """
-    optimizer = sched.optimizer
-    kind = type(optimizer)
-    instead = "keep optimizer.step(), which follows the schedule too"
-    if reason := NO_GRAPH.get(kind):
-        raise _refusal(f"{kind.__name__}: {reason}; {instead}")
-    if kind not in ONE_GRAPH:
-        raise _refusal(
-            f"nothing is known of how {kind.__name__} steps, so a graph of it might use a frozen value; {instead}, or "
-            f"one of torch's own: {', '.join(sorted(known.__name__ for known in ONE_GRAPH))}"
-        )
-    if not sched.advances_by_itself:
-        raise _refusal(
-            "the graph counts the step itself, and advance='manual' would count it twice; attach with 'auto'"
-        )
-    if len(attachments_of(optimizer)) > 1:
-        raise _refusal(
-            "another attachment moves values of this optimizer too; attach all of them in one call"
-        )
-    for index, group in enumerate(optimizer.param_groups):
-        if group.get("fused"):
-            raise _refusal(
-                f"group {index} is fused, and torch's fused kernels cannot be traced; build the optimizer with "
-                "fused=False (the compiler fuses the step by itself), or keep optimizer.step()"
-            )
-        if group.get("differentiable"):
-            raise _refusal(f"group {index} is differentiable, and the graph runs under no_grad; {instead}")
-    devices = {parameter.device for group in optimizer.param_groups for parameter in group["params"]}
-    if len(devices) > 1:
-        raise _refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {instead}")
-    for slot in sched.slots:
-        _refuse_zero_momentum(kind, slot, slot.schedule)
-
-
-def _refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule) -> None:
-    if (kind, slot.request.part) not in BUFFERED:
-        return
-    zeros = np.flatnonzero(schedule.values((schedule.settled or 0) + 1) == 0)
-    if zeros.size:
-        raise _refusal(
-            f"{slot.name} is 0 at step {int(zeros[0])}, where torch's {kind.__name__} leaves its momentum buffer "
-            "alone, which a graph cannot do for some steps only; let the schedule stay above 0 (1e-6, say), or keep "
-            "optimizer.step()"
-        )
-
-
 def _unscaled_already(optimizer: object) -> bool:
     """Whether the GradScaler whose step() is calling has unscaled this optimizer's gradients."""
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  the documented way to one's callers
+    frame: FrameType | None = sys._getframe(2)  # the documented way to one's callers
     scaler = frame.f_locals.get("self") if frame is not None else None
     states = getattr(scaler, "_per_optimizer_states", {})  # keyed by the id of what is stepped
     return id(optimizer) in states and getattr(states[id(optimizer)].get("stage"), "name", "") != "READY"
@@ -296,25 +247,21 @@ def _again(sched: Attachment, options: Mapping[str, Any], released: bool) -> Com
     return step
 
 
-def _refusal(text: str) -> BindingError:
-    return BindingError(f"compile_step: {text}")
-
-
 def _refuse_released(*_: object) -> NoReturn:
-    raise _refusal("this step was released; make a new one with ts.compile_step(sched)")
+    raise refusal("this step was released; make a new one with ts.compile_step(sched)")
 
 
 def _options(given: Mapping[str, Any], views: set[int]) -> dict[str, Any]:
     """The user's options for torch.compile, and what a graph of many small updates wants."""
     options = {"dynamic": False} | dict(given)
     if not options.pop("fullgraph", True):
-        raise _refusal(
+        raise refusal(
             "fullgraph is always True: a step that breaks into several graphs would read values on the host"
         )
     inner = dict(options.pop("options", None) or {})
     if options.get("backend", "inductor") == "inductor":
         if mode := options.pop("mode", None):
-            inner = dict(torch._inductor.list_mode_options(mode)) | inner  # noqa: SLF001  its documented name
+            inner = dict(torch._inductor.list_mode_options(mode)) | inner  # its documented name
         # Every update reads live, so inductor would weigh fusing each with the next 64 others: for nothing, since they
         # write different parameters, and for a third of the compile time at 32 groups.
         inner.setdefault("max_fusion_buffer_group_pairwise_attempts", _FUSION_ATTEMPTS)

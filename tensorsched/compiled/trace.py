@@ -1,24 +1,24 @@
-"""L6: look-up and optimizer step in one graph: the function that torch.compile traces.
+"""Look-up and optimizer step in one graph: the function that torch.compile traces.
 
-What is in the way, and what is done about it:
+Why `optimizer.step()` cannot be traced as it is, and how each obstacle is handled:
 
 1.  `torch.compile(optimizer.step, fullgraph=True)` cannot work: torch's wrapper around `step` breaks the graph on
     purpose, and the hooks are Python. So the undecorated step is traced, under no_grad, and the hooks run around the
-    compiled function, before and after it (compiled_step.py).
+    compiled function, before and after it (step.py).
 2.  A float in a param_group is a constant of the graph, or recompiles it when it changes. So in graph mode every slot
-    is resident: a 0-dim view of the engine's live buffer (binding/graph_mode.py).
+    is a tensor slot: a 0-dim view of the engine's live values (graph_mode.py).
 3.  Views of one buffer that a graph both reads and writes send it down a slow path: every parameter is copied, no
     address counts as static, DTensors raise. So the graph never sees those views. It takes live whole, cuts it up
     inside, puts the pieces into the groups, calls the step, and puts the views back:
 
         live (1, K) --unbind--> pieces -> groups -> step() -> groups <- views
-        clock + 1 -> row of the table -> live
+        step counter + 1 -> row of the table -> live
 
     That is Python, run while torch traces. What is left in the graph is one gather of K numbers and one addition.
 4.  Some lines of torch.optim look at a hyperparameter on the host (`if weight_decay != 0`), or pass it where only a
     number may be (`alpha=momentum`). While tracing, a TorchFunctionMode answers the first for scheduled values and
     rewrites the second as a multiplication. "Not zero" is always the answer: adding 0 * p and multiplying by
-    1 - lr * 0 change nothing. Momentum is the exception, since torch leaves its buffer alone at 0: compiled_step.py
+    1 - lr * 0 change nothing. Momentum is the exception, since torch leaves its buffer alone at 0: supported.py
     refuses a schedule that touches 0.
 5.  A step that GradScaler skips leaves everything as it was: each tensor gets either its new or its old contents, which
     costs a graph that writes it anyway one selection and no copy.
@@ -34,22 +34,31 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.slots import put
-from tensorsched.binding.wiring import Wiring
+from tensorsched.binding.modes import Mode
 from tensorsched.errors import BindingError
+from tensorsched.param_groups import with_element
 
 NAMES = (
-    *("sched", "step", "engines", "places", "answered", "count", "put", "unscale"),
-    *("_copies", "_Answers", "_SPECIAL", "_yes", "_no", "_sum", "_sum_", "_lerp_"),
+    *("sched", "step", "engines", "places", "answered", "count", "with_element", "unscale"),
+    *(
+        "_copies",
+        "_TracingMode",
+        "_SPECIAL",
+        "_true_if_scheduled",
+        "_false_if_scheduled",
+        "_sum",
+        "_sum_",
+        "_lerp_",
+    ),
 )
 """What the traced function reads beside the optimizer and its arguments; only this package can change it."""
 
 
-def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., bool]:
+def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
     """The function that is traced: the optimizer's own step with pieces of live in its groups, then the next row."""
     optimizer = sched.optimizer
     step = inspect.unwrap(type(optimizer).step)
-    engines = tuple(wiring.engines)
+    engines = tuple(graph.engines)
     places = tuple(
         (*slot.place, number, engine.table.live_column[slot.name])
         for slot in sched.slots
@@ -63,7 +72,7 @@ def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., bool]:
         if not torch.compiler.is_compiling():
             return False
         groups = optimizer.param_groups
-        if len(groups) != count or not sched.graph_active:
+        if len(groups) != count or not sched._mode.in_graph:
             raise BindingError(
                 "compile_step: param_groups were added, the schedule is detached, or an eager step failed: call step() "
                 "once by itself, or make a new one"
@@ -72,12 +81,14 @@ def update_function(sched: Attachment, wiring: Wiring) -> Callable[..., bool]:
         values = [pieces[number][column] for *_, number, column in places]
         views = [groups[index][key] for index, key, *_ in places]
         for (index, key, element, *_), value in zip(places, values, strict=True):
-            put(groups[index], key, element, value)
+            # Place.write, spelt out: what is traced is made of tuples and functions.
+            group = groups[index]
+            group[key] = value if element is None else with_element(group[key], element, value)
         if grad_scale is not None:
             unscale(groups, grad_scale)
         before = [] if found_inf is None else _copies(optimizer)
         if answered:
-            with _Answers(values):
+            with _TracingMode(values):
                 step(optimizer)
         else:
             step(optimizer)
@@ -116,7 +127,7 @@ def _copies(optimizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
 # -- what stands in the way in the steps of torch.optim ----------------------------------------------------------
 
 
-class _Answers(TorchFunctionMode):
+class _TracingMode(TorchFunctionMode):
     """While tracing: scheduled values are not 0, and a tensor may stand where torch takes a number only."""
 
     def __init__(self, values: Sequence[torch.Tensor]) -> None:
@@ -132,12 +143,12 @@ class _Answers(TorchFunctionMode):
         )
 
 
-def _yes(values: frozenset[torch.Tensor], func: Any, args: Any, kwargs: Any) -> Any:
+def _true_if_scheduled(values: frozenset[torch.Tensor], func: Any, args: Any, kwargs: Any) -> Any:
     """Value != 0, value > 0."""
     return True if args[0] in values else func(*args, **kwargs)
 
 
-def _no(values: frozenset[torch.Tensor], func: Any, args: Any, kwargs: Any) -> Any:
+def _false_if_scheduled(values: frozenset[torch.Tensor], func: Any, args: Any, kwargs: Any) -> Any:
     return False if args[0] in values else func(*args, **kwargs)
 
 
@@ -162,18 +173,18 @@ def _lerp_(_: object, func: Any, args: Any, kwargs: Any) -> Any:
 
 T = torch.Tensor
 _SPECIAL: Mapping[Any, Callable[..., Any]] = {
-    T.ne: _yes,
-    T.__ne__: _yes,
-    T.gt: _yes,
-    T.__gt__: _yes,
-    T.ge: _yes,
-    T.__ge__: _yes,
-    T.eq: _no,
-    T.__eq__: _no,
-    T.lt: _no,
-    T.__lt__: _no,
-    T.le: _no,
-    T.__le__: _no,
+    T.ne: _true_if_scheduled,
+    T.__ne__: _true_if_scheduled,
+    T.gt: _true_if_scheduled,
+    T.__gt__: _true_if_scheduled,
+    T.ge: _true_if_scheduled,
+    T.__ge__: _true_if_scheduled,
+    T.eq: _false_if_scheduled,
+    T.__eq__: _false_if_scheduled,
+    T.lt: _false_if_scheduled,
+    T.__lt__: _false_if_scheduled,
+    T.le: _false_if_scheduled,
+    T.__le__: _false_if_scheduled,
     T.add: _sum,
     torch.add: _sum,
     T.add_: _sum_,

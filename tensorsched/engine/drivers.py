@@ -1,14 +1,20 @@
 """How an engine moves: the step counter and the live values, in CPU memory or in that of a device.
 
-A driver's `advance` is what runs at every step, and never synchronises (but for `found_inf`, on a CPU, where there is
-nothing to wait for).
+A driver has
+
+    clock      the step counter, int64, shape (1,)
+    data       the table's numbers, in its own layout
+    tensors    its state: what a graph reads and writes in place
+    version    the live values' version counter when the driver last wrote to them
+    advance    count one step, unless `found_inf` is not 0, and fill the live values: what runs at every step
+
+and never synchronises (but for `found_inf` on a CPU, where there is nothing to wait for).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,38 +23,6 @@ from tensorsched.engine.table import ScheduleTable
 from tensorsched.schedules.validators import MAX_STEPS
 
 _WINDOW = 1 << 16  # bytes of rows that a CPU driver keeps ready, where they have to be computed
-
-
-class Driver(Protocol):
-    """What an engine asks of its driver.
-
-    Attributes:
-        clock: the step counter, int64, shape (1,).
-        data: the table's numbers, in its own layout.
-        tensors: its state: what a graph reads and writes in place.
-        version: the live values' version counter when the driver last wrote to them.
-        advance: count one step, unless `found_inf` is not 0, and fill the live values.
-    """
-
-    clock: torch.Tensor
-    data: torch.Tensor
-    tensors: tuple[torch.Tensor, ...]
-    version: int
-    advance: Callable[[torch.Tensor | None], None]
-
-    def count_in_graph(self, found_inf: torch.Tensor | None) -> torch.Tensor:
-        """Count one step in tensor operations that are traced; the new count."""
-
-    def seek(self, step: int) -> None:
-        """Set the counter and fill the live values."""
-
-    def reload(self) -> None:
-        """Read the table again, at the same step."""
-
-
-def driver(table: ScheduleTable, live: torch.Tensor) -> Driver:
-    """The driver for the table's device."""
-    return CpuDriver(table, live) if table.device.type == "cpu" else DeviceDriver(table, live)
 
 
 def _count(found_inf: torch.Tensor | None) -> torch.Tensor | int:
@@ -87,7 +61,7 @@ class CpuDriver:
             low = min(step, last)
             low -= low % span
             high = min(low + span, table.rows)
-            rows = memoryview(layout.block(low, high)).cast("B")
+            rows = memoryview(layout.block(low, high).data).cast("B")
             at = (min(step, last) - low) * width
             live[:] = rows[at : at + width]
 
@@ -154,6 +128,9 @@ class DeviceDriver:
         if found_inf is None and self._by_nextafter:
             torch.nextafter(self._state_bits, self._limit_bits, out=self._state_bits)
         else:
+            if found_inf is not None:
+                # GradScaler leaves it on the loss's device, another one where a model is spread over several.
+                found_inf = found_inf.to(self.clock.device)
             torch.minimum(self._state + _count(found_inf), self._limit, out=self._state)
         self._fill()
 
@@ -222,3 +199,11 @@ def _nextafter_counts(device: torch.device) -> bool:
         return bool(state.tolist() == expected)
     except (RuntimeError, NotImplementedError):  # no float64, or no such kernel, on this device
         return False
+
+
+Driver = CpuDriver | DeviceDriver
+
+
+def driver(table: ScheduleTable, live: torch.Tensor) -> Driver:
+    """The driver for the table's device."""
+    return CpuDriver(table, live) if table.device.type == "cpu" else DeviceDriver(table, live)

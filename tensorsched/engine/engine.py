@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,9 +25,10 @@ from tensorsched.schedules.validators import check_count
 
 __all__ = ["FloatEngine", "ScheduleEngine"]
 
-Pick = Callable[[Sequence[float]], Any]
-
-_FIRST, _MOST = 8, 1 << 14  # rows, and numbers, that are unpacked at once: few after a seek, then ever more
+_FIRST, _MOST = (
+    8,
+    1 << 10,
+)  # rows, and numbers, that are unpacked at once: few after a seek; what a cache holds
 
 
 class ScheduleEngine:
@@ -169,32 +170,26 @@ class FloatEngine:
     def reload(self) -> None:
         """The table's contents were replaced: nothing of them is kept here."""
 
-    def row(self) -> Sequence[float]:
+    def row(self) -> tuple[float, ...]:
         """The present value of every live column."""
         row = min(self.step_count, self.table.last)
-        return self.table.layout.block(row, row + 1)[0].tolist()  # type: ignore[no-any-return]
+        return tuple(self.table.layout.block(row, row + 1)[0].tolist())
 
-    def present(self, picks: Sequence[Pick]) -> tuple[Any, ...]:
-        """What each of `picks` makes of the present row."""
-        row = self.row()
-        return tuple(pick(row) for pick in picks)
+    def following(self) -> Iterator[tuple[float, ...]]:
+        """The rows of the steps after the present one, for ever: the last row stays.
 
-    def following(self, picks: Sequence[Pick]) -> Iterator[tuple[Any, ...]]:
-        """What each of `picks` makes of the rows of the steps after the present one, for ever: the last row stays.
-
-        Rows are unpacked from the table in pieces, so that a table of 10**7 steps costs no list of 10**7. Ask for
+        They are unpacked from the table in pieces, so that a table of 10**7 steps costs no list of 10**7. Ask for
         another iterator after `seek` and `reload`.
         """
-        return itertools.chain.from_iterable(self._pieces(picks))
+        return itertools.chain.from_iterable(self._pieces(self.step_count + 1))
 
-    def _pieces(self, picks: Sequence[Pick]) -> Iterator[Iterable[tuple[Any, ...]]]:
+    def _pieces(self, row: int) -> Iterator[Iterable[tuple[float, ...]]]:
         table, count = self.table, _FIRST
         most = max(1, _MOST // table.columns)
-        row = self.step_count + 1
         while row < table.last:
             stop = min(row + min(count, most), table.last)
-            rows = table.layout.block(row, stop).tolist()
-            yield zip(*(map(pick, rows) for pick in picks), strict=True)
+            # By column and back: a tuple a row costs half of the list that tolist() makes of it.
+            yield zip(*table.layout.block(row, stop).T.tolist(), strict=True)
             row, count = stop, 2 * count
         (final,) = table.layout.block(table.last, table.rows).tolist()
-        yield itertools.repeat(tuple(pick(final) for pick in picks))
+        yield itertools.repeat(tuple(final))

@@ -17,6 +17,9 @@ from tensorsched.schedules.algebra import Combine, constant
 from tensorsched.schedules.node import brief, evaluate
 
 NUMPY: dict[torch.dtype, Dtype] = {torch.float32: np.float32, torch.float64: np.float64}
+SCALE_ABOVE = 64 * 2**20
+"""Bytes above which a table looks for columns that differ by a constant factor."""
+
 _TINY, _HUGE = 1e-200, 1e200  # factors between these keep all bits of a product
 _PROBES = 257  # rows at which two columns are compared before all of them are
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from tensorsched.engine import sharing
 from tensorsched.engine.layouts import Array, Layout
 from tensorsched.engine.memory import existing_device, free_bytes
 from tensorsched.engine.sharing import NUMPY, Plan, share_equal, share_proportional
@@ -17,9 +18,6 @@ from tensorsched.schedules.node import brief, evaluate
 from tensorsched.schedules.validators import check_count, refuse
 
 __all__ = ["bounded", "replacement", "row_count", "tabulate"]
-
-SCALE_ABOVE = 64 * 2**20
-"""Bytes above which a table looks for columns that differ by a constant factor."""
 
 _NAMED = 8  # names of columns that an error lists
 
@@ -80,7 +78,7 @@ def tabulate(
     layout: Layout | None = None
     live: dict[Schedule, int] = {}
     equal_bytes = rows * len(unique) * np.dtype(plan.numpy).itemsize
-    if scale or (scale is None and equal_bytes > SCALE_ABOVE):
+    if scale or (scale is None and equal_bytes > sharing.SCALE_ABOVE):
         layout, live = share_proportional(plan, unique, equal_bytes if scale is None else None)
     if layout is None:
         layout, live = share_equal(plan, unique)

@@ -1,71 +1,32 @@
-"""L1: schedules as data and formulas. Numpy only; nothing here imports torch."""
+"""Schedules as data and formulas. Numpy only; nothing here imports torch.
 
+The shapes and recipes come with `*`: a new one is public, here and as `ts.name`, by being defined.
+"""
+
+# ruff: noqa: I001  it would give each `x as x`, which says that x is exported, a line of its own
 from __future__ import annotations
 
-from tensorsched.schedules.algebra import Initial, Schedule, initial, maximum, minimum
-from tensorsched.schedules.recipes import (
-    cyclic,
-    multistep,
-    noam,
-    one_cycle,
-    step_decay,
-    warm_restarts,
-    warmup_constant,
-    warmup_cosine,
-    warmup_inverse_sqrt,
-    warmup_linear,
-    wsd,
-)
-from tensorsched.schedules.serialize import from_dict, from_json
-from tensorsched.schedules.shapes import (
-    constant,
-    cosine,
-    exponential,
-    exponential_decay,
-    from_function,
-    from_values,
-    inverse_sqrt,
-    linear,
-    piecewise_constant,
-    piecewise_linear,
-    polynomial,
-)
-from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Delay",
-    "HoldEach",
-    "Initial",
-    "Repeat",
-    "Schedule",
-    "Skip",
-    "Stretch",
-    "Take",
-    "constant",
-    "cosine",
-    "cyclic",
-    "exponential",
-    "exponential_decay",
-    "from_dict",
-    "from_function",
-    "from_json",
-    "from_values",
-    "initial",
-    "inverse_sqrt",
-    "linear",
-    "maximum",
-    "minimum",
-    "multistep",
-    "noam",
-    "one_cycle",
-    "piecewise_constant",
-    "piecewise_linear",
-    "polynomial",
-    "step_decay",
-    "warm_restarts",
-    "warmup_constant",
-    "warmup_cosine",
-    "warmup_inverse_sqrt",
-    "warmup_linear",
-    "wsd",
-]
+from tensorsched.schedules import recipes, shapes
+from tensorsched.schedules.algebra import Initial as Initial, constant as constant, initial as initial
+from tensorsched.schedules.recipes import *  # noqa: F403
+from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
+from tensorsched.schedules.serialize import from_dict as from_dict, from_json as from_json
+from tensorsched.schedules.shapes import *  # noqa: F403
+from tensorsched.schedules.transforms import (
+    Delay as Delay,
+    HoldEach as HoldEach,
+    Repeat as Repeat,
+    Skip as Skip,
+    Stretch as Stretch,
+    Take as Take,
+)
+
+# A list that is computed is one that type checkers cannot read: they would export nothing but what they find in it.
+# Left without one, they export what is imported with `*` or `as`.
+if not TYPE_CHECKING:
+    __all__ = ["Delay", "HoldEach", "Initial", "Repeat", "Schedule", "Skip", "Stretch", "Take"]
+    __all__ += ["from_dict", "from_json", "initial", "maximum", "minimum"]
+    __all__ += recipes.__all__
+    __all__ += shapes.__all__

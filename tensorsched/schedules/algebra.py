@@ -1,285 +1,38 @@
-"""Schedule with its operators, and the nodes that they build, in one room because each needs the other.
+"""The nodes that expressions are made of: a constant, `initial`, `a >> b`, and `+ - * /`, minimum and maximum.
 
-`a >> b` builds a Sequence, `+ - * /`, minimum and maximum a Combine; a number becomes a `constant`. The nodes that read
-their inner schedule at another position (repeat, delay, ...) are in `pace`; what a node is, in `base`.
+They are built by the operators of `Schedule`. The nodes that read their inner schedule at another position (repeat,
+delay, ...) are in `transforms`; what a node is, in `node`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import heapq
 import itertools
-from collections.abc import Callable
-from typing import Any, cast
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeGuard, cast
 
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import serialize
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.node import CALL, CHAIN, NODES, PRODUCT, SUM, Array, Node, brief, node
+from tensorsched.schedules.node import CALL, CHAIN, PRODUCT, SUM, Array, Mark, Node, brief, node
+from tensorsched.schedules.schedule import Schedule, as_schedule, check_schedule, maximum, minimum
 
-__all__ = ["Initial", "Schedule", "constant", "initial", "maximum", "minimum"]
-
-
-class Schedule(Node):
-    """A function from the step (0-based, counted in completed optimizer steps) to a float64 value.
-
-    Immutable, hashable and comparable; `repr` gives Python source that builds an equal schedule. Build one with the
-    shapes (`linear`, `cosine`, ...) and recipes (`warmup_cosine`, ...), combine with the operators:
-
-    `a >> b` runs a, then b; `a + b`, `a - b`, `a * b`, `a / b` work step by step, also with numbers.
-
-    Example:
-        >>> import tensorsched as ts
-        >>> lr = ts.linear(0.0, 1.0, steps=4) >> ts.cosine(1.0, 0.0, steps=8)
-        >>> lr.steps, lr(0), lr(2), lr(4), lr(12), lr(10**6)
-        (12, 0.0, 0.5, 1.0, 0.0, 0.0)
-        >>> 0.5 * lr
-        0.5 * (linear(0.0, 1.0, steps=4) >> cosine(1.0, 0.0, steps=8))
-    """
-
-    def __rshift__(self, other: Schedule | float) -> Schedule:
-        """`a >> b`: a for its `steps`, then b from its own step 0. A number stands for a constant."""
-        if not _is_operand(other):
-            return NotImplemented
-        return Sequence((self, as_schedule(other)))
-
-    def __add__(self, other: Schedule | float) -> Schedule:
-        """Step by step sum."""
-        return _combine("+", self, other)
-
-    def __radd__(self, other: float) -> Schedule:
-        """Step by step sum."""
-        return _combine("+", other, self)
-
-    def __sub__(self, other: Schedule | float) -> Schedule:
-        """Step by step difference."""
-        return _combine("-", self, other)
-
-    def __rsub__(self, other: float) -> Schedule:
-        """Step by step difference."""
-        return _combine("-", other, self)
-
-    def __mul__(self, other: Schedule | float) -> Schedule:
-        """Step by step product."""
-        return _combine("*", self, other)
-
-    def __rmul__(self, other: float) -> Schedule:
-        """Step by step product."""
-        return _combine("*", other, self)
-
-    def __truediv__(self, other: Schedule | float) -> Schedule:
-        """Step by step quotient; a divisor that reaches 0 is an error when the schedule is tabulated."""
-        return _combine("/", self, other)
-
-    def __rtruediv__(self, other: float) -> Schedule:
-        """Step by step quotient."""
-        return _combine("/", other, self)
-
-    def __neg__(self) -> Schedule:
-        """The same as `-1.0 * schedule`."""
-        return _combine("*", -1.0, self)
-
-    def clamp(self, low: float | Schedule | None = None, high: float | Schedule | None = None) -> Schedule:
-        """Never below `low`, never above `high`: `maximum(minimum(self, high), low)`.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.linear(0.0, 1.0, steps=4).clamp(0.2, 0.6).values(5).tolist()
-            [0.2, 0.25, 0.5, 0.6, 0.6]
-        """
-        capped = self if high is None else minimum(self, high)
-        return capped if low is None else maximum(capped, low)
-
-    def repeat(
-        self, times: int | None = None, *, length_mult: float = 1.0, value_mult: float = 1.0
-    ) -> Schedule:
-        """Run again from the start, `times` times or for ever; see `pace.Repeat`.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.linear(0.0, 1.0, steps=2).repeat(2).values(6).tolist()
-            [0.0, 0.5, 0.0, 0.5, 1.0, 1.0]
-        """
-        return _make("repeat", self, times=times, length_mult=length_mult, value_mult=value_mult)
-
-    def delay(self, n: int) -> Schedule:
-        """Hold the first value for n steps, then run.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.linear(0.0, 1.0, steps=4).delay(2).values(5).tolist()
-            [0.0, 0.0, 0.0, 0.25, 0.5]
-        """
-        return _make("delay", self, n)
-
-    def take(self, n: int) -> Schedule:
-        """Exactly the first n steps (holding the end value if the schedule is shorter); reaches f(n) at n.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> (ts.linear(0.0, 1.0, steps=4).take(2) >> 0.0).values(4).tolist()
-            [0.0, 0.25, 0.0, 0.0]
-        """
-        return _make("take", self, n)
-
-    def skip(self, n: int) -> Schedule:
-        """Leave out the first n steps.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.linear(0.0, 1.0, steps=4).skip(1).values(4).tolist()
-            [0.25, 0.5, 0.75, 1.0]
-        """
-        return _make("skip", self, n)
-
-    def hold_each(self, n: int) -> Schedule:
-        """Hold every value for n steps: a schedule that counts epochs, on a clock that counts steps.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.linear(0.0, 1.0, steps=2).hold_each(2).values(5).tolist()
-            [0.0, 0.0, 0.5, 0.5, 1.0]
-        """
-        return _make("hold_each", self, n)
-
-    def stretch(self, factor: float) -> Schedule:
-        """The same curve, `factor` times as long (its length rounded to a whole step).
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.linear(0.0, 1.0, steps=2).stretch(2.0).values(5).tolist()
-            [0.0, 0.25, 0.5, 0.75, 1.0]
-        """
-        return _make("stretch", self, factor)
-
-    def to_dict(self) -> dict[str, Any]:
-        """This schedule as a versioned dict of plain numbers, strings and lists; `from_dict` reads it back.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.constant(1.0).to_dict()["schedule"]
-            {'kind': 'constant', 'value': 1.0, 'steps': None}
-        """
-        return serialize.to_dict(self)
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """This schedule as a JSON document; `from_json` reads it back to an equal schedule.
-
-        Example:
-            >>> import tensorsched as ts
-            >>> ts.from_json(ts.constant(1.0).to_json())
-            constant(1.0)
-        """
-        return serialize.to_json(self, indent=indent)
-
-    @property
-    def fingerprint(self) -> str:
-        """32 hex digits of the SHA-256 of the canonical JSON: equal schedules, and only they, have equal ones."""
-        return serialize.fingerprint(self)
-
-    def plot(
-        self, *, steps: int | None = None, ax: Any = None, log: bool | None = None, label: str | None = None
-    ) -> Any:
-        """Draw the values at steps 0, 1, ... with matplotlib (`pip install 'tensorsched[plot]'`).
-
-        Args:
-            steps: the last step to show; default: to the end, or the telling part of an unbounded schedule.
-            ax: the matplotlib Axes to draw into; default: those of a new figure.
-            log: a logarithmic value axis: True, False, or None (default) where it shows more.
-            label: of the line, for a legend.
-
-        Returns:
-            The Axes. Dashed lines are where a phase starts, named above them. `ts.initial` is drawn as 1.
-
-        Raises:
-            ModuleNotFoundError: matplotlib is not installed.
-            ScheduleError: a value is not finite, or steps is no whole number >= 1.
-
-        Example:
-            >>> import matplotlib; matplotlib.use("agg")  # no window
-            >>> import tensorsched as ts
-            >>> ax = ts.warmup_cosine(3e-4, total=20_000, warmup=500).plot()
-            >>> ax.get_xlabel(), len(ax.get_lines()[0].get_xdata()) > 100
-            ('step', True)
-        """
-        # Drawing lies above this layer: the method hands itself up, when it is called and not before. The test of the
-        # layers knows of it, by name.
-        from tensorsched.schedules.views.plot import plot_schedule  # noqa: PLC0415
-
-        return plot_schedule(self, steps=steps, ax=ax, log=log, label=label)
-
-    def _repr_svg_(self) -> str | None:
-        """What notebooks show: a small curve. None (they then show text) where a value is not finite."""
-        from tensorsched.schedules.views.notebook import svg  # noqa: PLC0415  it needs what this module defines
-
-        return svg(self)
-
-    def _repr_html_(self) -> str | None:
-        """What notebooks show first: the curve and the expression."""
-        from tensorsched.schedules.views.notebook import page  # noqa: PLC0415  it needs what this module defines
-
-        return page(self)
-
-
-def as_schedule(value: Schedule | float) -> Schedule:
-    """A schedule as it is; a number as the constant that it stands for."""
-    return value if isinstance(value, Schedule) else constant(value)
-
-
-def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
-    """Step by step the smaller of the two; either may be a number.
-
-    Example:
-        >>> import tensorsched as ts
-        >>> ts.minimum(ts.linear(0.0, 1.0, steps=4), 0.5).values(5).tolist()
-        [0.0, 0.25, 0.5, 0.5, 0.5]
-    """
-    return Combine(as_schedule(a), as_schedule(b), op="minimum")
-
-
-def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
-    """Step by step the larger of the two; either may be a number.
-
-    Example:
-        >>> import tensorsched as ts
-        >>> ts.maximum(0.5, ts.linear(0.0, 1.0, steps=4)).values(5).tolist()
-        [0.5, 0.5, 0.5, 0.75, 1.0]
-    """
-    return Combine(as_schedule(a), as_schedule(b), op="maximum")
-
-
-def _make(kind: str, *args: Any, **options: Any) -> Schedule:
-    """A node of `pace`, found by its kind: that module imports this one."""
-    kinds: dict[str, Any] = NODES
-    return cast("Schedule", kinds[kind](*args, **options))
-
-
-def _is_operand(value: object) -> bool:
-    return isinstance(value, (Schedule, int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _combine(op: str, left: Schedule | float, right: Schedule | float) -> Schedule:
-    if not (_is_operand(left) and _is_operand(right)):
-        return NotImplemented  # type: ignore[no-any-return]  # typed Any; Python then raises TypeError
-    return Combine(as_schedule(left), as_schedule(right), op=op)
-
-
-def check_schedule(where: str, value: object) -> Schedule:
-    if not isinstance(value, Schedule):
-        raise f.refuse(where, "a schedule", value)
-    return value
-
-
-def _check_chain(where: str, value: object) -> tuple[Schedule, ...]:
-    """At least two schedules; sequences among them are flattened, so that >> is associative in the tree too."""
-    if not isinstance(value, (list, tuple)) or len(value) < 2:  # noqa: PLR2004  fewer need no sequence
-        raise f.refuse(where, "a list of at least two schedules", value)
-    parts: list[Schedule] = []
-    for i, item in enumerate(value):
-        part = check_schedule(f"{where}[{i}]", item)
-        parts.extend(part.parts if isinstance(part, Sequence) else [part])
-    return tuple(parts)
+__all__ = [
+    "Combine",
+    "Initial",
+    "Schedule",
+    "Sequence",
+    "as_schedule",
+    "check_schedule",
+    "constant",
+    "has_initial",
+    "initial",
+    "maximum",
+    "minimum",
+    "substitute_initial",
+]
 
 
 @node
@@ -289,6 +42,9 @@ class constant(Schedule):  # noqa: N801  called like a function, prints like one
     Args:
         value: the value.
         steps: its length as a segment in front of `>>`; None (the default) is unbounded.
+
+    Raises:
+        ScheduleError: value is not finite, or steps is not a whole number >= 0.
 
     Example:
         >>> import tensorsched as ts
@@ -300,7 +56,7 @@ class constant(Schedule):  # noqa: N801  called like a function, prints like one
     steps: int | None = f.optional_count(default=None, kw_only=True)
 
     @property
-    def settled(self) -> int | None:
+    def constant_from(self) -> int | None:
         return 0
 
     def _at(self, t: Array) -> Array:
@@ -323,11 +79,8 @@ class Initial(Schedule):
         0.25
     """
 
-    def _prepare(self) -> None:
-        object.__setattr__(self, "steps", None)
-
     @property
-    def settled(self) -> int | None:
+    def constant_from(self) -> int | None:
         return 0
 
     def _at(self, t: Array) -> Array:  # noqa: ARG002  has no value at any position
@@ -335,6 +88,9 @@ class Initial(Schedule):
             "ts.initial has no value of its own: attach() replaces it with what each param_group holds; "
             "where no optimizer is involved, use a number"
         )
+
+    def _with_initial(self, value: float) -> Schedule:
+        return constant(value)
 
     def _source(self) -> tuple[str, int]:
         return "initial", CALL
@@ -346,23 +102,23 @@ initial = Initial()
 
 def has_initial(schedule: Node) -> bool:
     """Whether `ts.initial` occurs in the expression."""
-    return isinstance(schedule, Initial) or any(map(has_initial, schedule.children()))
+    return schedule._with_initial(1.0) is not schedule
 
 
 def substitute_initial(schedule: Schedule, value: float) -> Schedule:
-    """`schedule` with every `ts.initial` in it replaced by the constant `value`."""
-    if isinstance(schedule, Initial):
-        return constant(value)
-    if not has_initial(schedule):
-        return schedule
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(schedule):  # type: ignore[arg-type]  # every concrete node is a dataclass
-        held = getattr(schedule, field.name)
-        if isinstance(held, Schedule):
-            changes[field.name] = substitute_initial(held, value)
-        elif isinstance(held, tuple) and isinstance(held[0], Schedule):
-            changes[field.name] = tuple(substitute_initial(item, value) for item in held)
-    return dataclasses.replace(schedule, **changes)  # type: ignore[type-var]
+    """`schedule` with every `ts.initial` in it replaced by the constant `value`; itself where there is none."""
+    return cast("Schedule", schedule._with_initial(value))
+
+
+def _check_chain(where: str, value: object) -> tuple[Schedule, ...]:
+    """At least two schedules; sequences among them are flattened, so that >> is associative in the tree too."""
+    if not isinstance(value, (list, tuple)) or len(value) < 2:  # noqa: PLR2004  fewer need no sequence
+        raise f.refuse(where, "a list of at least two schedules", value)
+    parts: list[Schedule] = []
+    for i, item in enumerate(value):
+        part = check_schedule(f"{where}[{i}]", item)
+        parts.extend(part.parts if isinstance(part, Sequence) else [part])
+    return tuple(parts)
 
 
 @node
@@ -379,6 +135,7 @@ class Sequence(Schedule):
                     "with .take(n) or steps=n"
                 )
         last = self.parts[-1].steps
+        # Beyond 2**53 steps two neighbouring ones would be one float64 position.
         total = f.check_count("sequence: total length", self._starts()[-1] + (last or 0))
         object.__setattr__(self, "steps", None if last is None else total)
 
@@ -387,8 +144,8 @@ class Sequence(Schedule):
         return list(itertools.accumulate((part.steps or 0 for part in self.parts[:-1]), initial=0))
 
     @property
-    def settled(self) -> int | None:
-        last = self.parts[-1].settled
+    def constant_from(self) -> int | None:
+        last = self.parts[-1].constant_from
         return None if last is None else self._starts()[-1] + last
 
     def children(self) -> tuple[Schedule, ...]:
@@ -406,6 +163,14 @@ class Sequence(Schedule):
             mine = running == i
             out[mine] = self.parts[i]._at(t[mine] - starts[i])
         return out
+
+    def _reach_unbounded(self) -> int:
+        return self._starts()[-1] + self.parts[-1]._reach()
+
+    def _marks(self) -> Iterator[Mark]:
+        for start, part in zip(self._starts(), self.parts, strict=True):
+            end = math.inf if part.steps is None or part is self.parts[-1] else part.steps
+            yield from ((start + at, what) for at, what in part._marks_before(end))
 
     def _source(self) -> tuple[str, int]:
         return " >> ".join(part._source()[0] for part in self.parts), CHAIN
@@ -426,7 +191,7 @@ _BINDS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT}
 class Combine(Schedule):
     """Two schedules step by step: f(t) = left(t) op right(t), op one of + - * / minimum maximum.
 
-    As long as the longer of the two; a constant without a length has no say in that.
+    As long as the longer of the two; an unbounded constant does not affect the length.
     """
 
     left: Schedule = f.declare(check_schedule)
@@ -438,13 +203,13 @@ class Combine(Schedule):
             raise ScheduleError(
                 f"division by zero: ({brief(self.left)}) / 0.0; divide by another number or schedule"
             )
-        timed = [s.steps for s in self.children() if s.steps is not None or s.settled != 0]
+        timed = [s.steps for s in self.children() if s.steps is not None or s.constant_from != 0]
         length = max((n for n in timed if n is not None), default=None) if None not in timed else None
         object.__setattr__(self, "steps", length)
 
     @property
-    def settled(self) -> int | None:
-        left, right = self.left.settled, self.right.settled
+    def constant_from(self) -> int | None:
+        left, right = self.left.constant_from, self.right.constant_from
         return None if left is None or right is None else max(left, right)
 
     def children(self) -> tuple[Schedule, ...]:
@@ -452,6 +217,20 @@ class Combine(Schedule):
 
     def _at(self, t: Array) -> Array:
         return _OPS[self.op](self.left._at(t), self.right._at(t))
+
+    def _marks(self) -> Iterator[Mark]:
+        """Those of both sides, named `a op b`; a side that never changes does not count."""
+        sides = [side for side in self.children() if side.constant_from != 0]
+        if len(sides) < 2:  # noqa: PLR2004  an operator has two sides
+            yield from (sides[0] if sides else self.left)._marks()
+            return
+        running = ["", ""]
+        numbered = heapq.merge(*map(_numbered, range(2), sides), key=lambda mark: mark[0])
+        for at, starting in itertools.groupby(numbered, key=lambda mark: mark[0]):
+            for _, side, what in starting:
+                running[side] = what
+            a, b = running
+            yield at, f"{a} {self.op} {b}" if self.op in _BINDS else f"{self.op[:3]}({a}, {b})"
 
     def _source(self) -> tuple[str, int]:
         if self.op not in _BINDS:
@@ -469,11 +248,13 @@ class Combine(Schedule):
         return f"{left} {self.op} {right}", binds
 
 
-def _is_number(schedule: Schedule) -> bool:
+def _numbered(i: int, side: Schedule) -> Iterator[tuple[float, int, str]]:
+    return ((at, i, what) for at, what in side._marks_and_end())
+
+
+def _is_number(schedule: Schedule) -> TypeGuard[constant]:
     return isinstance(schedule, constant) and schedule.steps is None
 
 
 def _number_or_source(schedule: Schedule) -> str:
-    return (
-        repr(schedule.value) if isinstance(schedule, constant) and schedule.steps is None else repr(schedule)
-    )
+    return repr(schedule.value) if _is_number(schedule) else repr(schedule)

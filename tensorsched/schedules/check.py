@@ -8,25 +8,27 @@ from typing import cast
 import numpy as np
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import Schedule, Take, constant
-from tensorsched.schedules.algebra import Sequence
+from tensorsched.schedules.algebra import Sequence, constant
 from tensorsched.schedules.node import Array, brief, evaluate
-from tensorsched.schedules.views.outline import EXACT, window
+from tensorsched.schedules.schedule import Schedule
+from tensorsched.schedules.transforms import Take
+from tensorsched.schedules.views.picture import EXACT, drawable, window
 
 _SLACK = 1e-9  # of the larger value: roundings are no jumps
 
 
-def lint(schedule: Schedule, *, steps: int | None = None, peak: float | None = None) -> list[str]:
+def check(schedule: Schedule, *, steps: int | None = None, peak: float | None = None) -> list[str]:
     """What is odd about a schedule, one sentence each; empty if nothing is.
 
     Args:
-        schedule: without `ts.initial` (use `outline.drawable`).
+        schedule: any; `ts.initial` in it counts as 1.
         steps: the length of the run, where it is known.
         peak: the largest value that is meant.
 
     Raises:
         ScheduleError: the schedule is longer than ten million steps and `steps` is not given.
     """
+    schedule = drawable(schedule)
     last = window(schedule) if steps is None else max(steps - 1, 0)
     if last > EXACT:
         raise ScheduleError(

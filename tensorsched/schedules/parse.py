@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
 import operator
 import re
 import warnings
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tensorsched import schedules
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import Schedule
+from tensorsched.schedules import recipes
+from tensorsched.schedules.algebra import constant, initial
+from tensorsched.schedules.node import SHAPES
+from tensorsched.schedules.schedule import Schedule, maximum, minimum
 from tensorsched.schedules.validators import shown
 
 __all__ = ["parse"]
@@ -33,12 +37,10 @@ MAX_TEXT = 1_000_000
 MAX_NESTING = 150
 """Deepest nesting of the text; schedules nest less deeply (100), and Python's parser has room for more."""
 
-_NAMES = (
-    "constant", "cosine", "cyclic", "exponential", "exponential_decay", "from_values", "inverse_sqrt", "linear",
-    "maximum", "minimum", "multistep", "noam", "one_cycle", "piecewise_constant", "piecewise_linear", "polynomial",
-    "step_decay", "warm_restarts", "warmup_constant", "warmup_cosine", "warmup_inverse_sqrt", "warmup_linear", "wsd",
-)  # fmt: skip
-FUNCTIONS: dict[str, Callable[..., Schedule]] = {name: getattr(schedules, name) for name in _NAMES}
+_OTHERS: dict[str, Any] = {"maximum": maximum, "minimum": minimum}
+_RECIPES: dict[str, Any] = {name: getattr(recipes, name) for name in recipes.__all__}
+_SHAPES: dict[str, Any] = SHAPES  # the registry itself: a shape that is made later is known as well
+FUNCTIONS: Mapping[str, Callable[..., Schedule]] = ChainMap(_OTHERS, _RECIPES, _SHAPES)
 METHODS: dict[str, Callable[..., Schedule]] = {
     method.__name__: method
     for method in (
@@ -51,7 +53,7 @@ METHODS: dict[str, Callable[..., Schedule]] = {
         Schedule.take,
     )
 }
-_SIGNATURES = {fn: inspect.signature(fn) for fn in (*FUNCTIONS.values(), *METHODS.values())}
+_signature = functools.cache(inspect.signature)
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -60,7 +62,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.RShift: operator.rshift,
 }
 _MODULE = ("ts", "tensorsched")  # what a name may be an attribute of
-_LARGEST_POWER = 64
+_LARGEST_POWER = 64  # 10**10**10 would fill the memory before anything could refuse it
 _LARGEST_BASE = 1e6
 _LARGEST = 1e308  # of a number; what is larger is no float64
 _LONGEST_WORD = 40
@@ -85,6 +87,7 @@ def parse(text: str) -> Schedule:
         ScheduleError: anything else. The message says what, and points at the column.
 
     Example:
+        >>> from tensorsched.schedules.parse import parse
         >>> parse("0.5 * ts.warmup_cosine(3e-4, total=100, warmup=0.1)")
         0.5 * (linear(0.0, 0.0003, steps=10) >> cosine(0.0003, 0.0, steps=90))
     """
@@ -92,7 +95,7 @@ def parse(text: str) -> Schedule:
     value = reader.read()
     if not isinstance(value, (Schedule, int, float)) or isinstance(value, bool):
         raise ScheduleError(f"an expression must be a schedule or a number, got {shown(value)}")
-    return value if isinstance(value, Schedule) else schedules.constant(value)
+    return value if isinstance(value, Schedule) else constant(value)
 
 
 class _Reader:
@@ -145,7 +148,7 @@ class _Reader:
             case ast.Call():
                 return self._call(node)
             case ast.Name() | ast.Attribute() if self._name(node) == "initial":
-                return schedules.initial
+                return initial
             case ast.List() | ast.Tuple():
                 return [self._entry(item) for item in node.elts]
             case ast.Name() | ast.Attribute():
@@ -222,7 +225,7 @@ class _Reader:
     def _call(self, node: ast.Call) -> Schedule:
         name = self._name(node.func)
         receiver: tuple[Any, ...] = ()
-        if name in FUNCTIONS:
+        if name is not None and name in FUNCTIONS:
             function = FUNCTIONS[name]
         elif isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
             function, name = METHODS[node.func.attr], node.func.attr
@@ -232,10 +235,10 @@ class _Reader:
         else:
             raise self._refused_name(node.func)
         arguments = [self._argument(argument) for argument in node.args]
-        known = dict.fromkeys(list(_SIGNATURES[function].parameters)[len(receiver) :])
+        known = dict.fromkeys(list(_signature(function).parameters)[len(receiver) :])
         options = self._options(name, node.keywords, known)
         try:
-            _SIGNATURES[function].bind(*receiver, *arguments, **options)
+            _signature(function).bind(*receiver, *arguments, **options)
             return function(*receiver, *arguments, **options)
         except TypeError as error:
             usage = _usage(function, method=bool(receiver))
@@ -285,7 +288,9 @@ class _Reader:
                 node, f"no such method: .{node.attr}{_near(node.attr, METHODS)}", at_end=True
             )
         if name is None:
-            return self._refused(node, f"{_spoken(node)} cannot be called; known are {', '.join(FUNCTIONS)}")
+            return self._refused(
+                node, f"{_spoken(node)} cannot be called; known are {', '.join(sorted(FUNCTIONS))}"
+            )
         if name in FUNCTIONS:
             return self._refused(node, f"{name} needs its arguments: {name}{_usage(FUNCTIONS[name])}")
         if name in _ELSEWHERE:
@@ -354,13 +359,14 @@ def _spoken(node: ast.AST) -> str:
     return _SPOKEN.get(type(node).__name__, type(node).__name__)
 
 
-def _near(name: str, known: dict[str, Any]) -> str:
-    near = difflib.get_close_matches(name[:_LONGEST_WORD], known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+def _near(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name[:_LONGEST_WORD], names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
 
 
 def _usage(function: Callable[..., Schedule], *, method: bool = False) -> str:
-    parameters = list(_SIGNATURES[function].parameters.values())[1 if method else 0 :]
+    parameters = list(_signature(function).parameters.values())[1 if method else 0 :]
     texts, keyword_only = [], False
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:

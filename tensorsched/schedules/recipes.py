@@ -1,5 +1,7 @@
 """The schedules that people ask for by name: each an expression over the shapes and the algebra, and nothing else.
 
+A recipe is public (as `ts.name`, in `parse` and on the command line) by standing in `__all__`.
+
 Durations are steps (int) or, where a `total` is given, a fraction of it (float in [0, 1], rounded to a step).
 
 Where libraries disagree on an endpoint, the default is tensorsched's own rule (a segment reaches its end value at its
@@ -16,15 +18,20 @@ length) and a named argument gives the other convention:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import numbers
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.algebra import Schedule
+from tensorsched.schedules.algebra import constant
+from tensorsched.schedules.node import SHAPES
+from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes import (
-    constant,
     cosine,
     exponential_decay,
     inverse_sqrt,
@@ -48,6 +55,9 @@ __all__ = [
 ]
 
 RAMPS = ("from_start", "skip_start", "reach_early")
+
+Curve = Callable[..., Schedule]
+"""What goes from one value to another: curve(start, end, steps=n), such as `linear`, `rex` or a partial of one."""
 
 
 def _steps(where: str, value: float, total: int | None = None) -> int:
@@ -76,6 +86,46 @@ def _option(where: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def phase(where: str, shape: str | Curve, start: float, end: float, steps: int) -> Schedule:
+    """From start to end by a shape, or by the name of one.
+
+    Args:
+        where: what errors call the argument, such as "wsd: shape".
+        shape: called as shape(start, end, steps=n); or "1-sqrt", or the name of a shape with these arguments.
+        start: its value at step 0.
+        end: its value from its last step on.
+        steps: its length.
+
+    Raises:
+        ScheduleError: shape is neither, cannot be called like that, or makes something of another length.
+    """
+    curve: Any = shape if callable(shape) else _named_curves().get(shape)
+    if curve is None:
+        raise f.refuse(where, f"one of {', '.join(map(repr, _named_curves()))}, or a shape", shape)
+    try:
+        inspect.signature(curve).bind(start, end, steps=steps)
+    except (TypeError, ValueError) as error:  # such as ts.constant, which has no end
+        raise ScheduleError(
+            f"{where} must go from start to end: shape(start, end, steps=n), got {f.shown(shape)}: {error}"
+        ) from None
+    made = curve(start, end, steps=steps)
+    if not isinstance(made, Schedule) or made.steps != steps:
+        raise f.refuse(where, f"a shape that makes a schedule of the {steps} steps it is given", shape)
+    return made
+
+
+def _named_curves() -> dict[object, Curve]:
+    """What goes from start to end, by its name in `SHAPES`; and the cool-down that papers call "1-sqrt"."""
+    named: dict[object, Any] = {
+        name: made for name, made in SHAPES.items() if {"start", "end", "steps"} <= _takes(made)
+    }
+    return {**named, "1-sqrt": functools.partial(polynomial, power=0.5, of="elapsed")}
+
+
+def _takes(shape: Callable[..., object]) -> set[str]:
+    return set(inspect.signature(shape).parameters)
+
+
 def _ramp(name: str, start: float, peak: float, warmup: int, ramp: str) -> Schedule:
     """The warm-up, `warmup` steps long, by one of the three conventions of the module docstring."""
     _option(f"{name}: ramp", ramp, RAMPS)
@@ -86,11 +136,31 @@ def _ramp(name: str, start: float, peak: float, warmup: int, ramp: str) -> Sched
     return linear(start, peak, steps=warmup - 1) >> constant(peak, steps=1)
 
 
-def _until(name: str, length: int, last_step_ends: bool) -> int:  # noqa: FBT001  handed on from a named argument
-    """How long the final decay is: one step less where its end value belongs to the last step."""
-    if f.check_flag(f"{name}: last_step_ends", last_step_ends):
-        return max(0, length - 1)
-    return length
+def _warmup_decay(  # noqa: PLR0917  the recipes' arguments, handed on
+    name: str,
+    levels: tuple[float, float, float],
+    total: int,
+    warmup: float,
+    decay: float | None,
+    shape: str | Curve,
+    ramp: str,
+    last_step_ends: bool,  # noqa: FBT001  handed on from a named argument
+) -> Schedule:
+    """From levels[0] to levels[1], stay there until `decay` steps are left, down to levels[2]; all of them: no stay."""
+    start, peak, floor = levels
+    n = f.check_count(f"{name}: total", total)
+    w = _steps(f"{name}: warmup", warmup, n)
+    d = n - w if decay is None else _steps(f"{name}: decay", decay, n)
+    if w + d > n:
+        raise ScheduleError(
+            f"{name}: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}"
+        )
+    early = int(
+        f.check_flag(f"{name}: last_step_ends", last_step_ends)
+    )  # the end value belongs to step total-1
+    down = phase(f"{name}: shape", shape, peak, floor, max(0, d - early))
+    up = _ramp(name, start, peak, w, ramp)
+    return up >> down if decay is None else up >> constant(peak, steps=n - w - d) >> down
 
 
 def warmup_constant(peak: float, *, warmup: int, start: float = 0.0, ramp: str = "from_start") -> Schedule:
@@ -132,7 +202,7 @@ def warmup_linear(
         peak: value at step `warmup`.
         total: length in steps, warm-up included.
         warmup: steps, or a fraction of total.
-        floor: value reached at `total` and held.
+        floor: value reached at `total` and held (torch's eta_min, Megatron's min_lr, optax's end_value).
         start: value at step 0.
         ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
             first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
@@ -148,9 +218,8 @@ def warmup_linear(
         >>> ts.warmup_linear(1.0, total=6, warmup=2).values(7).tolist()
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    n, w = _total_and_warmup("warmup_linear", total, warmup)
-    decay = linear(peak, floor, steps=_until("warmup_linear", n - w, last_step_ends))
-    return _ramp("warmup_linear", start, peak, w, ramp) >> decay
+    levels = (start, peak, floor)
+    return _warmup_decay("warmup_linear", levels, total, warmup, None, linear, ramp, last_step_ends)
 
 
 def warmup_cosine(
@@ -169,7 +238,7 @@ def warmup_cosine(
         peak: value at step `warmup`.
         total: length in steps, warm-up included.
         warmup: steps, or a fraction of total.
-        floor: value reached at `total` and held.
+        floor: value reached at `total` and held (torch's eta_min, Megatron's min_lr, optax's end_value).
         start: value at step 0.
         ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
             first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
@@ -185,9 +254,8 @@ def warmup_cosine(
         >>> ts.warmup_cosine(3e-4, total=20_000, warmup=0.025, floor=3e-5)
         linear(0.0, 0.0003, steps=500) >> cosine(0.0003, 3e-05, steps=19500)
     """
-    n, w = _total_and_warmup("warmup_cosine", total, warmup)
-    decay = cosine(peak, floor, steps=_until("warmup_cosine", n - w, last_step_ends))
-    return _ramp("warmup_cosine", start, peak, w, ramp) >> decay
+    levels = (start, peak, floor)
+    return _warmup_decay("warmup_cosine", levels, total, warmup, None, cosine, ramp, last_step_ends)
 
 
 def warmup_inverse_sqrt(
@@ -253,7 +321,7 @@ def wsd(
     total: int,
     warmup: float,
     decay: float,
-    shape: str = "linear",
+    shape: str | Curve = "linear",
     floor: float = 0.0,
     start: float = 0.0,
     ramp: str = "from_start",
@@ -266,15 +334,17 @@ def wsd(
         total: length in steps, all phases included.
         warmup: steps, or a fraction of total.
         decay: steps, or a fraction of total.
-        shape: "linear", "cosine" or "1-sqrt" (floor + (peak - floor) * (1 - sqrt(t / decay))).
-        floor: value reached at `total` and held.
+        shape: of the decay: "linear", "cosine", "1-sqrt" (floor + (peak - floor) * (1 - sqrt(t / decay))), a shape such
+            as `ts.rex` or its name, or anything that is called like one: shape(start, end, steps=n).
+        floor: value reached at `total` and held (torch's eta_min, Megatron's min_lr, optax's end_value).
         start: value at step 0.
         ramp: "from_start" (default: `start` at step 0, the peak at step warmup), "skip_start" (step 0 takes the ramp's
             first step; the peak at warmup-1 and at warmup) or "reach_early" (the peak at warmup-1).
         last_step_ends: use the end value at step total-1 (mmengine) instead of from step total on.
 
     Raises:
-        ScheduleError: a value is not finite, or warm-up and decay together are longer than total.
+        ScheduleError: a value is not finite, warm-up and decay together are longer than total, or shape does not go
+            from one value to another.
 
     Source: MiniCPM (arXiv 2404.06395), Haegele et al. 2024 (arXiv 2405.18392); Megatron and torchtitan "WSD".
 
@@ -283,20 +353,8 @@ def wsd(
         >>> ts.wsd(1.0, total=8, warmup=2, decay=4).values(9).tolist()
         [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    n, w = _total_and_warmup("wsd", total, warmup)
-    d = _steps("wsd: decay", decay, n)
-    if w + d > n:
-        raise ScheduleError(
-            f"wsd: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}"
-        )
-    down = _until("wsd", d, last_step_ends)
-    _option("wsd: shape", shape, ("linear", "cosine", "1-sqrt"))
-    tail = {
-        "linear": linear(peak, floor, steps=down),
-        "cosine": cosine(peak, floor, steps=down),
-        "1-sqrt": polynomial(peak, floor, 0.5, steps=down, of="elapsed"),
-    }[shape]
-    return _ramp("wsd", start, peak, w, ramp) >> constant(peak, steps=n - w - d) >> tail
+    levels = (start, peak, floor)
+    return _warmup_decay("wsd", levels, total, warmup, decay, shape, ramp, last_step_ends)
 
 
 def one_cycle(
@@ -306,7 +364,7 @@ def one_cycle(
     rise: float = 0.3,
     start: float | None = None,
     end: float | None = None,
-    shape: str = "cosine",
+    shape: str | Curve = "cosine",
     three_phase: bool = False,
     last_step_ends: bool = False,
 ) -> Schedule:
@@ -315,10 +373,12 @@ def one_cycle(
     Args:
         peak: the largest (for momentum: the smallest) value.
         total: length in steps.
-        rise: length of the first phase: steps, or a fraction of total; the second of three phases is as long.
+        rise: length of the first phase (torch's pct_start): steps, or a fraction of total; the second of three phases
+            is as long.
         start: value at step 0; default peak / 25.
         end: value reached at `total` and held; default start / 10_000.
-        shape: "cosine" or "linear", for every phase.
+        shape: of every phase: "cosine", "linear", a shape such as `ts.rex` or its name, or anything that is called
+            like one: shape(start, end, steps=n).
         three_phase: come back to `start` first, then go down to `end`.
         last_step_ends: torch OneCycleLR's ends: the peak at rise-1, the end value at total-1 (in three phases the
             return at 2*rise-2); torch's values where its pct_start * total is whole, since torch keeps the fraction
@@ -327,7 +387,8 @@ def one_cycle(
     Momentum's mirror image is `one_cycle(0.85, start=0.95, end=0.95, ...)`.
 
     Raises:
-        ScheduleError: a value is not finite, or the phases are longer than total.
+        ScheduleError: a value is not finite, the phases are longer than total, or shape does not go from one value to
+            another.
 
     Source: Smith and Topin 2017 (arXiv 1708.07120); torch OneCycleLR (div_factor=25, final_div_factor=1e4), optax
     cosine_onecycle_schedule.
@@ -343,8 +404,7 @@ def one_cycle(
     final = f.check_real("one_cycle: start", low) / 1e4 if end is None else end
     if f.check_flag("one_cycle: last_step_ends", last_step_ends):
         up, n = max(0, up - 1), max(0, n - 1)
-    _option("one_cycle: shape", shape, ("cosine", "linear"))
-    curve = cosine if shape == "cosine" else linear
+    made = functools.partial(phase, "one_cycle: shape", shape)
     levels = (
         [low, peak, low, final] if f.check_flag("one_cycle: three_phase", three_phase) else [low, peak, final]
     )
@@ -353,11 +413,8 @@ def one_cycle(
         raise ScheduleError(
             f"one_cycle: two phases of {up} steps are longer than the total of {n}; shorten rise"
         )
-    phases = [curve(a, b, steps=up) for a, b in itertools.pairwise(levels[:-1])]
-    schedule: Schedule = phases[0]
-    for phase in [*phases[1:], curve(levels[-2], levels[-1], steps=down)]:
-        schedule = schedule >> phase
-    return schedule
+    climb = [made(a, b, up) for a, b in itertools.pairwise(levels[:-1])]
+    return functools.reduce(operator.rshift, [*climb, made(levels[-2], levels[-1], down)])
 
 
 def warm_restarts(
@@ -368,7 +425,7 @@ def warm_restarts(
     Args:
         peak: value at the start of the first period.
         period: its length in steps, an int >= 1.
-        floor: value that each period approaches; it is never shown, since the next one starts there.
+        floor: value that each period approaches (torch's eta_min); it is never shown, since the next one starts there.
         length_mult: each period is this much longer than the one before, rounded down (torch T_mult, ignite
             cycle_mult).
         peak_mult: multiplies peak - floor from period to period (keras m_mul, timm cycle_decay).
@@ -434,8 +491,8 @@ def step_decay(start: float, *, every: int, factor: float = 0.1) -> Schedule:
 
     Args:
         start: value at step 0.
-        every: an int >= 1.
-        factor: above 0.
+        every: number of steps (torch's step_size), an int >= 1.
+        factor: above 0 (torch's gamma).
 
     Raises:
         ScheduleError: a value is not finite, or every is not a whole number >= 1.
@@ -456,7 +513,7 @@ def multistep(start: float, milestones: Sequence[int], *, factor: float = 0.1) -
     Args:
         start: value at step 0.
         milestones: strictly increasing steps.
-        factor: any finite number.
+        factor: any finite number (torch's gamma).
 
     Raises:
         ScheduleError: a value is not finite, or the milestones do not increase.
@@ -477,8 +534,3 @@ def multistep(start: float, milestones: Sequence[int], *, factor: float = 0.1) -
             f"multistep: factor={ratio!r} to the power of {len(at)} milestones overflows"
         ) from None
     return piecewise_constant(levels, at)
-
-
-def _total_and_warmup(name: str, total: int, warmup: float) -> tuple[int, int]:
-    n = f.check_count(f"{name}: total", total)
-    return n, _steps(f"{name}: warmup", warmup, n)

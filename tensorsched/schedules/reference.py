@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import Delay, HoldEach, Initial, Repeat, Schedule, Skip, Stretch, Take
 from tensorsched.schedules import shapes as s
-from tensorsched.schedules.algebra import Combine, Sequence
+from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
+from tensorsched.schedules.schedule import Schedule
+from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
 from tensorsched.schedules.validators import MAX_STEPS, check_count
 
 __all__ = ["value"]
@@ -83,8 +84,8 @@ def formula(kind: type[S]) -> Callable[[Callable[[S, float], float]], Callable[[
 # -- shapes: n is the length, p = t / n the part that has passed; from n on the end value ------------------------------
 
 
-@formula(s.constant)
-def _constant(c: s.constant, _t: float) -> float:
+@formula(constant)
+def _constant(c: constant, _t: float) -> float:
     return c.value
 
 
@@ -120,6 +121,28 @@ def _polynomial(c: s.polynomial, t: float) -> float:
 def _exponential(c: s.exponential, t: float) -> float:
     """f(t) = start * (end / start)**p."""
     return c.end if t >= c.steps else c.start * _power(c.end / c.start, t / c.steps)
+
+
+@formula(s.rex)
+def _rex(c: s.rex, t: float) -> float:
+    """f(t) = end + (start - end) * (1 - p) / (1 - d * p)."""
+    if t >= c.steps:
+        return c.end
+    if t == 0:
+        return c.start
+    p = t / c.steps
+    return c.end + (c.start - c.end) * ((1.0 - p) / (1.0 - c.d * p))
+
+
+@formula(s.tanh)
+def _tanh(c: s.tanh, t: float) -> float:
+    """f(t) = end + (start - end) * (1 - tanh(lower * (1 - p) + upper * p)) / 2."""
+    if t >= c.steps:
+        return c.end
+    if t == 0:
+        return c.start
+    p = t / c.steps
+    return c.end + (c.start - c.end) * ((1.0 - math.tanh(c.lower * (1.0 - p) + c.upper * p)) / 2.0)
 
 
 @formula(s.exponential_decay)

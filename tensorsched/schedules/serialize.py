@@ -1,4 +1,4 @@
-"""Expression <-> plain dict / JSON, and its fingerprint. Loading never executes code.
+"""Plain dict / JSON -> schedule; the way out is `Schedule.to_dict`. Loading never executes code.
 
 A document is `{"format": "tensorsched/schedule", "version": 1, "schedule": NODE}`; a NODE is `{"kind": "linear", ...}`
 with the node's constructor arguments by name, nested where an argument is a schedule. What is read back goes through
@@ -8,38 +8,16 @@ the same checks as a constructor call; an error names the path inside the docume
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.node import MAX_DEPTH, NODES, Node
+from tensorsched.schedules.node import FORMAT, MAX_DEPTH, NODES, VERSION, Node
+from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.validators import shown
 
-if TYPE_CHECKING:
-    from tensorsched.schedules.algebra import Schedule
-
 __all__ = ["from_dict", "from_json"]
-
-FORMAT = "tensorsched/schedule"
-VERSION = 1
-
-
-def to_dict(schedule: Node) -> dict[str, Any]:
-    """The document of `schedule`: dicts, lists, strings, bools and finite numbers only."""
-    return {"format": FORMAT, "version": VERSION, "schedule": _encode(schedule)}
-
-
-def to_json(schedule: Node, *, indent: int | None = None) -> str:
-    """The document as JSON; floats are written so that they read back to the same bits."""
-    return json.dumps(to_dict(schedule), indent=indent, allow_nan=False)
-
-
-def fingerprint(schedule: Node) -> str:
-    """32 hex digits of the SHA-256 of the document in canonical form (sorted keys, no white space)."""
-    canonical = json.dumps(to_dict(schedule), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def from_dict(document: Mapping[str, Any]) -> Schedule:
@@ -92,17 +70,10 @@ def from_json(text: str | bytes) -> Schedule:
     return from_dict(document)
 
 
-def _encode(value: Any) -> Any:
-    if isinstance(value, Node):
-        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]  # a dataclass
-        return {"kind": value.kind, **{name: _encode(getattr(value, name)) for name in names}}
-    return [_encode(item) for item in value] if isinstance(value, tuple) else value
-
-
 def _decode(entry: Any, path: str, depth: int) -> Node:
     if not isinstance(entry, Mapping):
         raise ScheduleError(f"{path}: must be a dict that describes a schedule, got {type(entry).__name__}")
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH:  # a deeper document would end in a RecursionError, not in one that names a path
         raise ScheduleError(f"{path[:60]}...: nested more than {MAX_DEPTH} levels deep")
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
@@ -138,6 +109,7 @@ def _no_constant(text: str) -> NoReturn:
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
+    # json takes the last of two equal keys: of an edited document half an edit would be lost.
     if len(made) != len(pairs):
         doubled = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
         raise ScheduleError(f"not a schedule document: the key {doubled!r} occurs twice in one object")

@@ -1,36 +1,28 @@
 """The shapes: one small class each, with its formula. `t` is the step (0-based), `n` the length, `p = t / n`.
 
 A shape is called like a function and prints like one, hence the lower-case class names (as `range` and `slice`
-have). To add one: a class here, its scalar formula in `reference`, one line in tests/strategies.py.
+have). To add one, make four edits: a class here, its scalar formula in `reference`, a line in tests/strategies.py and
+a line of truth in tests/schedules/test_reference.py. Everything else (what the package exports, `parse`, JSON, the
+command line, plots, `wsd(shape=...)`) follows from the class.
 
 A bounded shape covers the steps 0..n-1, *reaches* its end value at n and holds it; n = 0 is a jump to the end value.
+Making and evaluating a schedule touches no tensor and no device: nothing here synchronises.
 """
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.algebra import Schedule, constant
-from tensorsched.schedules.node import Array, node
-
-__all__ = [
-    "constant",
-    "cosine",
-    "exponential",
-    "exponential_decay",
-    "from_function",
-    "from_values",
-    "inverse_sqrt",
-    "linear",
-    "piecewise_constant",
-    "piecewise_linear",
-    "polynomial",
-]
+from tensorsched.schedules.algebra import constant  # noqa: F401  a shape as well
+from tensorsched.schedules.node import SHAPES, Array, Mark, node
+from tensorsched.schedules.schedule import Schedule
 
 
 def _ramp(t: Array, n: int, end: float, curve: Callable[[Array], Array]) -> Array:
@@ -39,6 +31,12 @@ def _ramp(t: Array, n: int, end: float, curve: Callable[[Array], Array]) -> Arra
     running = t < n
     out[running] = curve(t[running] / n) if n else end
     return out
+
+
+def _fall(t: Array, n: int, start: float, end: float, left: Callable[[Array], Array]) -> Array:
+    """The curve end + (start - end) * left(t / n); exactly `start` at step 0, which that sum only comes near."""
+    curve = _ramp(t, n, end, lambda p: end + (start - end) * left(p))
+    return np.where((t == 0.0) & (n > 0), start, curve)
 
 
 @node
@@ -94,13 +92,7 @@ class cosine(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        wave = _ramp(
-            t,
-            self.steps,
-            self.end,
-            lambda p: self.end + (self.start - self.end) * (0.5 * (1.0 + np.cos(np.pi * p))),
-        )
-        return np.where((t == 0.0) & (self.steps > 0), self.start, wave)
+        return _fall(t, self.steps, self.start, self.end, lambda p: 0.5 * (1.0 + np.cos(np.pi * p)))
 
 
 @node
@@ -142,10 +134,7 @@ class polynomial(Schedule):
             return _ramp(
                 t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p**self.power
             )
-        fall = _ramp(
-            t, self.steps, self.end, lambda p: self.end + (self.start - self.end) * (1.0 - p) ** self.power
-        )
-        return np.where((t == 0.0) & (self.steps > 0), self.start, fall)
+        return _fall(t, self.steps, self.start, self.end, lambda p: (1.0 - p) ** self.power)
 
 
 @node
@@ -196,6 +185,82 @@ class exponential(Schedule):
 
 
 @node
+class rex(Schedule):
+    """Reflected exponential: f(t) = end + (start - end) * (1 - p) / (1 - d * p) with p = t / n; falls late.
+
+    Exactly `start` at step 0.
+
+    Args:
+        start: value at step 0.
+        end: value reached at step `steps` and held.
+        d: how late it falls, above 0 and below 1; near 0 it is a straight line.
+        steps: the length n, an int >= 0.
+
+    Raises:
+        ScheduleError: a value is not finite, d is not between 0 and 1, or steps is not a whole number >= 0.
+
+    Source: Chen, Wolfe and Kyrillidis 2021 (arXiv 2107.04197): (1 - p) / (1/2 + (1 - p) / 2), which is d = 0.5. The
+    authors' code (REX_LR) and axolotl use d = 0.9.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.rex(1.0, 0.0, steps=4).values(6).round(4).tolist()
+        [1.0, 0.8571, 0.6667, 0.4, 0.0, 0.0]
+    """
+
+    start: float = f.real()
+    end: float = f.real()
+    d: float = f.positive(default=0.5, kw_only=True)
+    steps: int = f.count(kw_only=True)
+
+    def _prepare(self) -> None:
+        if self.d >= 1.0:  # at 1 the curve is `start` throughout and 0 / 0 at its end; above, it has a pole
+            raise f.refuse("rex: d", "a number above 0 and below 1", self.d)
+
+    def _at(self, t: Array) -> Array:
+        return _fall(t, self.steps, self.start, self.end, lambda p: (1.0 - p) / (1.0 - self.d * p))
+
+
+@node
+class tanh(Schedule):
+    """Hyperbolic tangent: f(t) = end + (start - end) * (1 - tanh(lower * (1 - p) + upper * p)) / 2 with p = t / n.
+
+    The formula only comes near its ends: with the defaults it is 6e-6 of the height below `start` at step 0 and 0.25 %
+    of it above `end` at step n. As every shape it is exactly `start` at step 0 and `end` from step n on (timm also
+    holds its lr_min from there): a small jump at either end, and the paper's values in between.
+
+    Args:
+        start: value at step 0.
+        end: value taken at step `steps` and held.
+        lower: argument of tanh at step 0; further below 0: a longer plateau near start.
+        upper: argument of tanh at step n; further above 0: a longer tail near end, and a smaller jump to it.
+        steps: the length n, an int >= 0.
+
+    Raises:
+        ScheduleError: a value is not finite, or steps is not a whole number >= 0.
+
+    Source: Hsueh et al. 2018 (arXiv 1806.01593), HTD(-6, 3); timm TanhLRScheduler (lb=-7 or -6, ub=3 or 4 by version).
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.tanh(1.0, 0.0, steps=4).values(6).round(4).tolist()
+        [1.0, 0.9994, 0.9526, 0.1824, 0.0, 0.0]
+    """
+
+    start: float = f.real()
+    end: float = f.real()
+    lower: float = f.real(default=-6.0, kw_only=True)
+    upper: float = f.real(default=3.0, kw_only=True)
+    steps: int = f.count(kw_only=True)
+
+    def _at(self, t: Array) -> Array:
+        def left(p: Array) -> Array:
+            return 0.5 * (1.0 - np.tanh(self.lower * (1.0 - p) + self.upper * p))
+
+        return _fall(t, self.steps, self.start, self.end, left)
+
+
+@node
 class exponential_decay(Schedule):
     """Multiply by `rate` every `every` steps: f(t) = start * rate**(t / every), unbounded.
 
@@ -204,7 +269,7 @@ class exponential_decay(Schedule):
     Args:
         start: value at step 0.
         rate: factor per `every` steps, above 0.
-        every: number of steps, an int >= 1.
+        every: number of steps (torch StepLR's step_size, optax's transition_steps), an int >= 1.
         staircase: hold between the multiples of `every` (torch StepLR) or not (default).
 
     Raises:
@@ -225,12 +290,14 @@ class exponential_decay(Schedule):
     every: int = f.count(least=1, kw_only=True)
     staircase: bool = f.flag(default=False, kw_only=True)
 
-    def _prepare(self) -> None:
-        object.__setattr__(self, "steps", None)
-
     def _at(self, t: Array) -> Array:
         exponent = np.floor_divide(t, self.every) if self.staircase else t / self.every
         return self.start * np.power(self.rate, exponent)
+
+    def _reach_unbounded(self) -> int:
+        """Until a thousandth, or a thousandfold, is left of it."""
+        pace = abs(math.log(self.rate))
+        return self.every * (10 if pace == 0.0 else min(max(math.ceil(math.log(1e3) / pace), 4), 10**6))
 
 
 @node
@@ -255,11 +322,11 @@ class inverse_sqrt(Schedule):
     peak: float = f.real()
     timescale: float = f.positive(kw_only=True)
 
-    def _prepare(self) -> None:
-        object.__setattr__(self, "steps", None)
-
     def _at(self, t: Array) -> Array:
         return self.peak * np.sqrt(self.timescale / (t + self.timescale))
+
+    def _reach_unbounded(self) -> int:
+        return math.ceil(min(10.0 * self.timescale, float(f.MAX_STEPS)))
 
 
 @node
@@ -290,14 +357,16 @@ class piecewise_constant(Schedule):
                 f"piecewise_constant: {len(self.boundaries)} boundaries separate {len(self.boundaries) + 1} values, "
                 f"got {len(self.levels)} values"
             )
-        object.__setattr__(self, "steps", None)
 
     @property
-    def settled(self) -> int | None:
+    def constant_from(self) -> int | None:
         return self.boundaries[-1] if self.boundaries else 0
 
     def _at(self, t: Array) -> Array:
         return np.asarray(self.levels)[np.searchsorted(self.boundaries, t, side="right")]
+
+    def _marks(self) -> Iterator[Mark]:
+        return ((float(at), self.kind) for at in dict.fromkeys((0, *self.boundaries)))
 
 
 @node
@@ -327,12 +396,14 @@ class piecewise_linear(Schedule):
 
     def _at(self, t: Array) -> Array:
         at, value = (np.array(column, dtype=np.float64) for column in zip(*self.points, strict=True))
-        before = (
-            np.searchsorted(at, t, side="right") - 1
-        )  # the last point at or before t; -1 in front of the first
+        # The last point at or before t; -1 in front of the first.
+        before = np.searchsorted(at, t, side="right") - 1
         i, j = np.maximum(before, 0), np.minimum(before + 1, len(at) - 1)
         width = np.maximum(at[j] - at[i], 1.0)  # 1 where both are the same point, whose value then stays
         return value[i] + (value[j] - value[i]) * ((t - at[i]) / width)
+
+    def _marks(self) -> Iterator[Mark]:
+        return ((float(at), self.kind) for at in dict.fromkeys((0, *(step for step, _ in self.points))))
 
 
 @node
@@ -357,7 +428,7 @@ class from_values(Schedule):
         object.__setattr__(self, "steps", len(self.entries))
 
     @property
-    def settled(self) -> int | None:
+    def constant_from(self) -> int | None:
         return len(self.entries) - 1
 
     def _at(self, t: Array) -> Array:
@@ -389,3 +460,9 @@ def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
     """
     n = f.check_count("from_function: steps", steps, least=1)
     return from_values([f.check_real(f"from_function: fn({step})", fn(step)) for step in range(n)])
+
+
+# A list that is computed is one that type checkers cannot read: they would export nothing. Left without one, they
+# export what is defined here.
+if not TYPE_CHECKING:
+    __all__ = ["from_function", *SHAPES]  # noqa: PLE0604  names, all of them

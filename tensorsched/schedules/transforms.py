@@ -6,21 +6,26 @@ They are built by the methods of `Schedule`. Positions stay exact whole numbers 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.algebra import Schedule, check_schedule
-from tensorsched.schedules.node import CALL, Array, brief, node
+from tensorsched.schedules.node import CALL, Array, Mark, brief, node
+from tensorsched.schedules.schedule import Schedule, check_schedule
 
 # Caps a length in front of int(), which refuses inf; what is this long, the checks refuse.
 _HUGE = sys.float_info.max
 _MOST_CYCLES = 100_000  # of different lengths: they are walked one by one
+_CYCLES_SHOWN = 4  # of an endless repeat in a picture
+_MOST_SKIPPED = (
+    10_000  # phases that a skip leaves out: it may be a million cycles; behind these none is told apart
+)
 
 
 def _receiver(inner: Schedule) -> str:
@@ -62,7 +67,7 @@ class Repeat(Schedule):
             )
         total = None
         if self.times is not None:
-            total = self._total() if changes else length * self.times
+            total = sum(n for _, n in self._cycles()) if changes else length * self.times
             f.check_count("repeat: total length", total)
         object.__setattr__(self, "steps", total)
 
@@ -70,42 +75,34 @@ class Repeat(Schedule):
         """The length of the cycle that follows one of `length` steps."""
         return int(min(length * self.length_mult, _HUGE))
 
-    def _total(self) -> int:
-        """The sum of the cycle lengths, or the first partial sum that is too long anyway."""
-        total = 0
-        for length in self._lengths():
-            total += length
-            if total > f.MAX_STEPS:
-                break
-        return total
-
     def _changes(self) -> bool:
         """Whether a cycle differs in length from the one before: if the second does not, none does."""
         length = self.inner.steps or 0
         return self._after(length) != length
 
-    def _lengths(self) -> Iterator[int]:
-        """The cycle lengths, one after the other; only where they change from cycle to cycle."""
-        length = self.inner.steps or 0
+    def _cycles(self) -> Iterator[tuple[int, int]]:
+        """(start, length) of each cycle, up to the first one that starts beyond the exact steps."""
+        start, length, changes = 0, self.inner.steps or 0, self._changes()
         for cycle in itertools.count():
-            if cycle == self.times:
+            if cycle == self.times or start > f.MAX_STEPS:
                 return
             if length < 1:
                 raise ScheduleError(
                     f"repeat: length_mult={self.length_mult} shrinks cycle {cycle} of {brief(self.inner)} to 0 steps; "
                     "use fewer times or a larger length_mult"
                 )
-            if cycle == _MOST_CYCLES:
+            # Without this bound a document of a hundred bytes could keep its reader walking for hours.
+            if changes and cycle == _MOST_CYCLES:
                 raise ScheduleError(
                     f"repeat: length_mult={self.length_mult} gives more than {_MOST_CYCLES} cycles of different "
                     "lengths; use a length_mult further from 1, or 1"
                 )
-            yield length
-            length = self._after(length)
+            yield start, length
+            start, length = start + length, self._after(length)
 
     @property
-    def settled(self) -> int | None:
-        unchanging = self.inner.settled == 0 and self.value_mult == 1.0
+    def constant_from(self) -> int | None:
+        unchanging = self.inner.constant_from == 0 and self.value_mult == 1.0
         return 0 if unchanging else self.steps
 
     def children(self) -> tuple[Schedule, ...]:
@@ -116,8 +113,9 @@ class Repeat(Schedule):
         if self.steps is not None:
             t = np.minimum(t, self.steps)
         if self._changes():
-            lengths = np.array(list(self._reaching(float(t.max(initial=0.0)))), dtype=np.float64)
-            starts = np.concatenate(([0.0], np.cumsum(lengths)[:-1]))
+            last = float(t.max(initial=0.0))
+            begun = list(itertools.takewhile(lambda cycle: cycle[0] <= last, self._cycles()))
+            starts, lengths = np.array(begun, dtype=np.float64).T
             cycle = np.searchsorted(starts, t, side="right") - 1
             u, length = t - starts[cycle], lengths[cycle]
             u = np.where(u < length, u * first / length, first)  # exactly at the end there, however long
@@ -129,14 +127,16 @@ class Repeat(Schedule):
         out = self.inner._at(u)
         return out if self.value_mult == 1.0 else out * np.power(self.value_mult, cycle)
 
-    def _reaching(self, last: float) -> Iterator[int]:
-        """The lengths of the cycles that start at or before `last`."""
-        start = 0
-        for length in self._lengths():
-            if start > last:
-                return
-            yield length
-            start += length
+    def _reach_unbounded(self) -> int:
+        """Four cycles; the fifth starts with a jump, so that its first step is left out."""
+        starts = [start for start, _ in itertools.islice(self._cycles(), _CYCLES_SHOWN + 1)]
+        return max(starts[-1] - 1, 1)
+
+    def _marks(self) -> Iterator[Mark]:
+        first = self.inner.steps or 1
+        for cycle, (start, length) in enumerate(self._cycles(), start=1):
+            for at, what in self.inner._marks_before(first):
+                yield start + at * length / first, f"{what}, cycle {cycle}"
 
     def _source(self) -> tuple[str, int]:
         options = [] if self.times is None else [f"{self.times}"]
@@ -149,12 +149,33 @@ class Repeat(Schedule):
 
 
 class _Warp(Schedule):
-    """A schedule that reads its inner one at another position: f(t) = inner(position(t))."""
+    """A schedule that reads its inner one at another position: f(t) = inner(position(t)).
+
+    A subclass has one field more: the argument of the method that builds it, which is named like its kind.
+    """
 
     inner: Schedule
 
     def _position(self, t: Array) -> Array:
+        """Where inner is read."""
         raise NotImplementedError
+
+    def _moved(self, at: float) -> float:
+        """The position at which inner's position `at` is read; a whole number stays an int, of any size."""
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        inner = self.inner.steps
+        length = None if inner is None else f.check_count(f"{self.kind}: total length", self._length(inner))
+        object.__setattr__(self, "steps", length)
+
+    def _length(self, inner: int) -> int:
+        return int(self._moved(inner))
+
+    @property
+    def constant_from(self) -> int | None:
+        inner = self.inner.constant_from  # asked once: each asks its own inner one
+        return inner if not inner else int(self._moved(inner))  # what never changes is not moved
 
     def children(self) -> tuple[Schedule, ...]:
         return (self.inner,)
@@ -163,19 +184,15 @@ class _Warp(Schedule):
         # Whole positions are exact up to there, and a position never becomes inf.
         return self.inner._at(np.minimum(self._position(t), f.MAX_STEPS))
 
-    def _length(self, change: Callable[[int], int]) -> None:
-        """Set `steps` to the inner length after `change`; an unbounded schedule stays unbounded."""
-        inner = self.inner.steps
-        changed = None if inner is None else f.check_count(f"{self.kind}: total length", change(inner))
-        object.__setattr__(self, "steps", changed)
+    def _reach_unbounded(self) -> int:
+        return max(int(self._moved(self.inner._reach())), 1)
 
-    def _settles(self, change: Callable[[int], int]) -> int | None:
-        """Where the inner schedule settles, after `change`; what never changes is not moved."""
-        inner = self.inner.settled
-        return inner if not inner else change(inner)
+    def _marks(self) -> Iterator[Mark]:
+        return ((self._moved(at), what) for at, what in self.inner._marks())
 
-    def _method(self, name: str, argument: float) -> tuple[str, int]:
-        return f"{_receiver(self.inner)}.{name}({argument!r})", CALL
+    def _source(self) -> tuple[str, int]:
+        _, argument = dataclasses.fields(self)  # type: ignore[arg-type]  # every concrete node is a dataclass
+        return f"{_receiver(self.inner)}.{self.kind}({getattr(self, argument.name)!r})", CALL
 
 
 @node
@@ -185,18 +202,14 @@ class Delay(_Warp):
     inner: Schedule = f.declare(check_schedule)
     n: int = f.count()
 
-    def _prepare(self) -> None:
-        self._length(lambda length: length + self.n)
-
-    @property
-    def settled(self) -> int | None:
-        return self._settles(lambda step: step + self.n)
-
     def _position(self, t: Array) -> Array:
         return np.maximum(t - self.n, 0.0)
 
-    def _source(self) -> tuple[str, int]:
-        return self._method("delay", self.n)
+    def _moved(self, at: float) -> float:
+        return at + self.n
+
+    def _marks(self) -> Iterator[Mark]:
+        return itertools.chain([(0.0, "holds")] if self.n else [], super()._marks())
 
 
 @node
@@ -210,15 +223,16 @@ class Take(_Warp):
         object.__setattr__(self, "steps", self.n)
 
     @property
-    def settled(self) -> int | None:
-        inner = self.inner.settled  # asked once: each asks its own inner one
+    def constant_from(self) -> int | None:
+        inner = self.inner.constant_from
         return self.n if inner is None else min(self.n, inner)
 
     def _position(self, t: Array) -> Array:
         return np.minimum(t, self.n)
 
-    def _source(self) -> tuple[str, int]:
-        return self._method("take", self.n)
+    def _marks(self) -> Iterator[Mark]:
+        # Of no steps at all it still has a first phase, which what goes on longer may show.
+        return itertools.takewhile(lambda mark: mark[0] < self.n or not mark[0], self.inner._marks_and_end())
 
 
 @node
@@ -228,18 +242,24 @@ class Skip(_Warp):
     inner: Schedule = f.declare(check_schedule)
     n: int = f.count()
 
-    def _prepare(self) -> None:
-        self._length(lambda length: max(0, length - self.n))
-
-    @property
-    def settled(self) -> int | None:
-        return self._settles(lambda step: max(0, step - self.n))
-
     def _position(self, t: Array) -> Array:
         return t + self.n
 
-    def _source(self) -> tuple[str, int]:
-        return self._method("skip", self.n)
+    def _moved(self, at: float) -> float:
+        return max(0, at - self.n)
+
+    def _marks(self) -> Iterator[Mark]:
+        running = ""
+        for at, what in itertools.islice(self.inner._marks(), _MOST_SKIPPED):
+            if at > self.n:
+                if running:
+                    yield 0.0, running
+                running = ""
+                yield at - self.n, what
+            else:
+                running = what
+        if running:
+            yield 0.0, running
 
 
 @node
@@ -249,18 +269,11 @@ class HoldEach(_Warp):
     inner: Schedule = f.declare(check_schedule)
     n: int = f.count(least=1)
 
-    def _prepare(self) -> None:
-        self._length(lambda length: length * self.n)
-
-    @property
-    def settled(self) -> int | None:
-        return self._settles(lambda step: step * self.n)
-
     def _position(self, t: Array) -> Array:
         return np.floor_divide(t, self.n)
 
-    def _source(self) -> tuple[str, int]:
-        return self._method("hold_each", self.n)
+    def _moved(self, at: float) -> float:
+        return at * self.n
 
 
 @node
@@ -274,14 +287,22 @@ class Stretch(_Warp):
     inner: Schedule = f.declare(check_schedule)
     factor: float = f.positive()
 
-    def _prepare(self) -> None:
-        self._length(lambda length: math.floor(min(length * self.factor + 0.5, _HUGE)))
+    def _length(self, inner: int) -> int:
+        return math.floor(min(inner * self.factor + 0.5, _HUGE))
+
+    def _moved(self, at: float) -> float:
+        before, after = self.inner.steps, self.steps
+        return at * (after / before if before and after is not None else self.factor)
 
     @property
-    def settled(self) -> int | None:
-        if self.steps is not None:
-            return self.steps
-        return self._settles(lambda step: math.ceil(min(step * self.factor, _HUGE)) + 1)
+    def constant_from(self) -> int | None:
+        inner = self.inner.constant_from
+        if self.steps is not None or not inner:
+            return inner if self.steps is None else self.steps
+        return math.ceil(min(inner * self.factor, _HUGE)) + 1
+
+    def _reach_unbounded(self) -> int:
+        return math.ceil(min(self.inner._reach() * self.factor, _HUGE))
 
     def _position(self, t: Array) -> Array:
         before, after = self.inner.steps, self.steps
@@ -290,6 +311,3 @@ class Stretch(_Warp):
         if after == 0:
             return np.full(t.shape, float(before))
         return np.where(t < after, t * before / after, before)
-
-    def _source(self) -> tuple[str, int]:
-        return self._method("stretch", self.factor)

@@ -1,8 +1,8 @@
-"""What a node of a schedule may hold: one rule per kind of field, used by the constructors and by `spec`.
+"""Validators and converters for the fields of schedule nodes: one rule per kind of field.
 
 A node is a frozen dataclass whose fields are declared with the functions below. Each puts its check into the field's
 metadata; the check normalises what the user passed (ints to floats, arrays to tuples) or refuses it with the
-argument's name, the value and the reason.
+argument's name, the value and the reason. Documents that `serialize` reads go through the same checks.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def check_positive(where: str, value: object) -> float:
 
 def check_count(where: str, value: object, *, least: int = 0) -> int:
     """A whole number of steps, `least <= value <= 2**53`; a float is refused even if it is whole."""
+    # To Python True is an int: steps=True would be a schedule of one step.
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise refuse(where, f"a whole number of steps (an int of at least {least})", value)
     count = int(value)
@@ -101,8 +102,9 @@ def check_reals(where: str, value: object) -> tuple[float, ...]:
     items = _items(where, value, "finite numbers")
     if not items:
         raise refuse(where, "a sequence of at least one number", value)
+    # The common case, a million values at a time: one by one they take a second.
     if set(map(type, items)) == {float} and np.isfinite(array := np.array(items)).all():
-        return tuple((array + 0.0).tolist())  # the common case, a million values at a time
+        return tuple((array + 0.0).tolist())
     return tuple(check_real(f"{where}[{i}]", item) for i, item in enumerate(items))
 
 

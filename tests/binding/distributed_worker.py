@@ -143,10 +143,8 @@ def bound(optimizer: Any, sched: ts.Attachment) -> bool:
     for slot in sched.slots:
         group, key, _ = slot.place
         found, live = optimizer.param_groups[group][key], sched.value(key, group)
-        good = found is live if slot.resident else type(found) is float and found == live
-        if not good or float(found) != (_rounded if slot.resident else float)(
-            slot.schedule(sched.step_count)
-        ):
+        good = found is live if slot.tensor else type(found) is float and found == live
+        if not good or float(found) != (_rounded if slot.tensor else float)(slot.schedule(sched.step_count)):
             return False
     return True
 

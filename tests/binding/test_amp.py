@@ -184,10 +184,10 @@ def test_on_a_gpu_found_inf_is_read_on_the_device_for_resident_slots_alone(devic
     for resident in (True, False):
         sched = ts.attach(on_cuda(optim.AdamW, fused=True), lr=LR, resident=resident)
         with HostReads() as reads:
-            sched.advance(found_inf)
+            sched._mode.after_step(sched, found_inf)
         counts.append(reads.count)
         assert ("each step reads found_inf, a synchronisation" in sched.slots[0].why) == (not resident)
-    assert counts == [0, 1], "host slots must read it: the control that a read is seen"
+    assert counts == [0, 1], "float slots must read it: the control that a read is seen"
 
 
 # -- other loops -------------------------------------------------------------------------------------------

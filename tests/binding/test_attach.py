@@ -268,7 +268,7 @@ def test_attachment_works_without_being_kept():
 @pytest.fixture
 def fake_cuda(monkeypatch):
     """Fake CUDA tensors; how much memory such a device has cannot be asked."""
-    monkeypatch.setattr("tensorsched.engine.table.free_bytes", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**40, 2**40))
     with FakeTensorMode():
         yield
 
@@ -299,11 +299,11 @@ def test_on_a_gpu_a_slot_is_resident_exactly_where_that_needs_no_sync(kind, opti
     optimizer = on_cuda(kind, **options)
     betas = {} if kind is optim.SGD else {"betas": (M, M)}
     sched = ts.attach(optimizer, lr=LR, weight_decay=WD, **betas)
-    found = {slot.request.name.removesuffix("[group 0]") for slot in sched.slots if slot.resident}
+    found = {slot.name.removesuffix("[group 0]") for slot in sched.slots if slot.tensor}
     assert found == resident
     for slot in sched.slots:
-        value = sched.value(slot.request.key, 0, slot.request.element)
-        assert value.device.type == "cuda" if slot.resident else type(value) is float
+        value = sched.value(slot.place.key, 0, slot.place.element)
+        assert value.device.type == "cuda" if slot.tensor else type(value) is float
 
 
 @pytest.mark.usefixtures("fake_cuda")
@@ -329,7 +329,7 @@ def test_on_a_gpu_a_step_reads_nothing_on_the_host(options):
 def test_resident_true_refuses_what_would_synchronise(kind, key):
     optimizer = on_cuda(kind)
     with pytest.raises(
-        ts.BindingError, match=rf"{key}\[group 0\] cannot be resident without a synch.*resident='auto'"
+        ts.BindingError, match=rf"{key}\[group 0\] cannot be a tensor slot without a synch.*resident='auto'"
     ):
         ts.attach(optimizer, resident=True, **{key: LR})
     assert isinstance(optimizer.param_groups[0][key], (int, float))
@@ -339,7 +339,7 @@ def test_on_a_cpu_a_tensor_stays_a_tensor_and_a_float_a_float():
     optimizer = two_groups(optim.SGD)
     optimizer.param_groups[1]["lr"] = torch.tensor(0.3)
     sched = ts.attach(optimizer, lr=LR)
-    assert [slot.resident for slot in sched.slots] == [False, True]
+    assert [slot.tensor for slot in sched.slots] == [False, True]
     train(optimizer, steps=2)
     assert optimizer.param_groups[0]["lr"] == LR(2)
     assert torch.equal(optimizer.param_groups[1]["lr"], torch.tensor(LR(2)))
@@ -463,9 +463,9 @@ def test_a_write_of_the_same_value_is_no_harm_and_costs_once():
     optimizer = two_groups(optim.SGD)
     sched = ts.attach(optimizer, lr=LR, resident=True)
     optimizer.param_groups[0]["lr"].mul_(1.0)
-    assert not sched._wiring.engines[0].intact()
+    assert not sched._mode.engines[0].intact()
     train(optimizer, steps=2)
-    assert sched._wiring.engines[0].intact()
+    assert sched._mode.engines[0].intact()
     assert sched.step_count == 2
 
 
@@ -524,10 +524,10 @@ def test_print_shows_every_slot():
     train(optimizer, steps=4)
     assert str(sched).splitlines() == [
         "step 4, advances after each optimizer.step()",
-        "group  key           where  value     schedule",
-        "0-1    lr            host   0.1       linear(0.0, 0.1, steps=4) >> cosine(0.1, 0.01, steps=6)",
-        "0      weight_decay  host   0.111111  linear(0.2, 0.0, steps=9)",
-        "host: on a CPU a float is exact and fastest",
+        "group  key           slot   value     schedule",
+        "0-1    lr            float  0.1       linear(0.0, 0.1, steps=4) >> cosine(0.1, 0.01, steps=6)",
+        "0      weight_decay  float  0.111111  linear(0.2, 0.0, steps=9)",
+        "float: on a CPU a float is exact and fastest",
     ]
     assert repr(sched) == "<Attachment of 3 slots to AdamW>"
 

@@ -259,7 +259,7 @@ def test_dtensors_in_one_graph_reach_what_eager_steps_reach(ranks):
 
 
 def test_every_case_was_run(ranks):
-    """Control for the loops above: host and resident slots, with and without momentum, on all ranks."""
+    """Control for the loops above: host and tensor slots, with and without momentum, on all ranks."""
     assert len(ranks) == WORLD
     assert RESIDENT
     for seen in ranks:

@@ -11,7 +11,7 @@ import torch
 from torch import nn, optim
 
 import tensorsched as ts
-from tensorsched.binding.torch_optim import COUNTS, NEVER_RESIDENT, NO_EFFECT, judge
+from tensorsched.binding.torch_optim import RECORDS, record_of, supports_tensor
 from tests.binding.test_attach import equal, floats_by_hand
 
 STEPS = 6
@@ -188,7 +188,7 @@ def test_host_slots_train_to_the_bit_as_floats_set_by_hand(row, how):
     optimizer = build(row, how)
     sched = ts.attach(optimizer, **row.schedules)
     reached = train(optimizer)
-    assert not any(slot.resident for slot in sched.slots)
+    assert not any(slot.tensor for slot in sched.slots)
     assert sched.step_count == STEPS
     assert equal(reached, train_by_hand(row, how, row.schedules))
     for name, alone in singles(row.schedules):
@@ -199,10 +199,8 @@ def test_host_slots_train_to_the_bit_as_floats_set_by_hand(row, how):
 @pytest.mark.parametrize(("row", "how", "name", "alone"), list(cases_by_key()))
 def test_resident_slots_train_to_the_bit_as_float32_tensors_set_by_hand(row, how, name, alone):
     optimizer = build(row, how)
-    key, _, element = name.partition("[")
-    verdict = judge(optimizer, optimizer.param_groups[0], key, int(element[0]) if element else None)
-    if verdict.raises:
-        with pytest.raises(ts.BindingError, match="cannot be resident"):
+    if supports_tensor(optimizer, optimizer.param_groups[0], name).raises:
+        with pytest.raises(ts.BindingError, match="cannot be a tensor slot"):
             ts.attach(optimizer, resident=True, **alone)
         return
     reached = train_resident(row, how, alone)
@@ -263,8 +261,7 @@ def farthest(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
 )
 def test_resident_slots_stay_within_float32_rounding_of_float64_floats(row, how, name, alone):
     optimizer = build(row, how)
-    key, _, element = name.partition("[")
-    if judge(optimizer, optimizer.param_groups[0], key, int(element[0]) if element else None).raises:
+    if supports_tensor(optimizer, optimizer.param_groups[0], name).raises:
         return  # refused, see above
     exact = train_by_hand(row, how, alone, dtype=torch.float64)
     limit = bound(row, how, alone, exact)
@@ -288,11 +285,11 @@ def test_a_hyperparameter_without_effect_is_refused():
     ):
         with pytest.raises(ts.BindingError, match=text):
             ts.attach(optimizer, **{key: LR})
-        assert (type(optimizer), key) in NO_EFFECT
+        assert key in record_of(optimizer).no_effect
 
 
 @pytest.mark.parametrize("how", ["loop", "foreach"])
-@pytest.mark.parametrize(("kind", "key"), sorted(NO_EFFECT, key=str))
+@pytest.mark.parametrize(("kind", "key"), [(k, key) for k, r in RECORDS.items() for key in r.no_effect])
 def test_it_truly_has_no_effect(kind, key, how):
     row = ROWS[kind.__name__]
     optimizers = [build(row, how) for _ in range(4)]
@@ -316,7 +313,7 @@ def test_it_truly_has_no_effect(kind, key, how):
         )
 
 
-@pytest.mark.parametrize(("kind", "key"), sorted(COUNTS, key=str))
+@pytest.mark.parametrize(("kind", "key"), [(k, key) for k, r in RECORDS.items() for key in sorted(r.counts)])
 def test_a_count_is_refused_because_torch_needs_an_int(kind, key):
     row = ROWS[kind.__name__]
     optimizer, plain = build(row, "loop"), build(row, "loop")
@@ -341,7 +338,7 @@ def test_lbfgs_would_see_a_live_lr_change_behind_its_back():
     assert not equal(
         train(live, fill), train(by_value, floats_by_hand(by_value, {"lr": schedule}, torch.tensor))
     )
-    assert (optim.LBFGS, "lr") in NEVER_RESIDENT
+    assert "lr" in RECORDS[optim.LBFGS].floats_only
     held_a_tensor = build(row, "loop")
     held_a_tensor.param_groups[0]["lr"] = torch.tensor(0.2)
     ts.attach(held_a_tensor, lr=schedule)
@@ -356,7 +353,7 @@ def test_adafactor_foreach_takes_a_tensor_d_only_until_it_clips():
     optimizer.param_groups[0]["d"] = torch.tensor(1.0)
     with pytest.raises(TypeError, match="expected Tensor as element"):
         train(optimizer)
-    assert (optim.Adafactor, "d") in NEVER_RESIDENT
+    assert "d" in RECORDS[optim.Adafactor].floats_only
 
 
 def test_asgd_uses_each_lr_one_step_later_as_it_does_with_floats():

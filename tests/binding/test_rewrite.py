@@ -84,12 +84,12 @@ def test_only_groups_that_have_a_schedule_get_a_new_one():
 @pytest.mark.parametrize("scaled", [True, False])
 def test_columns_that_are_shared_are_rewritten_together(monkeypatch, scaled):
     if scaled:
-        monkeypatch.setattr("tensorsched.engine.table.SCALE_ABOVE", 0)
+        monkeypatch.setattr("tensorsched.engine.sharing.SCALE_ABOVE", 0)
     optimizer = two_groups()
     free = {"a": 0.25 * LR, "b": 0.125 * LR} if scaled else {}
     second = 2.0 * LR if scaled else LR
     sched = ts.attach(optimizer, lr=[LR, second], resident=True, free=free)
-    table = sched._wiring.engines[0].table
+    table = sched._mode.engines[0].table
     assert (table.host.shape[0] if scaled else table.host.shape[1]) == 1
     new = ts.cosine(1.0, 0.5, steps=8)
     before = (held(optimizer), table.host.copy(), sched.state_dict())

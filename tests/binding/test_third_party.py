@@ -138,11 +138,11 @@ def test_a_tensor_of_an_unknown_optimizer_becomes_a_float_on_a_cpu():
 def test_on_a_gpu_an_unknown_optimizer_gets_host_slots_and_print_says_why(name):
     module, _, kind = name.partition(".")
     sched = ts.attach(on_cuda(getattr(package(module), kind)), lr=LR, weight_decay=WD)
-    assert not any(slot.resident for slot in sched.slots)
-    assert f"host: nothing is known of how {kind} reads lr" in str(sched).splitlines()
+    assert not any(slot.tensor for slot in sched.slots)
+    assert f"float: nothing is known of how {kind} reads lr" in str(sched).splitlines()
     sched.detach()
     with pytest.raises(
-        ts.BindingError, match=rf"lr\[group 0\] cannot be resident.*nothing is known of how {kind}"
+        ts.BindingError, match=rf"lr\[group 0\] cannot be a tensor slot.*nothing is known of how {kind}"
     ):
         ts.attach(sched.optimizer, lr=LR, resident=True)
 

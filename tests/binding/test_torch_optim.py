@@ -1,4 +1,4 @@
-"""The table in binding/support.py, row by row, on the torch that is installed.
+"""The table in binding/torch_optim.py, row by row, on the torch that is installed.
 
 Without a GPU: the optimizer's step runs on fake CUDA tensors, and a dispatch mode counts `aten._local_scalar_dense`,
 the operation behind `.item()`, on them. Fused steps do not run on fake tensors; what they read is in their schema.
@@ -22,7 +22,7 @@ from tensorsched.binding.torch_optim import (
     IMPLEMENTATIONS,
     LOOP,
     LOOP_CAP,
-    ROWS,
+    RECORDS,
     implementation,
 )
 
@@ -98,23 +98,23 @@ def steps_with_tensor(kind: type, how: str, key: str | None) -> int:
 
 CASES = [
     pytest.param(kind, how, key, id=f"{kind.__name__}-{how.replace(' ', '-')}-{key}")
-    for kind, rows in ROWS.items()
+    for kind, record in RECORDS.items()
     for how in IMPLEMENTATIONS
     if how != FUSED and flags(kind, how) is not None
-    for key in rows
+    for key in record.reads
 ]
 
 
 @pytest.mark.parametrize(("kind", "how", "key"), CASES)
 def test_a_row_says_what_torch_does(kind, how, key):
-    row = ROWS[kind][key]
+    row = RECORDS[kind].reads[key]
     if how in row.raises:
         # Several types, by where torch notices: its own check, the dispatcher, an op that has no such overload.
         with pytest.raises((RuntimeError, ValueError, TypeError)):
             steps_with_tensor(kind, how, key)
         return
     more_than_floats = steps_with_tensor(kind, how, key) - steps_with_tensor(kind, how, None)
-    assert (more_than_floats <= 0) == (how in row.free), f"{more_than_floats} host reads: correct the row"
+    assert (more_than_floats <= 0) == (how in row.no_sync), f"{more_than_floats} host reads: correct the row"
 
 
 @pytest.mark.parametrize("kind", HAS_FUSED, ids=lambda kind: kind.__name__)
@@ -126,8 +126,8 @@ def test_fused_kernels_take_a_tensor_for_lr_alone(kind):
     scalars = {"beta1", "beta2", "weight_decay", "eps", "momentum", "dampening", "lr_decay"} & set(types)
     assert scalars
     assert {types[name] for name in scalars} == {"float"}
-    free = {key for key, row in ROWS[kind].items() if FUSED in row.free}
-    assert free == {"lr"}
+    no_sync = {key for key, row in RECORDS[kind].reads.items() if FUSED in row.no_sync}
+    assert no_sync == {"lr"}
 
 
 def test_every_optimizer_of_torch_is_in_the_table_or_left_out_on_purpose():
@@ -135,4 +135,4 @@ def test_every_optimizer_of_torch_is_in_the_table_or_left_out_on_purpose():
         kind for kind in vars(optim).values() if isinstance(kind, type) and issubclass(kind, optim.Optimizer)
     }
     left_out = {optim.Optimizer, optim.ASGD, optim.LBFGS, optim.Rprop, optim.SparseAdam}
-    assert of_torch - left_out == set(ROWS)
+    assert of_torch - left_out == {kind for kind, record in RECORDS.items() if record.reads}

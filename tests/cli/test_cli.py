@@ -18,7 +18,7 @@ import pytest
 
 import tensorsched as ts
 from tensorsched.cli.main import main
-from tensorsched.schedules.check import lint
+from tensorsched.schedules.check import check
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -259,7 +259,7 @@ def test_check_finds(run, arguments, says):
     assert all(line.startswith(start) for line, start in zip(lines, says, strict=True))
 
 
-def test_every_rule_of_the_lint_has_a_row():
+def test_every_rule_of_check_has_a_row():
     rules = {
         "jump",
         "unreachable end",
@@ -273,8 +273,8 @@ def test_every_rule_of_the_lint_has_a_row():
     assert {start.partition(":")[0] for _, says in FOUND for start in says} == rules
 
 
-def test_the_lint_is_a_function_too():
-    assert lint(ts.constant(1.0)) == ["never changes: 1 at every step"]
+def test_check_is_a_function_too():
+    assert check(ts.constant(1.0)) == ["never changes: 1 at every step"]
 
 
 # -- where EXPR comes from, and errors --------------------------------------------------------------------------------
@@ -374,11 +374,11 @@ def test_bench_prints_and_writes_its_table(run, tmp_path):
     assert set(record["us"]) == {"1", "2"}
     for times in record["us"].values():
         assert set(times) == {
-            "torch CosineAnnealingLR", "torch CosineAnnealingLR, tensor lr", "tensorsched, host slots",
-            "tensorsched, resident slots",
+            "torch CosineAnnealingLR", "torch CosineAnnealingLR, tensor lr", "tensorsched, float slots",
+            "tensorsched, tensor slots",
         }  # fmt: skip
         assert all(len(us) == 2 and min(us) > 0 for us in times.values())
-    assert out.count("tensorsched, resident slots") == 2
+    assert out.count("tensorsched, tensor slots") == 2
 
 
 def test_demo_has_its_own_command_line(run):

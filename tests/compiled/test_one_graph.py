@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import re
 import weakref
@@ -20,8 +21,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import tensorsched as ts
-from tensorsched.binding import hooks as lifecycle
-from tensorsched.binding import torch_optim as support
+from tensorsched.binding import hooks
+from tensorsched.binding.torch_optim import RECORDS
 from tests.binding.test_attach import equal, floats_by_hand, set_gradients
 from tests.binding.test_optimizers import (
     BFLOAT16,
@@ -96,9 +97,12 @@ def eager(schedules: dict[str, Any], steps: int = 12, **options: Any) -> list[to
 # -- every optimizer, every hyperparameter -----------------------------------------------------------------------------
 
 
+ONE_GRAPH = [kind for kind, record in RECORDS.items() if record.one_graph is not None]
+
+
 def graph_cases() -> Iterator[Any]:
     for name, row in ROWS.items():
-        if row.kind in support.ONE_GRAPH:
+        if row.kind in ONE_GRAPH:
             for how in ("loop", "foreach") if row.kind is not optim.Muon else ("loop",):
                 yield pytest.param(row, how, id=f"{name}-{how}")
 
@@ -164,7 +168,7 @@ def test_what_muon_rounds_to_bfloat16_moves_too(name, graphs):
     assert farthest(reached, exact) < 0.1 * farthest(still, exact)
 
 
-@pytest.mark.parametrize("kind", support.ONE_GRAPH, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ONE_GRAPH, ids=lambda kind: kind.__name__)
 def test_one_frame_over_a_hundred_steps_of_default_optimizers(kind):
     counter = CompileCounterWithBackend("aot_eager")
     optimizer = kind([nn.Parameter(torch.ones(3, 2))], lr=0.01)
@@ -181,7 +185,10 @@ def test_one_frame_over_a_hundred_steps_of_default_optimizers(kind):
 
 def test_the_counters_can_move(monkeypatch, graphs):
     """Controls: foreach reads eps on the host; a float of a group that changes is another graph."""
-    monkeypatch.setitem(support.ONE_GRAPH, optim.AdamW, support.ONE_GRAPH[optim.AdamW] | {"eps"})
+    record = RECORDS[optim.AdamW]
+    monkeypatch.setitem(
+        RECORDS, optim.AdamW, dataclasses.replace(record, one_graph=record.one_graph | {"eps"})
+    )
     row = ROWS["AdamW"]
     train_in_graph(row, "foreach", {"eps": row.schedules["eps"]}, torch.float32, graphs.backend)
     assert graphs.host_reads == [1]
@@ -369,10 +376,10 @@ def test_free_values_move_in_the_graph_and_stay_the_tensors_they_were(graphs):
 
 
 def test_scaled_tables_work_in_a_graph(monkeypatch, graphs):
-    monkeypatch.setattr("tensorsched.engine.table.SCALE_ABOVE", 0)
+    monkeypatch.setattr("tensorsched.engine.sharing.SCALE_ABOVE", 0)
     optimizer = sgd()
     sched = ts.attach(optimizer, lr=[LR, 0.5 * LR], free={"a": 0.25 * LR}, resident=True)
-    assert sched._wiring.engines[0].table.factors is not None
+    assert sched._mode.engines[0].table.layout.factors is not None
     reached = by_step(optimizer, ts.compile_step(sched, backend=graphs.backend), range(12))
     monkeypatch.undo()
     assert equal(reached, eager({"lr": [LR, 0.5 * LR]}))
@@ -702,14 +709,9 @@ def test_two_attachments_and_partial_graphs_are_refused():
 @pytest.fixture
 def capture(monkeypatch):
     """Steps believe that they are captured."""
-    monkeypatch.setattr(lifecycle, "capturing", lambda: True)
-
-    def on_gpu(optimizer: Any, **schedules: Any) -> ts.Attachment:
-        sched = ts.attach(optimizer, **schedules)
-        sched._hooks._has_cuda = True
-        return sched
-
-    return on_gpu
+    monkeypatch.setattr(hooks, "capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return ts.attach
 
 
 def test_a_capture_that_would_freeze_a_value_is_refused_and_names_the_slot(capture):
@@ -718,7 +720,7 @@ def test_a_capture_that_would_freeze_a_value_is_refused_and_names_the_slot(captu
     set_gradients(optimizer, 0)
     before = values(optimizer)
     with pytest.raises(
-        ts.BindingError, match=re.escape("lr[group 0] is a host slot") + ".*replay today's value"
+        ts.BindingError, match=re.escape("lr[group 0] is a float slot") + ".*replay today's value"
     ):
         optimizer.step()
     assert equal(values(optimizer), before)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorsched as ts
-from tensorsched.engine.engine import DeviceDriver, _nextafter_counts
+from tensorsched.engine.drivers import DeviceDriver, _nextafter_counts
 from tests import strategies
 from tests.engine.test_table import compiled
 
@@ -35,7 +35,7 @@ class Operations(TorchDispatchMode):
 def on_device(table: ts.ScheduleTable) -> ts.ScheduleEngine:
     """An engine that takes the path of a GPU, on the CPU."""
     engine = ts.ScheduleEngine(table)
-    engine._driver = DeviceDriver(table, engine.live)
+    engine.driver = DeviceDriver(table, engine.live)
     engine.seek(0)
     return engine
 
@@ -119,14 +119,14 @@ def test_counting_without_nextafter_gives_the_same():
     table = ts.tabulate({"lr": LR})
     by_bits, by_adding = on_device(table), on_device(table)
     assert _nextafter_counts(torch.device("cpu"))
-    by_adding._driver._by_nextafter = False
+    by_adding.driver._by_nextafter = False
     for start in (0, 1_998, FAR):
         by_bits.seek(start)
         by_adding.seek(start)
         for _ in range(4):
             by_bits.advance()
             by_adding.advance()
-            assert torch.equal(by_bits._driver._state, by_adding._driver._state)
+            assert torch.equal(by_bits.driver._state, by_adding.driver._state)
             assert torch.equal(by_bits.live, by_adding.live)
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import tensorsched as ts
-from tensorsched.engine import table as table_module
+from tensorsched.engine import layouts as table_module
 from tests import strategies
 from tests.rounding import analyse
 

@@ -195,7 +195,7 @@ def test_a_capture_that_would_freeze_a_value_or_leave_out_a_parameter_is_refused
     optimizer = adamw()
     sched = ts.attach(optimizer, lr=LR, weight_decay=WD)
     optimizer.step()
-    with pytest.raises(ts.BindingError, match=r"weight_decay.* is a host slot"):
+    with pytest.raises(ts.BindingError, match=r"weight_decay.* is a float slot"):
         captured(optimizer.step, warm_up=0)
     sched.detach()
     ts.attach(optimizer, lr=LR)

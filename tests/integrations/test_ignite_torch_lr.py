@@ -179,6 +179,7 @@ def test_simulating_moves_nothing_however_deep_it_lies():
     deepest = inner.lr_scheduler._schedulers[0]
     assert (inner.event_index, inner.lr_scheduler.last_epoch, deepest.last_epoch) == (0, 0, 0)
     assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.1]
+    optimizer.step()
     assert [row[1:] for row in simulated] == drive(scheduler, optimizer, COUNT)
 
 

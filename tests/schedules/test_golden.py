@@ -1,9 +1,9 @@
-"""Each recipe's values as written down once, bit by bit, in tests/golden/.
+"""Each recipe's values as written down once, bit by bit, in tests/schedules/golden/.
 
-A difference is a change of what users train with. `pytest tests/test_golden.py --rewrite-golden` accepts it; the diff of
+A difference is a change of what users train with. `pytest tests/schedules/test_golden.py --rewrite-golden` accepts it; the diff of
 the JSON files then shows what has changed.
 
-Values made by + - * / and sqrt alone must be the same bits on every machine. cos and pow are the C library's, or numpy's
+Values made by + - * / and sqrt alone must be the same bits on every machine. cos, tanh and pow are the C library's, or numpy's
 own for the CPU at hand, and differ by some ulp between machines; `rounding` turns that into a bound for the result
 (of about 1e-15 relative to the terms; near the end of a cosine to 0 that is many ulp of the small difference).
 """
@@ -46,6 +46,8 @@ CALLS = {
         "1e-3, total=100, warmup=10, decay=20",
         "1e-3, total=100, warmup=0.1, decay=0.2, shape='cosine', floor=1e-5",
         "1e-3, total=100, warmup=10, decay=20, shape='1-sqrt'",
+        "1e-3, total=100, warmup=10, decay=20, shape='rex'",
+        "1e-3, total=100, warmup=10, decay=90, shape='tanh', floor=1e-5",
     ],
     "one_cycle": [
         "0.1, total=100",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 import tensorsched as ts
-from tensorsched.schedules import parse as expression
 from tensorsched.errors import ScheduleError
+from tensorsched.schedules import parse as expression
 from tensorsched.schedules.parse import MAX_TEXT, parse
 from tests import strategies
 
@@ -144,7 +144,7 @@ ATTRIBUTES = [
         "__getattribute__('steps')", "__doc__", "__module__", "__hash__()", "__eq__(1)", "__repr__()", "__format__('')",
         "__sizeof__()", "__call__(1)", "__rshift__(1)", "__array_ufunc__", "__dataclass_fields__", "__post_init__()",
         "__subclasshook__(1)", "__init_subclass__()", "__new__(1)", "__dir__()", "__slots__", "__weakref__",
-        "_at(1)", "_source()", "_prepare()", "_depth", "_size", "_repr_html_()", "_repr_svg_()", "steps", "settled",
+        "_at(1)", "_source()", "_prepare()", "_depth", "_size", "_repr_html_()", "_repr_svg_()", "steps", "settled", "constant_from",
         "kind", "start", "end", "children()", "values(10**9)", "to_dict()", "to_json()", "fingerprint", "plot()",
         "take.__func__", "take.__self__", "take.__globals__", "clamp.__code__", "repeat.__defaults__",
     )

@@ -47,6 +47,10 @@ TRUTH = {
         )
     ),
     "exponential": ramp(lambda s, p: mpmath.exp(mix(mpmath.log(s.start), mpmath.log(s.end), p))),
+    "rex": ramp(lambda s, p: mix(s.end, s.start, (1 - p) / (1 - p * s.d))),
+    "tanh": ramp(
+        lambda s, p: mix(s.end, s.start, 1 / (1 + mpmath.exp(2 * mix(s.lower, s.upper, p))) if p else 1)
+    ),
     "exponential_decay": lambda s, t: (
         s.start * mpmath.exp(mpmath.log(s.rate) * (mpmath.floor(t / s.every) if s.staircase else t / s.every))
     ),
@@ -165,6 +169,8 @@ TYPICAL = {
     "cosine": ts.cosine(0.7, 0.1, steps=1000),
     "polynomial": ts.polynomial(0.7, 0.1, 0.9, steps=1000),
     "exponential": ts.exponential(0.1, 0.7, steps=1000),
+    "rex": ts.rex(0.7, 0.1, steps=1000),
+    "tanh": ts.tanh(0.7, 0.1, lower=-1, upper=2, steps=1000),
     "exponential_decay": ts.exponential_decay(0.1, 0.7, every=1000),
     "inverse_sqrt": ts.inverse_sqrt(0.1, timescale=300),
     "piecewise_linear": ts.piecewise_linear([(0, 0.1), (700, 0.7), (1000, 0.1)]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import tensorsched as ts
 from tensorsched import ScheduleError, reference
 from tensorsched.schedules import algebra
 from tensorsched.schedules import validators as fields
-from tensorsched.schedules.node import NODES, node
+from tensorsched.schedules.node import NODES, SHAPES, node
+from tensorsched.schedules.parse import parse
 from tensorsched.schedules.validators import MAX_STEPS
+from tensorsched.schedules.views.picture import phases
 
 SQRT2 = math.sqrt(2.0)
 up = ts.linear(0.0, 1.0, steps=4)
@@ -22,7 +25,7 @@ down = ts.linear(1.0, 0.0, steps=2)
 table = ts.from_values([3.0, 1.0, 2.0])
 NAMESPACE = {**vars(ts), **vars(algebra)}
 
-# (expression, its steps, its settled, its values from step 0 on)
+# (expression, its steps, its constant_from, its values from step 0 on)
 EXAMPLES = {
     # shapes: the start at 0, the end at n and for ever; of length 0, a jump to the end
     "constant(2)": (None, 0, [2, 2]),
@@ -41,6 +44,12 @@ EXAMPLES = {
     "exponential(1, 16, steps=4)": (4, 4, [1, 2, 4, 8, 16, 16]),
     "exponential(-8, -1, steps=3)": (3, 3, [-8, -4, -2, -1, -1]),
     "exponential(2, 5, steps=0)": (0, 0, [5, 5]),
+    "rex(1, 0, steps=4)": (4, 4, [1, 6 / 7, 2 / 3, 2 / 5, 0, 0]),
+    "rex(3, 1, d=0.9, steps=2)": (2, 2, [3, 1 + 2 / 1.1, 1, 1]),
+    "rex(3, 1, steps=0)": (0, 0, [1, 1]),
+    "tanh(1, 0, lower=-2, upper=2, steps=2)": (2, 2, [1, 0.5, 0, 0]),
+    "tanh(2, 4, lower=-6, upper=3, steps=3)": (3, 3, [2, 3 + math.tanh(-3), 3, 4, 4]),
+    "tanh(3, 1, steps=0)": (0, 0, [1, 1]),
     "exponential_decay(8, 0.25, every=2)": (None, None, [8, 4, 2, 1, 0.5]),
     "exponential_decay(8, 0.25, every=2, staircase=True)": (None, None, [8, 8, 2, 2, 0.5]),
     "inverse_sqrt(6, timescale=1)": (None, None, [6, 6 / SQRT2, 6 / math.sqrt(3), 3]),
@@ -108,8 +117,8 @@ def build(source: str) -> ts.Schedule:
 @pytest.mark.parametrize("source", EXAMPLES)
 @pytest.mark.parametrize("read", [ts.Schedule.__call__, reference.value], ids=["table", "reference"])
 def test_values(source, read):
-    schedule, (steps, settled, expected) = build(source), EXAMPLES[source]
-    assert (schedule.steps, schedule.settled) == (steps, settled)
+    schedule, (steps, constant_from, expected) = build(source), EXAMPLES[source]
+    assert (schedule.steps, schedule.constant_from) == (steps, constant_from)
     # The expected values are themselves rounded once or twice: 4 ulp is what both sides' few operations may add up to.
     assert [read(schedule, t) for t in range(len(expected))] == pytest.approx(
         expected, rel=2**-50, abs=2**-52
@@ -284,7 +293,7 @@ def test_equal_schedules_are_equal_and_hash_alike():
     "schedule", [up, up >> down, up + down, up.repeat(2), up.take(2), ts.initial], ids=repr
 )
 def test_a_schedule_cannot_be_changed(schedule):
-    for name in ("steps", "settled", "start", "inner", "anything"):
+    for name in ("steps", "constant_from", "start", "inner", "anything"):
         with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
             setattr(schedule, name, 3)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -338,7 +347,8 @@ def test_every_kind_has_a_reference_formula():
 
 
 def test_a_new_shape_is_one_class_and_one_formula(monkeypatch):
-    monkeypatch.setitem(NODES, "halving", None)  # so that what is registered here goes again
+    for registry in (NODES, SHAPES):
+        monkeypatch.setitem(registry, "halving", None)  # so that what is registered here goes again
 
     @node
     class halving(ts.Schedule):  # noqa: N801  a shape
@@ -352,10 +362,26 @@ def test_a_new_shape_is_one_class_and_one_formula(monkeypatch):
     schedule = 2.0 * halving(8, steps=2).repeat(2) >> halving(1, steps=1)
     assert schedule.values(7).tolist() == [16.0, 8.0, 16.0, 8.0, 1.0, 0.5, 0.5]
     assert [reference.value(schedule, t) for t in range(7)] == schedule.values(7).tolist()
-    assert ts.from_json(schedule.to_json()) == schedule
+    assert ts.from_json(schedule.to_json()) == schedule == parse(repr(schedule))
     assert eval(repr(schedule), {"halving": halving}) == schedule  # noqa: S307  our own
+    assert [phase.what for phase in phases(schedule)][:2] == ["halving, cycle 1", "halving, cycle 2"]
     with pytest.raises(ScheduleError, match="halving: start must be a finite number, got nan"):
         halving(math.nan, steps=2)
+
+
+def test_every_shape_and_recipe_is_public():
+    for name in (*SHAPES, *ts.schedules.recipes.__all__):
+        assert name in ts.__all__
+        assert name in ts.schedules.__all__
+        assert getattr(ts, name) is getattr(ts.schedules, name)
+    assert {"linear", "rex", "tanh", "constant"} <= SHAPES.keys() <= NODES.keys()
+
+
+def test_nothing_but_the_public_names_comes_with_the_shapes():
+    """`*` brings no module and no helper that a shape is written with, such as np or the decorator `node`."""
+    assert ts.schedules.node is sys.modules["tensorsched.schedules.node"]
+    for module in (ts, ts.schedules):
+        assert not {"np", "f", "Array", "Callable", "functools", "SHAPES"} & vars(module).keys()
 
 
 def test_the_longest_schedule():
@@ -387,6 +413,16 @@ RECIPES = {
     "wsd(1, total=8, warmup=2, decay=4, shape='1-sqrt', floor=0.5)": (
         "linear(0, 1, steps=2) >> constant(1, steps=2) >> polynomial(1, 0.5, 0.5, steps=4, of='elapsed')"
     ),
+    "wsd(1, total=8, warmup=2, decay=4, shape='rex')": "linear(0, 1, steps=2) >> constant(1, steps=2) >> rex(1, 0, steps=4)",
+    "wsd(1, total=8, warmup=2, decay=4, shape=tanh, floor=0.5, last_step_ends=True)": (
+        "linear(0, 1, steps=2) >> constant(1, steps=2) >> tanh(1, 0.5, steps=3)"
+    ),
+    "wsd(1, total=8, warmup=2, decay=4, shape=lambda a, b, steps: polynomial(a, b, 2, steps=steps))": (
+        "linear(0, 1, steps=2) >> constant(1, steps=2) >> polynomial(1, 0, 2, steps=4)"
+    ),
+    "one_cycle(1, total=10, rise=2, start=0.5, end=0.25, shape=exponential)": (
+        "exponential(0.5, 1, steps=2) >> exponential(1, 0.25, steps=8)"
+    ),
     "one_cycle(1, total=10)": "cosine(0.04, 1, steps=3) >> cosine(1, 4e-6, steps=7)",
     "one_cycle(1, total=10, rise=2, start=0.5, end=0, shape='linear', three_phase=True)": (
         "linear(0.5, 1, steps=2) >> linear(1, 0.5, steps=2) >> linear(0.5, 0, steps=6)"
@@ -412,3 +448,31 @@ RECIPES = {
 @pytest.mark.parametrize(("call", "expression"), RECIPES.items())
 def test_a_recipe_is_its_expression(call, expression):
     assert build(call) == build(expression)
+
+
+GOES_FROM_START_TO_END = {
+    name for name, shape in SHAPES.items() if {"start", "end", "steps"} <= shape.__dataclass_fields__.keys()
+}
+
+
+@pytest.mark.parametrize("name", sorted(GOES_FROM_START_TO_END))
+def test_a_recipe_takes_every_shape_that_goes_from_start_to_end(name):
+    shape = getattr(ts, name)
+    expected = up >> ts.constant(1.0, steps=6) >> shape(1.0, 0.5, steps=8)
+    for given in (shape, name):
+        assert ts.wsd(1.0, total=18, warmup=4, decay=8, floor=0.5, shape=given) == expected
+        assert ts.one_cycle(2.0, total=8, rise=0, start=1.0, end=0.5, shape=given)(8) == 0.5
+    assert parse(f"wsd(1, total=18, warmup=4, decay=8, floor=0.5, shape='{name}')") == expected
+
+
+def test_the_shapes_are_their_sources():
+    """The formulas as their authors write them; theirs are inexact at the ends, where ours are start and end."""
+    rex, tanh = ts.rex(0.7, 0.1, d=0.9, steps=50), ts.tanh(0.7, 0.1, lower=-6.0, upper=3.0, steps=50)
+    for t in range(1, 50):
+        z = (50 - t) / 50
+        assert rex(t) == pytest.approx(0.1 + 0.6 * (z / (1 - 0.9 + 0.9 * z)), rel=1e-14)  # REX_LR
+        p = t / 50
+        assert tanh(t) == pytest.approx(
+            0.1 + 0.5 * 0.6 * (1 - math.tanh(-6.0 * (1.0 - p) + 3.0 * p)), rel=1e-14
+        )  # timm
+    assert (rex(0), rex(50), tanh(0), tanh(50)) == (0.7, 0.1, 0.7, 0.1)

@@ -284,7 +284,7 @@ def test_small_documents_cannot_cost_much():
     nested = ts.linear(0.0, 1.0, steps=9)
     for n in range(90):
         nested = nested.take(8 + n % 3)
-    assert nested.settled == 8
+    assert nested.constant_from == 8
     slow = {
         "kind": "repeat",
         "inner": ts.constant(1.0, steps=2**30).to_dict()["schedule"],

@@ -119,9 +119,9 @@ class BaseParamScheduler(metaclass=ABCMeta):
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
         """
-        from tensorsched.schedules.views.plot import _require_matplotlib
+        from tensorsched.schedules.views.plot import require_matplotlib
 
-        _require_matplotlib()
+        require_matplotlib()
         import matplotlib.pyplot as plt
 
         rows = cls.simulate_values(num_events=num_events, **scheduler_kwargs)

@@ -8,23 +8,22 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from tensorsched.binding.slots import Slot
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import Schedule
-from tensorsched.schedules.algebra import as_schedule
-from tensorsched.schedules.node import Array, brief
-from tensorsched.schedules.validators import check_count, refuse
-from tensorsched.schedules.views.outline import curve, drawable, phases, window
+from tensorsched.schedules.node import Node, brief, make
+from tensorsched.schedules.validators import refuse
+from tensorsched.schedules.views.picture import Line, Phase, Picture, picture, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["compare"]
+
+S = TypeVar("S", bound=Node)
 
 # Okabe and Ito's colours, told apart by colour-blind readers, from dark to light; with the dashes also in grey.
 _COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -38,7 +37,7 @@ _SMALL, _ENOUGH = 0.01, 0.4  # a log axis serves where 40 % of the curve are bel
 
 
 def plot_schedule(
-    schedule: Schedule,
+    schedule: Node,
     *,
     steps: int | None = None,
     ax: Axes | None = None,
@@ -46,22 +45,20 @@ def plot_schedule(
     label: str | None = None,
 ) -> Axes:
     """Draw one schedule; see `Schedule.plot`."""
-    shown = drawable(schedule)
-    last = _last(steps, [shown])
-    drawn = curve(shown, last)
+    shown = picture([schedule], last=steps)
     axes = _panels(1)[0] if ax is None else ax
-    axes.plot(*drawn, color=_COLOURS[0], linewidth=1.8, label=label)
-    _scale(axes, [drawn[1]], log)
-    _name_phases(axes, shown, last)
+    (line,) = shown.lines
+    axes.plot(line.steps, line.values, color=_COLOURS[0], linewidth=1.8, label=label)
+    _scale(axes, shown, log)
+    _name_phases(axes, line.phases, shown.last)
     axes.set(xlabel="step", ylabel="value")
-    axes.set_xlim(0, last)
     if not axes.get_title():
         axes.set_title(_title(schedule), fontsize="medium")
     return axes
 
 
 def compare(
-    schedules: Mapping[str, Schedule | float],
+    schedules: Mapping[str, Node | float],
     *,
     steps: int | None = None,
     ax: Axes | None = None,
@@ -91,38 +88,38 @@ def compare(
     """
     if not schedules or not isinstance(schedules, Mapping):
         raise refuse("compare: schedules", "a dict of at least one name and schedule", schedules)
-    named = {str(name): drawable(_as_schedule(name, value)) for name, value in schedules.items()}
-    last = _last(steps, list(named.values()))
-    drawn = {name: curve(schedule, last) for name, schedule in named.items()}
+    named = {str(name): _as_schedule(name, value) for name, value in schedules.items()}
+    shown = picture(named.values(), last=steps)
     axes = _panels(1)[0] if ax is None else ax
-    _draw_lines(axes, drawn)
-    _scale(axes, [values for _, values in drawn.values()], log)
+    _draw_lines(axes, dict(zip(named, shown.lines, strict=True)))
+    _scale(axes, shown, log)
     axes.set(xlabel="step", ylabel="value")
-    axes.set_xlim(0, last)
     return axes
 
 
-def plot_slots(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, steps: int | None, log: bool | None
+def plot_parts(
+    parts: Mapping[str, Mapping[S, Sequence[int]]], step: int, *, steps: int | None, log: bool | None
 ) -> list[Axes]:
-    """One panel for each hyperparameter and one for each free name; see `Attachment.plot`."""
-    rows: dict[str, dict[Schedule, list[int]]] = {}
-    for slot in slots:
-        rows.setdefault(slot.request.part, {}).setdefault(slot.schedule, []).append(slot.request.group)
-    for name, schedule in free.items():
-        rows[f"{name} (free)"] = {schedule: []}
-    last = _last(steps, [schedule for lines in rows.values() for schedule in lines])
-    curves = {key: [curve(schedule, last) for schedule in lines] for key, lines in rows.items()}
-    panels = _panels(len(rows))
-    for axes, (key, lines) in zip(panels, rows.items(), strict=True):
-        names = [_groups(groups) for groups in lines.values()]
-        _draw_lines(axes, dict(zip(names, curves[key], strict=True)))
-        _scale(axes, [values for _, values in curves[key]], log)
-        _mark_now(axes, list(lines), step, last)
-        if len(lines) == 1 or len({tuple(phases(schedule)) for schedule in lines}) == 1:
-            _name_phases(axes, next(iter(lines)), last)
-        axes.set_ylabel(key)
-        axes.set_xlim(0, last)
+    """One panel for each part of an optimizer's groups, with a line for each schedule; see `Attachment.plot`.
+
+    Args:
+        parts: for each part, such as "lr" or "betas[1]", its schedules and the groups that follow each.
+        step: the current step, which is marked.
+        steps: the last step to show; default: as far as the longest schedule needs.
+        log: logarithmic value axes: True, False, or None where it shows more.
+    """
+    last = max(window(line) for lines in parts.values() for line in lines) if steps is None else steps
+    pictures = [
+        picture(lines, last=last) for lines in parts.values()
+    ]  # what fails fails before there is a figure
+    panels = _panels(len(parts))
+    for axes, (part, lines), shown in zip(panels, parts.items(), pictures, strict=True):
+        _draw_lines(axes, dict(zip(map(_groups, lines.values()), shown.lines, strict=True)))
+        _scale(axes, shown, log)
+        _mark_now(axes, shown, step)
+        if len({line.phases for line in shown.lines}) == 1:
+            _name_phases(axes, shown.lines[0].phases, last)
+        axes.set_ylabel(part)
     panels[-1].set_xlabel("step")
     return panels
 
@@ -136,7 +133,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    _require_matplotlib()
+    require_matplotlib()
     from matplotlib.figure import Figure  # noqa: PLC0415  optional
 
     figure = Figure(figsize=_size(panels), layout="constrained")
@@ -145,7 +142,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
 
 def _panels(count: int) -> list[Axes]:
     """The axes of a new pyplot figure, which notebooks and `plt.show()` display."""
-    _require_matplotlib()
+    require_matplotlib()
     from matplotlib import pyplot as plt  # noqa: PLC0415  optional
 
     _, axes = plt.subplots(count, sharex=True, squeeze=False, figsize=_size(count), layout="constrained")
@@ -156,7 +153,8 @@ def _size(panels: int) -> tuple[float, float]:
     return 7.0, 1.2 + 2.4 * panels
 
 
-def _require_matplotlib() -> None:
+def require_matplotlib() -> None:
+    """Raise ModuleNotFoundError, which says what to install, where matplotlib is missing."""
     try:
         import matplotlib as mpl  # noqa: F401, PLC0415  optional
     except ModuleNotFoundError as error:
@@ -165,30 +163,26 @@ def _require_matplotlib() -> None:
         ) from None
 
 
-def _as_schedule(name: object, value: object) -> Schedule:
+def _as_schedule(name: object, value: object) -> Node:
     try:
-        return as_schedule(value)  # type: ignore[arg-type]  # what is neither is refused
+        return value if isinstance(value, Node) else cast("Node", make("constant", value))
     except ScheduleError:
         raise refuse(f"compare: {name}", "a schedule", value) from None
 
 
-def _last(steps: int | None, shown: Sequence[Schedule]) -> int:
-    if steps is not None:
-        return check_count("plot: steps", steps, least=1)
-    return max(window(schedule) for schedule in shown)
-
-
-def _draw_lines(axes: Axes, drawn: Mapping[str, tuple[Array, Array]]) -> None:
+def _draw_lines(axes: Axes, drawn: Mapping[str, Line]) -> None:
     """A line each: colours and dashes where there are few, one colour from dark to light where there are many."""
     few = len(drawn) <= _MOST_LINES
-    for i, (name, points) in enumerate(drawn.items()):
+    for i, (name, line) in enumerate(drawn.items()):
         if few:
-            axes.plot(*points, color=_COLOURS[i], linestyle=_DASHES[i], linewidth=1.8, label=name)
+            axes.plot(
+                line.steps, line.values, color=_COLOURS[i], linestyle=_DASHES[i], linewidth=1.8, label=name
+            )
         else:
             part = i / (len(drawn) - 1)
             shade = (0.85 * part, 0.25 + 0.6 * part, 0.55 + 0.4 * part)
             ends = name if i in {0, len(drawn) - 1} else None  # a legend of all would hide the curves
-            axes.plot(*points, color=shade, linewidth=1.2, label=ends)
+            axes.plot(line.steps, line.values, color=shade, linewidth=1.2, label=ends)
     if len(drawn) > 1:
         looks: dict[str, Any] = {"fontsize": "small", "handlelength": 3.2, "title_fontsize": "small"}
         if not few:
@@ -200,9 +194,10 @@ def _draw_lines(axes: Axes, drawn: Mapping[str, tuple[Array, Array]]) -> None:
         axes.legend(**looks)
 
 
-def _scale(axes: Axes, columns: Sequence[Array], log: bool | None) -> None:  # noqa: FBT001  handed on by name
-    """Linear with 0 in sight, or logarithmic: as asked, or where much of a curve would be a flat line at 0."""
-    values = np.concatenate(columns)
+def _scale(axes: Axes, shown: Picture, log: bool | None) -> None:  # noqa: FBT001  handed on by name
+    """Values linear with 0 in sight, or logarithmic: as asked, or where much of a curve would be a flat line at 0."""
+    axes.set_xlim(0, shown.last)
+    values = np.concatenate([line.values for line in shown.lines])
     low, high = float(values.min()), float(values.max())
     if log is None:
         log = low >= 0.0 and float(np.mean((values > 0.0) & (values < _SMALL * high))) >= _ENOUGH
@@ -213,9 +208,9 @@ def _scale(axes: Axes, columns: Sequence[Array], log: bool | None) -> None:  # n
     axes.grid(visible=True, alpha=0.3)
 
 
-def _name_phases(axes: Axes, schedule: Schedule, last: int) -> None:
+def _name_phases(axes: Axes, phases: Sequence[Phase], last: int) -> None:
     """A dashed line where a phase starts, and its name above the axes."""
-    inside = [phase for phase in phases(schedule) if phase.start < last]
+    inside = [phase for phase in phases if phase.start < last]
     if not 1 < len(inside) <= _MOST_EDGES:
         return
     names: list[tuple[int, str]] = []
@@ -233,14 +228,14 @@ def _name_phases(axes: Axes, schedule: Schedule, last: int) -> None:
     top.tick_params(length=0, pad=2)
 
 
-def _mark_now(axes: Axes, lines: Sequence[Schedule], step: int, last: int) -> None:
+def _mark_now(axes: Axes, shown: Picture, step: int) -> None:
     """The current step: a vertical line, and a dot on every curve."""
-    if step > last:
+    if step > shown.last:
         return
     axes.axvline(step, color="black", linewidth=1.0)
-    values = [schedule(step) for schedule in lines]
+    values = [line.schedule(step) for line in shown.lines]
     axes.plot([step] * len(values), values, "o", color="black", markersize=4, zorder=5)
-    side = "right" if step > last / 2 else "left"
+    side = "right" if step > shown.last / 2 else "left"
     to_fraction = axes.transData + axes.transAxes.inverted()
     dots = [float(to_fraction.transform((step, value))[1]) for value in values]
     height = max(
@@ -267,5 +262,5 @@ def _groups(groups: Sequence[int]) -> str:
     return f"group{'s' * (len(groups) > 1)} {', '.join(map(str, shown))}{more}"
 
 
-def _title(schedule: Schedule) -> str:
+def _title(schedule: Node) -> str:
     return textwrap.fill(textwrap.shorten(brief(schedule), 150, placeholder=" ..."), 76)

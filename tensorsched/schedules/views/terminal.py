@@ -9,16 +9,11 @@ from typing import TextIO
 
 import numpy as np
 
-from tensorsched.errors import ScheduleError
-from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import Array
-from tensorsched.schedules.views.notebook import count
-from tensorsched.schedules.views.outline import curve, ticks
+from tensorsched.schedules.views.picture import Line, Picture, count, ticks
 
 _STYLES = {"curve": "36", "other": "33", "faint": "2", "bad": "31", "bold": "1"}
-_DOTS = np.array(
-    [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]]
-)  # braille: 4 rows of 2 dots in a cell
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # braille: 4 rows of 2 in a cell
 _BLANK = 0x2800
 _LEAST_WIDTH = 20
 
@@ -45,20 +40,19 @@ def plain_ascii(text: str, style: Style) -> str:
     return text if style.braille else text.encode("ascii", "replace").decode()
 
 
-def draw(schedules: Sequence[Schedule], last: int, *, width: int, height: int, style: Style) -> list[str]:
-    """The lines of a picture of f(0), ..., f(last), `width` characters wide, axis numbers included.
+def draw(picture: Picture, *, width: int, height: int, style: Style) -> list[str]:
+    """The lines of a picture, `width` characters wide, axis numbers included.
 
     Of two curves the first is drawn in braille dots (or `*`), the second in `o`; where they agree, the first shows.
 
     Raises:
-        ScheduleError: a value is not finite, or they are too far apart.
+        ScheduleError: the values are too far apart.
     """
-    drawn = [curve(schedule, last, points=2 * width) for schedule in schedules]
-    low, high = _range(np.concatenate([values for _, values in drawn]))
+    low, high = picture.axis()
     numbers = ticks(low, high, max(2, min(6, height // 2)))
     margin = max(len(f"{number:.4g}") for number in numbers)
     columns = max(width - margin - 2, _LEAST_WIDTH)
-    layers = [_cells(points, last, (low, high), columns, height) for points in drawn]
+    layers = [_cells(line, picture.last, (low, high), columns, height) for line in picture.lines]
     rows = {round((high - number) / (high - low) * (height - 1)): number for number in reversed(numbers)}
     bar, tick, corner, line = "│┤└─" if style.braille else "|++-"
     lines = []
@@ -67,7 +61,11 @@ def draw(schedules: Sequence[Schedule], last: int, *, width: int, height: int, s
         axis = tick if row in rows else bar
         lines.append(f"{style.paint(f'{label} {axis}', 'faint')}{_row(layers, row, style)}")
     below = " " * (margin + 1) + corner + line * columns
-    return [*lines, style.paint(below, "faint"), style.paint(_step_axis(last, margin + 2, columns), "faint")]
+    return [
+        *lines,
+        style.paint(below, "faint"),
+        style.paint(_step_axis(picture.last, margin + 2, columns), "faint"),
+    ]
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
@@ -82,27 +80,11 @@ def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[s
     ]
 
 
-def _range(values: Array) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        room = abs(low) / 2 or 0.5
-        return low - room, high + room
-    if 0.0 < low < high / 2:
-        low = 0.0
-    if not np.isfinite(high - low):
-        raise ScheduleError(
-            f"values from {low:.3g} to {high:.3g} are too far apart to draw; scale the schedule"
-        )
-    return low, high
-
-
-def _cells(
-    points: tuple[Array, Array], last: int, between: tuple[float, float], columns: int, height: int
-) -> Array:
+def _cells(line: Line, last: int, between: tuple[float, float], columns: int, height: int) -> Array:
     """Which dots of each character cell are set, as braille bits: (height, columns)."""
     low, high = between
-    x = np.clip(points[0] / last * (2 * columns - 1), 0, 2 * columns - 1)
-    y = np.clip((high - points[1]) / (high - low) * (4 * height - 1), 0, 4 * height - 1)
+    x = np.clip(line.steps / last * (2 * columns - 1), 0, 2 * columns - 1)
+    y = np.clip((high - line.values) / (high - low) * (4 * height - 1), 0, 4 * height - 1)
     dots = np.zeros((4 * height, 2 * columns), dtype=bool)
     for x0, y0, x1, y1 in zip(x, y, x[1:], y[1:], strict=False):
         steps = int(max(abs(x1 - x0), abs(y1 - y0))) + 1

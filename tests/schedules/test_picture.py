@@ -7,13 +7,19 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.views.notebook import count
-from tensorsched.schedules.views.outline import EXACT, curve, drawable, phases, ticks, window
+from tensorsched.schedules.node import NODES, SHAPES, node
+from tensorsched.schedules.views.picture import EXACT, count, drawable, phases, picture, ticks, window
 from tests import strategies
+
+
+def curve(schedule, last, points=1000):
+    (line,) = picture([schedule], last=last, points=points).lines
+    return line.steps, line.values
+
 
 WARM = ts.warmup_cosine(1.0, total=100, warmup=10)
 ROWS = [
@@ -61,7 +67,38 @@ def test_cycles_without_end():
     assert len(phases(ts.cosine(1, 0, steps=1).repeat())) == 64
 
 
+UNBOUNDED = {
+    "falls at 1000": (lambda t: 1.0 / (1.0 + t / 1000.0), 10_240),
+    "wave": (lambda t: np.sin(t / 100.0), 640),
+    "logarithm": (np.log1p, 40_960),
+    "late jump": (lambda t: (t >= 5000.0) * 1.0, 81_920),
+    "overflows": (lambda t: 2.0**t, 512),
+    "changes from the first step on": (lambda t: np.minimum(t, 1.0), 10),
+    "line": (lambda t: 1e-6 * t, 1 << 24),
+    "never changes": (lambda t: 0.0 * t, 10),
+    "starts at inf": (lambda t: 1.0 / t, 10),
+}
+
+
+@pytest.mark.parametrize(("curve_of", "last"), UNBOUNDED.values(), ids=UNBOUNDED)
+def test_a_new_unbounded_shape_is_looked_at_where_it_changes(monkeypatch, curve_of, last):
+    """It says nothing of itself; ten steps of it would be a flat line."""
+    for registry in (NODES, SHAPES):
+        monkeypatch.setitem(registry, "untold", None)
+
+    @node
+    class untold(ts.Schedule):  # noqa: N801  a shape
+        def _at(self, t):
+            return curve_of(t)
+
+    assert window(untold()) == last
+    assert window(untold().delay(7)) in {last + 7, 10}
+    assert [phase.what for phase in phases(untold())] == ["untold"]
+    assert phases(WARM.take(50) >> untold())[-1].what == "untold"
+
+
 @given(strategies.schedules())
+@example(ts.constant(0.0).take(0).delay(0) / ts.from_values([2.0]))
 @settings(max_examples=200)
 def test_phases_follow_each_other_from_the_first_step_on(schedule):
     found = phases(schedule)
@@ -87,6 +124,40 @@ def test_a_window_is_drawable(schedule):
     assert (np.diff(steps) > 0).all()
     for step, value in list(zip(steps.tolist(), values.tolist(), strict=True))[:: max(1, len(steps) // 20)]:
         assert value == schedule(int(step))
+
+
+def test_one_picture_holds_several_schedules():
+    both = picture([WARM, 2.0 * ts.initial, ts.cosine(1.0, -1.0, steps=400)])
+    assert both.last == 400
+    assert both.axis() == (-1.0, 2.0)
+    warm, initial, cosine = both.lines
+    assert (warm.peak, warm.lowest, warm.exact) == ((1.0, 10), (0.0, 0), True)
+    assert [phase.what for phase in warm.phases] == ["linear", "cosine", "holds"]
+    assert (initial.schedule, set(initial.values.tolist())) == (2.0 * ts.constant(1.0), {2.0})
+    assert cosine.area == float(cosine.values[:-1].sum())  # the end value belongs to what follows
+    assert warm.area == float(WARM.values(401).sum())
+    assert warm.values.tolist() == WARM.values(401).tolist()
+
+
+def test_a_picture_ends_where_it_is_told():
+    (line,) = picture([WARM], last=50).lines
+    assert line.steps[-1] == 50
+    assert [phase.what for phase in line.phases] == ["linear", "cosine"]
+    for wrong in (0, -1, 2.5):
+        with pytest.raises(ScheduleError, match="plot: steps must be a whole number"):
+            picture([WARM], last=wrong)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "axis"),
+    [
+        (ts.constant(4.0), (2.0, 6.0)), (ts.constant(0.0), (-0.5, 0.5)), (ts.linear(1, 9, steps=9), (0.0, 9.0)),
+        (ts.linear(5, 9, steps=9), (5.0, 9.0)), (ts.linear(-9, -1, steps=9), (-9.0, 0.0)), (ts.linear(-9, -5, steps=9), (-9.0, -5.0)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_an_axis_is_never_empty_and_has_0_in_it_where_that_is_near(schedule, axis):
+    assert picture([schedule]).axis() == axis
 
 
 def test_thinning_loses_no_spike():

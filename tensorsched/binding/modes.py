@@ -1,0 +1,244 @@
+"""Mode: where an attachment's values live while steps run, and what it does at each event of the optimizer.
+
+An attachment is in one mode. It begins, and most stay, in an `EagerMode`. `compile_step` hands in another
+(tensorsched/compiled/graph_mode.py), whose slots are all tensor slots. Modes of one attachment share the engines of the
+slots that are tensors anyway, and of the free names: whoever holds one of their tensors (a loss, say) goes on holding a
+live one, whichever mode is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from tensorsched.binding.movers import NEVER, Mover, joined
+from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
+from tensorsched.engine import ScheduleEngine
+from tensorsched.errors import BindingError
+from tensorsched.param_groups import Place
+from tensorsched.schedules import Schedule
+
+__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
+
+
+class Driving(Protocol):
+    """What modes, hooks and the registry ask of an attachment, which stands above them."""
+
+    optimizer: Any
+    _mode: Mode
+    _graph: HandedMode | None
+    _found_inf: torch.Tensor | None
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The places that it has schedules for."""
+
+    def detach(self) -> None:
+        """Give the optimizer back."""
+
+    def _bind(self) -> None: ...
+    def _settle(self) -> None: ...
+    def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
+    def _loaded(self) -> None: ...
+    def _use_eager(self, *, for_good: bool = False) -> None: ...
+    def _make_graphs_stale(self) -> None: ...
+
+
+class Mode:
+    """Slots and the engines that feed them, which all count the same steps; and what happens at a step.
+
+    Attributes:
+        parts: the slots, by engine.
+        in_graph: whether the groups hold what compiled steps read.
+    """
+
+    in_graph = False
+    check: Callable[[], bool]
+    advance: Callable[[torch.Tensor | None], bool | None]
+
+    def __init__(self, parts: Sequence[Slots]) -> None:
+        self.parts = tuple(parts)
+        self.floats = any(not part.tensor for part in self.parts)
+        self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
+        # A float engine's count is there without a synchronisation.
+        self._counter = min((part.engine for part in self.parts), key=lambda e: isinstance(e, ScheduleEngine))
+
+    @property
+    def slot_at(self) -> dict[Place, Slot]:
+        """Every slot by its place."""
+        return {slot.place: slot for part in self.parts for slot in part.slots}
+
+    @property
+    def room(self) -> int:
+        """The last step at which a rewritten schedule may change."""
+        return max(part.engine.table.last for part in self.parts)
+
+    @property
+    def engines(self) -> list[ScheduleEngine]:
+        """The engines with tensors."""
+        return [part.engine for part in self.parts if isinstance(part, TensorSlots)]
+
+    @property
+    def step_count(self) -> int:
+        """Completed steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
+        return self._counter.step_count
+
+    def seek(self, step: int) -> None:
+        """Set every engine to `step`; the groups follow at the next `bind`."""
+        for part in self.parts:
+            part.engine.seek(step)
+
+    def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
+        """Put every slot's value into the optimizer's param_groups, of which `bound` is a copy, whatever they hold."""
+        movers = [part.bind(optimizer, bound) for part in self.parts]
+        self.check, self.advance = joined(movers, floats=self.floats)
+
+    def expected(self, slot: Slot) -> torch.Tensor | float:
+        """What the group must hold at this slot."""
+        return self._part_of[slot.place].value(slot)
+
+    def free_value(self, name: str) -> torch.Tensor:
+        """The live tensor of a free name."""
+        return next(e.value(name) for e in self.engines if name in e.table.live_column)
+
+    def rewrite(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """Check that these schedules, by column, fit into the tables; the function returned puts them there.
+
+        Raises:
+            ScheduleError: they need more rows than a table has, or names that share a column would differ.
+        """
+        commits = [
+            rewritten(part, mine)
+            for part in self.parts
+            if (mine := {n: s for n, s in schedules.items() if n in part.engine.table.live_column})
+        ]
+
+        def commit() -> None:
+            for each in commits:
+                each()
+
+        return commit
+
+    def fast(self, sched: Driving) -> Mover:  # noqa: ARG002  of the eager mode
+        """What the hooks call first at a step; where it returns False they call `before_step` or `after_step`."""
+        return NEVER
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def before_step(self, sched: Driving) -> None:
+        """The optimizer is about to step: whoever else wrote to a slot is found now."""
+        raise NotImplementedError
+
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
+        """It has stepped, unless `found_inf` is not 0."""
+        raise NotImplementedError
+
+    def before_capture(self, sched: Driving) -> None:
+        """The step that comes is captured into a CUDA graph: every replay must use new values, and train everything.
+
+        Raises:
+            BindingError: a slot is a float, or a parameter has no gradient yet.
+        """
+        refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+
+    def saved(self, groups: Sequence[dict[str, Any]]) -> None:
+        """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
+
+    def hide(self, optimizer: Any, *, hidden: bool) -> None:
+        """For the dummy step by which torch.distributed.checkpoint makes state: what it must not see."""
+
+
+def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
+    """Check that every replay of the step that is being captured will use new values, and train every parameter.
+
+    Raises:
+        BindingError: a slot is a float on the host, or a parameter has no gradient yet.
+    """
+    for slot in slots:
+        if not slot.tensor:
+            raise BindingError(
+                f"{slot.name} is a float slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
+                "ts.compile_step(sched), which keeps every value on the device, or build the optimizer with "
+                "capturable=True and attach again"
+            )
+    for index, group in enumerate(optimizer.param_groups):
+        for number, parameter in enumerate(group["params"]):
+            if parameter.requires_grad and parameter.grad is None:
+                raise BindingError(
+                    f"parameter {number} of group {index}, of shape {tuple(parameter.shape)}, requires grad and "
+                    "has no .grad yet: the CUDA graph would leave it out of every replay. Run a backward pass "
+                    "before the capture (and zero_grad(set_to_none=False) after it), or set requires_grad=False"
+                )
+
+
+class HandedMode(Mode):
+    """What an attachment asks of the mode that `compile_step` hands in."""
+
+    @property
+    def flags(self) -> list[dict[str, Any]]:
+        """What the mode has replaced in each group, to be put back in a copy."""
+        raise NotImplementedError
+
+    def leave(self, optimizer: Any, *, for_good: bool) -> None:
+        """Another mode takes over: undo what this one needs in the groups."""
+        raise NotImplementedError
+
+    def resume(self, sched: Any) -> None:
+        """An eager step has been made in between: take over again, if there is still a use."""
+        raise NotImplementedError
+
+    def make_stale(self) -> None:
+        """What compiled steps know of the optimizer is no longer so."""
+        raise NotImplementedError
+
+    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+        """Refuse schedules that compiled steps cannot follow."""
+        raise NotImplementedError
+
+
+class EagerMode(Mode):
+    """The optimizer's own step runs, between its hooks."""
+
+    def fast(self, sched: Driving) -> Mover:
+        """The mover itself, unless compiled steps want their values back after each step."""
+        return Mover(self.check, self.advance if sched._graph is None else NEVER.advance)
+
+    def before_step(self, sched: Driving) -> None:
+        """A slot does not hold what was put there: raises, or the value is the same."""
+        sched._settle()
+
+    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
+        """Move on; the hooks have tried and failed, or have left it to us."""
+        if self.advance(found_inf) is False:
+            sched._settle()
+            self.advance(found_inf)
+        if sched._graph is not None:
+            sched._graph.resume(sched)  # compiled steps look for the values there
+
+    def extended(self, slots: Sequence[Slot], device: torch.device, capacity: int | None) -> EagerMode:
+        """This mode and more slots, at the same step; the tensors of this one stay what they are."""
+        if not slots:
+            return self
+        more = eager_mode(slots, {}, device, capacity)
+        more.seek(self.step_count)
+        return EagerMode([*self.parts, *more.parts])
+
+
+def eager_mode(
+    slots: Sequence[Slot], free: Mapping[str, Schedule], device: torch.device, capacity: int | None
+) -> EagerMode:
+    """Tables and engines for these slots and free names; nothing of the optimizer changes.
+
+    Raises:
+        ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+    """
+    tensors = [slot for slot in slots if slot.tensor]
+    floats = [slot for slot in slots if not slot.tensor]
+    parts: list[Slots] = []
+    if tensors or free:
+        parts.append(tensor_slots(tensors, free, device, capacity))
+    if floats:
+        parts.append(float_slots(floats, capacity))
+    return EagerMode(parts)

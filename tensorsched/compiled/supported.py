@@ -1,0 +1,74 @@
+"""Which optimizers, groups and schedules can be one graph, and what to do instead where they cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.registry import attachments_of
+from tensorsched.binding.slots import Slot
+from tensorsched.binding.torch_optim import RECORDS, record_of
+from tensorsched.errors import BindingError
+from tensorsched.schedules import Schedule
+
+__all__ = ["check_supported", "refusal", "refuse_zero_momentum"]
+
+
+def check_supported(sched: Attachment) -> None:
+    """Refuse what cannot be one graph.
+
+    Raises:
+        BindingError: with the reason, and what to do instead.
+    """
+    optimizer = sched.optimizer
+    kind, record = type(optimizer), record_of(optimizer)
+    instead = "keep optimizer.step(), which follows the schedule too"
+    if record.no_graph:
+        raise refusal(f"{kind.__name__}: {record.no_graph}; {instead}")
+    if record.one_graph is None:
+        ours = sorted(known.__name__ for known, record in RECORDS.items() if record.one_graph is not None)
+        raise refusal(
+            f"nothing is known of how {kind.__name__} steps, so a graph of it might use a frozen value; {instead}, or "
+            f"one of torch's own: {', '.join(ours)}"
+        )
+    if not sched._options.auto:
+        raise refusal(
+            "the graph counts the step itself, and advance='manual' would count it twice; attach with 'auto'"
+        )
+    if len(attachments_of(optimizer)) > 1:
+        raise refusal("another attachment moves values of this optimizer too; attach all of them in one call")
+    for index, group in enumerate(optimizer.param_groups):
+        if group.get("fused"):
+            raise refusal(
+                f"group {index} is fused, and torch's fused kernels cannot be traced; build the optimizer with "
+                "fused=False (the compiler fuses the step by itself), or keep optimizer.step()"
+            )
+        if group.get("differentiable"):
+            raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {instead}")
+    devices = {parameter.device for group in optimizer.param_groups for parameter in group["params"]}
+    if len(devices) > 1:
+        raise refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {instead}")
+    for slot in sched.slots:
+        refuse_zero_momentum(kind, slot, slot.schedule)
+
+
+def refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule) -> None:
+    """Refuse a momentum that touches 0, where torch skips its buffer.
+
+    Raises:
+        BindingError: it does.
+    """
+    if slot.place.part not in RECORDS[kind].buffered:
+        return
+    zeros = np.flatnonzero(schedule.values((schedule.settled or 0) + 1) == 0)
+    if zeros.size:
+        raise refusal(
+            f"{slot.name} is 0 at step {int(zeros[0])}, where torch's {kind.__name__} leaves its momentum buffer "
+            "alone, which a graph cannot do for some steps only; let the schedule stay above 0 (1e-6, say), or keep "
+            "optimizer.step()"
+        )
+
+
+def refusal(text: str) -> BindingError:
+    """The error, with the name of the function that refuses."""
+    return BindingError(f"compile_step: {text}")
