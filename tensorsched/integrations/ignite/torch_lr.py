@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -81,8 +80,9 @@ class LRScheduler(ParamScheduler):
             self._step()
         else:
             self._write(self._last())
-        self._record(engine, name)
-        self.event_index += 1
+        if self.save_history:
+            self._record(engine, name)
+        vars(self)["event_index"] += 1  # nothing is looked ahead that this would concern
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state; nothing changes if it is refused.
@@ -109,14 +109,16 @@ class LRScheduler(ParamScheduler):
         for group, last in zip(self.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             if group["lr"] is not last:  # somebody else's, or a tensor, of which torch keeps a copy
                 fill(group, "lr", last)
-        with contextlib.nullcontext() if self._has_stepped else warnings.catch_warnings():
-            if (
-                not self._has_stepped
-            ):  # torch's advice to call optimizer.step() first: that is for the engine to decide
-                advice = "Detected call of `lr_scheduler.step|Seems like `optimizer.step"
-                warnings.filterwarnings("ignore", message=advice, category=UserWarning)
-                self._has_stepped = True
+        if self._has_stepped:
             scheduler.step()
+            return
+        with (
+            warnings.catch_warnings()
+        ):  # torch's advice to call optimizer.step() first: that is for the engine to decide
+            advice = "Detected call of `lr_scheduler.step|Seems like `optimizer.step"
+            warnings.filterwarnings("ignore", message=advice, category=UserWarning)
+            scheduler.step()
+        self._has_stepped = True
 
     def _last(self) -> Any:
         values = list(self.lr_scheduler.get_last_lr())
