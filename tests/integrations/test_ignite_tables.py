@@ -168,6 +168,10 @@ def test_values_are_computed_in_chunks_that_grow():
     drive(scheduler, optimizer, 5000)
     assert asked == [32, 64, 128, 256, 512, *[1024] * 4]
     assert scheduler.event_index == 5000
+    for _ in range(3):  # assigned to at every event: that must not pay for a thousand
+        scheduler.end_value = 0.5
+        drive(scheduler, optimizer, 1)
+    assert asked[-3:] == [32, 32, 32]
 
 
 def test_a_group_of_many_is_computed_in_chunks_that_grow():
