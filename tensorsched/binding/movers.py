@@ -12,7 +12,7 @@ same number, is looked at when it is found, and not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 from tensorsched.engine import FloatEngine, ScheduleEngine
 from tensorsched.param_groups import Place, with_element
 
-__all__ = ["NEVER", "Mover", "float_mover", "joined", "tensor_mover"]
+__all__ = ["NEVER", "Mover", "fill", "fill_all", "fill_each", "float_mover", "joined", "tensor_mover"]
 
 Groups = Sequence[dict[str, Any]]
 Row = tuple[Sequence[Any], ...]  # for each block, what each of its places holds
@@ -203,6 +203,52 @@ def write(groups: Groups, blocks: Sequence[Block], row: Row) -> None:
         else:
             for group, value in zip(of(groups), values):
                 group[key] = with_element(group[key], element, value)
+
+
+def fill_all(groups: Iterable[dict[str, Any]], part: str, last: object, value: Any) -> None:
+    """Put one value into each of these groups; see `fill`. Does not synchronise.
+
+    Args:
+        groups: all are looked at.
+        part: a key, or an element such as "betas[0]".
+        last: the very float that was put there the time before: a group that still holds it holds no tensor, and one
+            look is all that the check costs.
+        value: the value.
+    """
+    try:
+        for group in groups:
+            if last is group[part]:
+                group[part] = value
+            else:
+                fill(group, part, value)
+    except KeyError:  # an element, or an entry that is yet to be made; those that are done are done again
+        for group in groups:
+            fill(group, part, value)
+
+
+def fill_each(groups: Groups, parts: Sequence[str], last: Sequence[object], row: Sequence[Any]) -> None:
+    """As `fill_all`, but each group has its own part, and its own entry of a row."""
+    try:
+        for group, part, before, value in zip(groups, parts, last, row):
+            if before is group[part]:
+                group[part] = value
+            else:
+                fill(group, part, value)
+    except KeyError:
+        for group, part, value in zip(groups, parts, row):
+            fill(group, part, value)
+
+
+def fill(group: dict[str, Any], part: str, value: Any) -> None:
+    """Put a value into a group, whatever it holds. Does not synchronise.
+
+    A tensor stays the same object and is filled, because compiled and captured steps read that one; an element of a
+    tuple is replaced.
+    """
+    if type(group.get(part)) is float:
+        group[part] = value
+    else:
+        Place.parse(part, 0, group).fill((group,), value)
 
 
 def _comparer(groups: Groups, blocks: Sequence[Block]) -> Callable[[Groups, Row], bool]:

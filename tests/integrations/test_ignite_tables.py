@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite import lookahead, places
 from tests.integrations.beside_ignite import (
     GROUPS,
     Spec,
@@ -167,18 +166,26 @@ def test_values_are_computed_in_chunks_that_grow():
     forecast = scheduler._forecast
     scheduler._forecast = lambda count: asked.append(count) or forecast(count)
     drive(scheduler, optimizer, 5000)
-    assert asked == [32, 64, 128, 256, 512, *[lookahead.MOST] * 4]
+    assert asked == [32, 64, 128, 256, 512, *[1024] * 4]
     assert scheduler.event_index == 5000
+    for _ in range(3):  # assigned to at every event: that must not pay for a thousand
+        scheduler.end_value = 0.5
+        drive(scheduler, optimizer, 1)
+    assert asked[-3:] == [32, 32, 32]
 
 
 def test_a_group_of_many_is_computed_in_chunks_that_grow():
     optimizer = sgd(300)
     members = [
-        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+        make(
+            ours,
+            Spec("CosineAnnealingScheduler", CYCLE | {"cycle_size": 10**7, "param_group_index": i}),
+            optimizer,
+        )
         for i in range(300)
     ]
     whole = ours.ParamGroupScheduler(members)
-    rows = [whole(None) or whole._table.rows for _ in range(1000)]
+    rows = [whole(None) or len(whole._ahead.rows) for _ in range(1000)]
     assert sorted(set(rows)) == [32, 64, 128, 256, 512, 873]
     assert 873 * 300 <= 2**18
 
@@ -207,7 +214,7 @@ def test_an_overflow_is_an_error_at_its_event_and_not_before():
     for _ in range(2):
         with pytest.raises(
             ScheduleError,
-            match=r"CosineAnnealingScheduler\('lr'\) at event_index 2 is .*, not a finite number",
+            match=r"CosineAnnealingScheduler\('lr'\) at event_index 2: .* finite number, got inf.* Nothing was changed",
         ):
             scheduler(None)
 
@@ -262,16 +269,29 @@ def build_on_floats(kind, groups):
     return [row[0] for row in drive(make(theirs, spec, optimizer), optimizer, 4)]
 
 
-def test_tensors_that_are_put_into_all_of_many_groups_later_are_seen():
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("which", [range(40), [0], [17], [39]])
+def test_a_tensor_that_is_put_into_any_group_later_is_seen_at_the_next_event(which, together):
+    """Every group is looked at at every event. (ignite would put a float there, and a compiled step would not follow.)"""
     optimizer = sgd(40)
-    scheduler = make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer)
+    members = [
+        make(ours, Spec("CosineAnnealingScheduler", CYCLE | {"param_group_index": i}), optimizer)
+        for i in range(40)
+    ]
+    one = make(ours, Spec("CosineAnnealingScheduler", CYCLE), optimizer)
+    scheduler = ours.ParamGroupScheduler(members) if together else one
     drive(scheduler, optimizer, 3)
-    for group in optimizer.param_groups:
-        group["lr"] = torch.tensor(0.5)
-    held = [group["lr"] for group in optimizer.param_groups]
+    held = {i: torch.tensor(0.5) for i in which}
+    for i, tensor in held.items():
+        optimizer.param_groups[i]["lr"] = tensor
     drive(scheduler, optimizer, 1)
-    assert all(group["lr"] is tensor for group, tensor in zip(optimizer.param_groups, held, strict=True))
-    assert len({float(tensor) for tensor in held} - {0.5}) == 1
+    assert all(optimizer.param_groups[i]["lr"] is tensor for i, tensor in held.items())
+    assert {float(group["lr"]) for group in optimizer.param_groups} - {0.5} != set()
+    assert all(float(tensor) == pytest.approx(scheduler_value(3)) for tensor in held.values())
+
+
+def scheduler_value(event):
+    return ours.CosineAnnealingScheduler.simulate_values(event + 1, param_name="lr", **CYCLE)[event][1]
 
 
 def test_the_history_of_a_tensor_holds_the_numbers_it_had():
@@ -424,16 +444,6 @@ def test_any_object_with_param_groups(groups):
     assert [row[0] for row in drive(both, Holder, 4, key="rate")] == [1.0, 1.25, 1.5, 9.0]
 
 
-def test_the_writer_knows_what_it_writes_to():
-    groups = [{"lr": 0.5} for _ in range(30)]
-    writer = places.Writer()
-    writer.write(groups, "lr", 1.0)
-    assert writer._plain
-    writer.write(groups, "weight", 2.0)  # a new key: written with care, then known
-    assert not writer._plain
-    assert all(group == {"lr": 1.0, "weight": 2.0} for group in groups)
-
-
 # -- the bridge -----------------------------------------------------------------------------------------------------
 
 
@@ -472,24 +482,19 @@ def test_the_core_expression_has_the_values_that_come(spec, skipped):
 
 
 def expressible(spec):
-    if spec.kind == "ParamGroupScheduler":
-        return all(map(expressible, spec.parts))
-    if spec.kind == "ConcatScheduler":
-        return all(map(expressible, spec.parts)) and (len(means(spec)) == 1 or means(spec) <= {"each", None})
+    if spec.kind in {"ParamGroupScheduler", "ConcatScheduler"}:
+        apart = spec.kind == "ConcatScheduler" and len(set(map(means, spec.parts))) > 1
+        return all(map(expressible, spec.parts)) and not apart
     grows_apart = spec.options.get("warmup_duration") and spec.options.get("cycle_mult", 1.0) != 1.0
     return spec.kind[:3] != "Own" and not grows_apart
 
 
 def means(spec):
-    """Which groups: one by its index, all (None), each its own, or only some their own."""
-    if spec.kind == "ParamGroupScheduler":
-        return {"each" if len(spec.parts) == GROUPS else "some"}
-    if spec.kind == "ConcatScheduler":
-        return set().union(*map(means, spec.parts)) | (
-            {"some", None} if {"some"} & set().union(*map(means, spec.parts)) else set()
-        )
+    """Which groups."""
+    if spec.parts:
+        return frozenset().union(*map(means, spec.parts))
     index = spec.options["param_group_index"]
-    return {None if index is None else index % GROUPS}
+    return frozenset(range(GROUPS)) if index is None else frozenset([index % GROUPS])
 
 
 @settings(max_examples=40)

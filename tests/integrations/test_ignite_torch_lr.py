@@ -166,6 +166,23 @@ def test_looking_and_simulating_move_nothing(kind):
         assert [group["lr"] for group in optimizer.param_groups] == row
 
 
+def test_simulating_moves_nothing_however_deep_it_lies():
+    optimizer = optimizer_of([0.1])
+    inner = scheduler = ours.LRScheduler(sequence(optimizer))
+
+    def last():
+        return ours.PiecewiseLinear(optimizer, "lr", [(0, 1.0)])
+
+    for _ in range(9):
+        scheduler = ours.ConcatScheduler([scheduler, last()], [50])
+    simulated = ours.ConcatScheduler.simulate_values(COUNT, [scheduler, last()], [40])
+    deepest = inner.lr_scheduler._schedulers[0]
+    assert (inner.event_index, inner.lr_scheduler.last_epoch, deepest.last_epoch) == (0, 0, 0)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.1]
+    optimizer.step()
+    assert [row[1:] for row in simulated] == drive(scheduler, optimizer, COUNT)
+
+
 def plain(state):
     """What can be compared of a torch scheduler's state."""
     return {
@@ -352,6 +369,74 @@ def test_a_warm_up_in_front_of_any_torch_scheduler(kind):
     assert agree(rows[4:], wanted)
 
 
+EXPRESSED = {
+    "StepLR": lambda o: torch_lr.StepLR(o, 30, 0.7),
+    "MultiStepLR": lambda o: torch_lr.MultiStepLR(o, [2, 2, 90, 5000], 0.5),
+    "ConstantLR": lambda o: torch_lr.ConstantLR(o, 0.3, 50),
+    "LinearLR": lambda o: torch_lr.LinearLR(o, 0.3, 0.9, total_iters=9000),
+    "ExponentialLR": lambda o: torch_lr.ExponentialLR(o, 0.999),
+    "PolynomialLR": lambda o: torch_lr.PolynomialLR(o, 9000, power=1.7),
+    "CosineAnnealingLR": lambda o: torch_lr.CosineAnnealingLR(o, 3000, eta_min=0.01),
+    "CosineAnnealingWarmRestarts": lambda o: torch_lr.CosineAnnealingWarmRestarts(o, 7, T_mult=2, eta_min=0.01),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lrs", [[0.1], [0.1, 0.1], [0.1, 0.3]])
+@pytest.mark.parametrize("kind", EXPRESSED)
+def test_a_warm_up_in_front_of_a_torch_scheduler_is_expressed_in_the_core(kind, lrs):
+    """To within 1e-9 of the largest value in 10,000 events: torch's recursions gather rounding errors."""
+    optimizer = optimizer_of(lrs)
+    scheduler = ours.create_lr_scheduler_with_warmup(EXPRESSED[kind](optimizer), 0.0, 5)
+    drive(scheduler, optimizer, 2)
+    found = scheduler.as_schedule()
+    assert isinstance(found, list) == (len(set(lrs)) > 1)
+    columns = found if isinstance(found, list) else [found] * len(lrs)
+    rows = drive(scheduler, optimizer, 10_000)
+    for column, schedule in zip(zip(*rows, strict=True), columns, strict=True):
+        errors = [abs(a - b) for a, b in zip(column, schedule.values(10_000).tolist(), strict=True)]
+        assert max(errors) <= 1e-9 * max(column)
+        assert len(set(column)) > 1
+    after = scheduler.as_schedule()  # and from where it is now
+    (first,) = drive(scheduler, optimizer, 1)
+    later = after if isinstance(after, list) else [after] * len(lrs)
+    assert [schedule(0) for schedule in later] == pytest.approx(first, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", [*EXPRESSED, "legacy"])
+def test_a_torch_scheduler_as_a_handler_is_expressed_too(kind):
+    optimizer = optimizer_of([0.1, 0.3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        handler = ours.LRScheduler(
+            EXPRESSED.get(kind, TORCH["StepLR"])(optimizer), use_legacy=kind == "legacy"
+        )
+    for count in (0, 3, 4):
+        drive(handler, optimizer, count)
+        columns = handler.as_schedule()
+        (row,) = drive(handler, optimizer, 1)
+        assert [schedule(0) for schedule in columns] == pytest.approx(row, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", sorted(set(TORCH) - set(EXPRESSED)))
+def test_torch_schedulers_without_an_expression_say_so(kind):
+    scheduler = ours.create_lr_scheduler_with_warmup(TORCH[kind](optimizer_of([0.1])), 0.0, 5)
+    with pytest.raises(
+        ScheduleError, match=r"no equivalent core expression, StepLR, .* have; use tensorsched\.record"
+    ):
+        scheduler.as_schedule()
+
+
+def test_a_torch_scheduler_that_is_not_where_its_arguments_say_has_no_expression():
+    changed = torch_lr.ExponentialLR(optimizer_of([0.1]), 0.9)
+    changed.optimizer.param_groups[0]["lr"] = 0.7
+    changed.optimizer.step()
+    changed.step()
+    ignored = torch_lr.LinearLR(optimizer_of([0.1]), 0.5, total_iters=0)  # torch stays at half for ever
+    for scheduler in (changed, ignored):
+        with pytest.raises(ScheduleError, match="changed by hand or a case of torch's own"):
+            ours.LRScheduler(scheduler).as_schedule()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -473,5 +558,5 @@ def test_the_plateau_refuses_what_ignite_refuses():
         assert found == [
             [i, row[0]] for i, row in enumerate(plateau(ours, optimizer_of([0.1]), METRICS, factor=0.5)[1])
         ]
-    with pytest.warns(UserWarning, match="save_history"):
+    with pytest.warns(UserWarning, match="`verbose` is ignored; use save_history=True"):
         ours.ReduceLROnPlateauScheduler(optimizer_of([0.1]), "loss", verbose=True)

@@ -206,6 +206,48 @@ def test_batch_sizes_are_ignites(sizes, save_history):
     assert set(found[0][0]) & set(sizes)
 
 
+POWERS = st.tuples(
+    st.floats(-1e6, 1e6) | st.floats(-1.0, 1.0),
+    st.floats(-1.3, 1.3) | st.sampled_from([0.9, 0.98, 0.999, 0.1, 0.5]),
+)
+
+
+@settings(max_examples=200)
+@given(
+    powers=POWERS,
+    step_size=st.integers(1, 9),
+    milestones=st.lists(st.integers(0, 400), max_size=40).map(sorted),
+)
+def test_powers_are_ignites_to_the_last_bit(powers, step_size, milestones):
+    initial, gamma = powers
+    for kind, options in {
+        "ExpStateScheduler": {},
+        "StepStateScheduler": {"step_size": step_size},
+        "MultiStepStateScheduler": {"milestones": milestones},
+    }.items():
+        found = [
+            getattr(library, kind).simulate_values(
+                num_events=400, param_name="p", initial_value=initial, gamma=gamma, **options
+            )
+            for library in (ours, theirs)
+        ]
+        assert found[0] == found[1]
+
+
+def test_a_power_that_overflows_is_an_error_at_its_event_and_not_before():
+    """There ignite raises an OverflowError, or goes on with an infinity."""
+    engine = type("Engine", (), {"state": type("State", (), {})()})()
+    for initial, gamma, last in ((1.0, 1e10, 30), (1e300, 1e4, 2)):
+        scheduler = ours.ExpStateScheduler(initial, gamma, "p")
+        for _ in range(last):
+            scheduler(engine)
+        assert engine.state.p == initial * gamma**last
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"at event_index {last}: .* Nothing was changed"):
+                scheduler(engine)
+        assert scheduler.event_index == last
+
+
 WRONG = {
     "cycle_size": [1, 0, -3, None, "4"],
     "warmup_duration": ["2", None],

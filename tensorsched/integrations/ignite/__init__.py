@@ -1,8 +1,16 @@
-"""The parameter schedulers of pytorch-ignite 0.5.5 on tabulated values: the same names, arguments, values and state.
+"""The parameter schedulers of pytorch-ignite 0.5.5 on core schedules: the same names, arguments, values and state.
 
     from tensorsched.integrations.ignite import CosineAnnealingScheduler
 
 in the place of `from ignite.handlers import CosineAnnealingScheduler`. Importing this does not import ignite.
+
+    base, param     what every handler shares; one that sets an entry of param groups
+    ahead           the next values, evaluated at once; binding/movers puts them into the groups
+    cyclical, piecewise, bridge, state
+                    which core schedule a handler reads at `event_index`
+    compositions    handlers of handlers
+    torch_lr, plateau, batch_size
+                    what follows torch's own schedulers, a metric, a function
 """
 
 from __future__ import annotations
@@ -10,13 +18,12 @@ from __future__ import annotations
 from tensorsched.integrations.ignite.base import BaseParamScheduler
 from tensorsched.integrations.ignite.batch_size import BatchSizeScheduler
 from tensorsched.integrations.ignite.bridge import ScheduleHandler, from_schedule
-from tensorsched.integrations.ignite.concat import ConcatScheduler
+from tensorsched.integrations.ignite.compositions import ConcatScheduler, ParamGroupScheduler
 from tensorsched.integrations.ignite.cyclical import (
     CosineAnnealingScheduler,
     CyclicalScheduler,
     LinearCyclicalScheduler,
 )
-from tensorsched.integrations.ignite.groups import ParamGroupScheduler
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.integrations.ignite.piecewise import PiecewiseLinear
 from tensorsched.integrations.ignite.plateau import ReduceLROnPlateauScheduler
@@ -31,24 +38,9 @@ from tensorsched.integrations.ignite.state import (
 from tensorsched.integrations.ignite.torch_lr import LRScheduler, create_lr_scheduler_with_warmup
 
 __all__ = [
-    "BaseParamScheduler",
-    "BatchSizeScheduler",
-    "ConcatScheduler",
-    "CosineAnnealingScheduler",
-    "CyclicalScheduler",
-    "ExpStateScheduler",
-    "LRScheduler",
-    "LambdaStateScheduler",
-    "LinearCyclicalScheduler",
-    "MultiStepStateScheduler",
-    "ParamGroupScheduler",
-    "ParamScheduler",
-    "PiecewiseLinear",
-    "PiecewiseLinearStateScheduler",
-    "ReduceLROnPlateauScheduler",
-    "ScheduleHandler",
-    "StateParamScheduler",
-    "StepStateScheduler",
-    "create_lr_scheduler_with_warmup",
-    "from_schedule",
-]
+    "BaseParamScheduler", "BatchSizeScheduler", "ConcatScheduler", "CosineAnnealingScheduler", "CyclicalScheduler",
+    "ExpStateScheduler", "LRScheduler", "LambdaStateScheduler", "LinearCyclicalScheduler", "MultiStepStateScheduler",
+    "ParamGroupScheduler", "ParamScheduler", "PiecewiseLinear", "PiecewiseLinearStateScheduler",
+    "ReduceLROnPlateauScheduler", "ScheduleHandler", "StateParamScheduler", "StepStateScheduler",
+    "create_lr_scheduler_with_warmup", "from_schedule",
+]  # fmt: skip

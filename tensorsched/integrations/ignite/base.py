@@ -1,4 +1,4 @@
-"""What every handler shares: the event counter, the state and the look-ahead.
+"""What every handler shares: the event counter, the state, the look-ahead, the plot.
 
 Events count from 0 in `event_index`: it is used, then incremented. The class names, the constructors' order and the
 state are ignite 0.5.5's (`ignite.handlers.param_scheduler`).
@@ -6,17 +6,22 @@ state are ignite 0.5.5's (`ignite.handlers.param_scheduler`).
 
 from __future__ import annotations
 
+import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import copy
 from typing import Any, ClassVar
 
-from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.lazy import matplotlib_pyplot
-from tensorsched.integrations.ignite.lookahead import FIRST, MOST, Forecast, LookAhead, describe
-from tensorsched.schedules import Schedule
+import numpy as np
+import torch
 
-__all__ = ["BaseParamScheduler", "check_state", "load_all", "member_states", "record"]
+from tensorsched.errors import ScheduleError
+from tensorsched.integrations.ignite.ahead import Ahead, Forecast
+from tensorsched.schedules import Schedule
+from tensorsched.schedules.node import evaluate
+from tensorsched.schedules.validators import check_real, refuse
+
+__all__ = ["Ahead", "BaseParamScheduler", "Formula"]
 
 
 class BaseParamScheduler(metaclass=ABCMeta):
@@ -28,56 +33,48 @@ class BaseParamScheduler(metaclass=ABCMeta):
 
     Attributes:
         event_index: the event that comes next, from 0; may be assigned to.
+        save_history: whether values are appended to `engine.state.param_history`; may be assigned to.
 
-    A scheduler whose values are a formula of its attributes tabulates them ahead (`_forecast`); assigning to any
-    attribute drops that table, so that the next event sees the new value.
+    A handler whose values are a formula of its attributes has the next ones evaluated ahead. Assigning to any attribute
+    drops them, so that the next event sees the new value.
     """
 
-    _tabulated: ClassVar[bool] = False
-    _ahead: Any = None  # the LookAhead, or the table of a ParamGroupScheduler, that covers the next events
+    _event: ClassVar[str] = "ITERATION_STARTED"  # when `attach` has a handler called, where nobody says
+    _formula: ClassVar[bool] = False  # whether _forecast and _schedule say what get_param says
+    _lists: ClassVar[tuple[str, ...]] = ()  # attributes whose lists the formula reads
+    _ahead: Ahead | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A subclass may override the formula: it is tabulated only if it says so itself.
-        cls._tabulated = cls.__dict__.get("_tabulated", False)
+        # A subclass may override the formula: only the class that says so itself is evaluated ahead.
+        cls._formula = cls.__dict__.get("_formula", False)
 
     def __init__(self, param_name: str, save_history: bool = False) -> None:
         self.param_name = param_name
         self.event_index = 0
-        self._save_history = save_history
+        self.save_history = save_history
         self._state_attrs = ["event_index", "param_name", "save_history"]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        # Without this, a program that sets scheduler.end_value between two events would train on for up to a thousand
+        # events with the values of the old one.
         if self._ahead is not None:
             self._forget()
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in {"_ahead", "_writer"}}
+        return {name: value for name, value in self.__dict__.items() if name != "_ahead"}
 
     def _forget(self) -> None:
-        """Drop the table, whoever reads it."""
+        """Drop the values ahead, whoever reads them: a ParamGroupScheduler sees that there are no rows left."""
         ahead = self.__dict__.pop("_ahead", None)
         if ahead is not None:
-            ahead.valid = False
-
-    @property
-    def save_history(self) -> bool:
-        """Whether values are appended to `engine.state.param_history`."""
-        return self._save_history
-
-    @save_history.setter
-    def save_history(self, value: bool) -> None:
-        self._save_history = value
+            ahead.rows = ()
 
     def state_dict(self) -> dict[str, Any]:
         """The state under ignite's names, plain numbers and strings where the scheduler holds such."""
-        state: dict[str, Any] = {}
-        for name in self._state_attrs:
-            if hasattr(self, name):
-                value = getattr(self, name)
-                state[name] = copy(value.state_dict() if hasattr(value, "state_dict") else value)
-        return state
+        held = {name: getattr(self, name) for name in self._state_attrs if hasattr(self, name)}
+        return {k: copy(v.state_dict() if hasattr(v, "state_dict") else v) for k, v in held.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state; nothing changes if it is refused.
@@ -86,14 +83,25 @@ class BaseParamScheduler(metaclass=ABCMeta):
             TypeError: it is no mapping.
             ValueError: an entry is missing.
         """
-        check_state(self, state_dict)
+        check_state(self, state_dict, self._state_attrs)
         for name in self._state_attrs:
-            value, held = state_dict[name], vars(self).get(name)
-            if held is not None and isinstance(value, Mapping) and hasattr(held, "load_state_dict"):
-                held.load_state_dict(value)
+            value, load = state_dict[name], getattr(getattr(self, name), "load_state_dict", None)
+            if isinstance(value, Mapping) and load is not None:
+                load(value)
             else:
                 # A copy: what goes on here must not change the checkpoint that it came from.
                 setattr(self, name, copy(value) if isinstance(value, list) else value)
+
+    def attach(self, engine: Any, event: Any = None) -> None:
+        """Let `engine` call this handler at `event`; the default is ignite's for this class.
+
+        ITERATION_STARTED for what sets an entry of param groups, ITERATION_COMPLETED for what sets an attribute of the
+        engine's state, EPOCH_STARTED for a batch size.
+
+        Raises:
+            ModuleNotFoundError: no event is given and ignite is not installed.
+        """
+        engine.add_event_handler(_default_event(self._event) if event is None else event, self)
 
     @abstractmethod
     def get_param(self) -> Any:
@@ -111,11 +119,14 @@ class BaseParamScheduler(metaclass=ABCMeta):
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
         """
-        plt = matplotlib_pyplot()
+        from tensorsched.schedules.views.plot import require_matplotlib
+
+        require_matplotlib()
+        import matplotlib.pyplot as plt
+
         rows = cls.simulate_values(num_events=num_events, **scheduler_kwargs)
-        columns = [row[1:] if len(row) != 2 else row[1] for row in rows]  # noqa: PLR2004  [event, value]
         label = scheduler_kwargs.get("param_name", "learning rate")
-        lines = plt.plot([row[0] for row in rows], columns, label=label)
+        lines = plt.plot([row[0] for row in rows], [row[1:] for row in rows], label=label)
         plt.legend()
         plt.grid(which="both")
         return lines
@@ -126,76 +137,103 @@ class BaseParamScheduler(metaclass=ABCMeta):
         Raises:
             ScheduleError: there is none, because the values are not a formula of the event alone.
         """
-        if not self._tabulated:  # a subclass may have overridden what the expression would be made of
+        if not self._formula:  # a subclass may have overridden what the expression would be made of
+            what = f"{type(self).__name__} has no equivalent core expression: its values come from code of its own"
             raise ScheduleError(
-                f"{type(self).__name__} has no equivalent core expression: its values come from code of its own; "
-                "tabulate them with tensorsched.from_values([value for _, value in ...simulate_values(...)])"
+                f"{what}; use tensorsched.from_values([value for _, value in simulate_values(...)])"
             )
-        return self._as_schedule()
+        position = self._position()
+        return self._schedule().skip(position) if position else self._schedule()
 
-    # -- the table ------------------------------------------------------------------------------------------------
+    # -- of a formula ---------------------------------------------------------------------------------------------
+
+    def _position(self) -> int:
+        """Where the schedule is read at the next event."""
+        return int(self.event_index)
+
+    def _schedule(self) -> Schedule:
+        """The core expression of the attributes; the event sets its value at `_position`."""
+        raise NotImplementedError
+
+    def _values(self, first: int, stop: int) -> list[float]:
+        """The values at these positions; ScheduleError where one is not finite."""
+        return evaluate(self._schedule(), first, stop).tolist()  # type: ignore[no-any-return]  # of float64
 
     def _forecast(self, count: int) -> Forecast:
-        """The next `count` values from `event_index` on; see `lookahead`."""
-        raise NotImplementedError
+        """What the next events set, at least one and at most `count`."""
+        first = self._position()
+        try:
+            return self._values(first, first + count), {}
+        except (ScheduleError, OverflowError):  # of some of these; an error when that event has come
+            return self._values(first, first + 1), {}
 
-    def _as_schedule(self) -> Schedule:
-        """See `as_schedule`."""
-        raise NotImplementedError
-
-    def _look(self) -> LookAhead:
-        """The table, at the entry of the next event; computed anew where there is none, or it has ended."""
+    def _look(self) -> Ahead:
+        """The values ahead, evaluated anew where there are none, or they have ended."""
         ahead = self._ahead
-        length = FIRST
-        if type(ahead) is LookAhead:
-            if ahead.current:
-                return ahead
-            if ahead.at == ahead.end:
-                length = min(2 * ahead.end, MOST)
-        self._forget()
-        ahead = LookAhead(self._forecast(length), describe(self, self.__dict__))
-        self.__dict__["_ahead"] = ahead
-        return ahead
+        return ahead if ahead is not None and ahead.serves(self) else Ahead(self, [self], ahead)
 
 
-def record(engine: Any, name: str, value: Any) -> None:
-    """Append to engine.state.param_history[name], making both where they are missing."""
+class Formula(BaseParamScheduler):
+    """A handler whose `get_param()` is its schedule at `event_index`."""
+
+    def get_param(self) -> float:
+        """The value at `event_index`."""
+        return self._values(self.event_index, self.event_index + 1)[0]
+
+
+def record(engine: Any, name: str, *values: Any) -> None:
+    """Append values to engine.state.param_history[name], making both where they are missing."""
     if getattr(engine.state, "param_history", None) is None:
         engine.state.param_history = {}
-    engine.state.param_history.setdefault(name, []).append(value)
+    engine.state.param_history.setdefault(name, []).extend(values)
 
 
-def check_state(scheduler: BaseParamScheduler, state_dict: object) -> None:
-    """TypeError unless it is a mapping, ScheduleError unless it has all that the scheduler itself needs."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict, got {type(state_dict)}")
-    for name in scheduler._state_attrs:  # noqa: SLF001  the same module
-        if name not in state_dict:
-            raise ScheduleError(
-                f"the state has no {name!r}, which {type(scheduler).__name__} needs; it holds {list(state_dict)}. "
-                "Load what state_dict() of a scheduler of the same class gave"
-            )
-
-
-def member_states(state_dict: Mapping[str, Any], count: int) -> Sequence[Any]:
-    """The entry "schedulers" of a state; TypeError or ScheduleError unless it is there and holds `count`."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict, got {type(state_dict)}")
-    if "schedulers" not in state_dict:
-        raise ScheduleError(f"the state has no 'schedulers'; it holds {list(state_dict)}")
-    states: Sequence[Any] = state_dict["schedulers"]
-    if len(states) != count:
-        raise ScheduleError(f"the state is of {len(states)} schedulers, where there are {count} here")
-    return states
-
-
-def load_all(schedulers: Sequence[Any], states: Sequence[Mapping[str, Any]]) -> None:
-    """Load one state into each scheduler; if one refuses, all are as before."""
-    before = [scheduler.state_dict() for scheduler in schedulers]
+def _default_event(name: str) -> Any:
+    """The event `Events.<name>` of ignite: the only place that imports it."""
     try:
-        for scheduler, state in zip(schedulers, states, strict=True):
-            scheduler.load_state_dict(state)
-    except Exception:
-        for scheduler, state in zip(schedulers, before, strict=True):
-            scheduler.load_state_dict(state)
-        raise
+        from ignite.engine import Events
+    except ImportError as error:
+        what = f"attach() without an event means ignite's Events.{name}, which is not installed"
+        raise ModuleNotFoundError(f"{what}: pip install pytorch-ignite, or pass an event") from error
+    return Events[name]
+
+
+# -- checks: errors name the argument, the rule and the value ---------------------------------------------------------
+
+
+def check_type(where: str, value: object, kind: Any, what: str) -> Any:
+    """The value; ignite's TypeError unless it is of that kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{where} must be {what}, got {type(value)}")
+    return value
+
+
+def check_number(where: str, value: object) -> float:
+    """A finite number as Python has it: a tensor may change, and a checkpoint cannot hold a number of numpy's."""
+    one = isinstance(value, torch.Tensor) and value.numel() == 1
+    return check_real(where, value.item() if one else value)  # type: ignore[attr-defined]  # a tensor
+
+
+def check_events(where: str, value: object, *, least: int) -> int:
+    """A whole number of events; a float is let through if it is whole (ignite takes len(loader) * 1.0)."""
+    number: Any = check_type(where, value, (int, float, np.integer, np.floating), "a whole number of events")
+    if not math.isfinite(number) or number != int(number) or number < least:
+        raise refuse(where, f"a whole number of at least {least} events", value)
+    return int(number)
+
+
+def check_names(where: str, names: object) -> list[str] | tuple[str, ...]:
+    """A list or tuple of str, with ignite's exceptions."""
+    given: list[str] | tuple[str, ...] = check_type(where, names, (list, tuple), "a list or tuple")
+    if not all(isinstance(name, str) for name in given):
+        raise refuse(where, "a list or tuple of str", names)
+    return given
+
+
+def check_state(scheduler: object, state_dict: object, needed: Iterable[str]) -> None:
+    """TypeError unless it is a mapping, ScheduleError unless it has all these entries."""
+    state = check_type("state_dict", state_dict, Mapping, "a dict")
+    for name in needed:
+        if name not in state:
+            what = f"the state has no {name!r}, it holds {list(state)}"
+            raise ScheduleError(f"{what}; load what state_dict() of a {type(scheduler).__name__} gave")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.utils.data import BatchSampler, DataLoader
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import BaseParamScheduler, record
-from tensorsched.integrations.ignite.lazy import default_event
+from tensorsched.integrations.ignite import base
+from tensorsched.schedules.validators import refuse
 
 __all__ = ["BatchSizeScheduler"]
 
 
-class BatchSizeScheduler(BaseParamScheduler):
+class BatchSizeScheduler(base.BaseParamScheduler):
     """Sets the batch size of a DataLoader's batch sampler: event i sets scheduler_fn(i).
 
     Args:
@@ -29,47 +29,32 @@ class BatchSizeScheduler(BaseParamScheduler):
     Source: ignite.handlers.param_scheduler.BatchSizeScheduler.
     """
 
+    _event: ClassVar[str] = "EPOCH_STARTED"
+
     def __init__(
-        self,
-        dataloader: DataLoader[Any],
-        scheduler_fn: Callable[[int], int],
-        save_history: bool = False,
+        self, dataloader: DataLoader[Any], scheduler_fn: Callable[[int], int], save_history: bool = False
     ) -> None:
-        super().__init__(param_name="batch_size", save_history=save_history)
-        if not isinstance(dataloader, DataLoader):
-            raise TypeError(f"dataloader must be a torch.utils.data.DataLoader, got {type(dataloader)}")
+        super().__init__("batch_size", save_history)
+        base.check_type("dataloader", dataloader, DataLoader, "a torch.utils.data.DataLoader")
+        base.check_type("scheduler_fn", scheduler_fn, Callable, "callable")
         if not isinstance(dataloader.batch_sampler, BatchSampler):
-            raise ScheduleError(
-                "the dataloader has no BatchSampler, so no batch size to schedule; give it batch_size=n"
-            )
-        if not callable(scheduler_fn):
-            raise TypeError(f"scheduler_fn must be callable, got {type(scheduler_fn)}")
+            raise ScheduleError("the dataloader has no BatchSampler, so no batch size; give it batch_size=n")
         self.dataloader = dataloader
         self.scheduler_fn = scheduler_fn
 
     def __call__(self, engine: Any) -> None:
-        """One event: set the batch size; the DataLoader uses it when it is next iterated over."""
+        """One event: set the batch size; the DataLoader uses it when it is next iterated over. Does not synchronise."""
         value: object = self.get_param()
         if not isinstance(value, int) or value < 1:
-            raise ScheduleError(
-                f"scheduler_fn({self.event_index}) must be an int of at least 1, the batch size, got {value!r}"
-            )
+            raise refuse(f"scheduler_fn({self.event_index})", "an int of at least 1, the batch size", value)
         self.dataloader.batch_sampler.batch_size = value  # type: ignore[union-attr]  # checked above
         if self.save_history and engine is not None:
-            record(engine, self.param_name, value)
+            base.record(engine, self.param_name, value)
         self.event_index += 1
 
     def get_param(self) -> int:
         """The batch size of the next event."""
         return self.scheduler_fn(self.event_index)
-
-    def attach(self, engine: Any, event: Any = None) -> None:
-        """Let `engine` call this handler at `event`, by default Events.EPOCH_STARTED.
-
-        Raises:
-            ModuleNotFoundError: no event is given and ignite is not installed.
-        """
-        engine.add_event_handler(default_event("EPOCH_STARTED") if event is None else event, self)
 
     @classmethod
     def simulate_values(cls, num_events: int, **scheduler_kwargs: Any) -> list[list[Any]]:

@@ -6,36 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import check_state
-from tensorsched.integrations.ignite.lookahead import Forecast
-from tensorsched.integrations.ignite.param import ParamScheduler
-from tensorsched.integrations.ignite.places import read
+from tensorsched.integrations.ignite import base
+from tensorsched.integrations.ignite.param import ParamScheduler, read
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import check_schedule, has_initial, substitute_initial
-from tensorsched.schedules.node import evaluate
 
 __all__ = ["ScheduleHandler", "from_schedule"]
 
 
-class ScheduleHandler(ParamScheduler):
+class ScheduleHandler(base.Formula, ParamScheduler):
     """A handler for any core schedule: event i sets schedule(i). Made by `from_schedule`.
 
     Its state also holds the schedule's fingerprint, and a state of another schedule is refused.
     """
 
-    _tabulated = True
+    _formula = True
 
     def __init__(
-        self,
-        optimizer: Any,
-        param_name: str,
-        schedule: Schedule,
-        save_history: bool = False,
+        self, optimizer: Any, param_name: str, schedule: Schedule, save_history: bool = False,
         param_group_index: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(optimizer, param_name, save_history, param_group_index)
-        check_schedule("schedule", schedule)
-        self.schedule = schedule
+        self.schedule = check_schedule("schedule", schedule)
         if has_initial(schedule):
             held = {read(group, param_name) for group in self.optimizer_param_groups}
             if len(held) != 1:
@@ -56,7 +48,7 @@ class ScheduleHandler(ParamScheduler):
             TypeError: it is no mapping.
             ValueError: an entry is missing, or it is of another schedule.
         """
-        check_state(self, state_dict)
+        base.check_state(self, state_dict, self._state_attrs)
         saved = state_dict.get("fingerprint")
         if saved != self.schedule.fingerprint:
             raise ScheduleError(
@@ -65,29 +57,14 @@ class ScheduleHandler(ParamScheduler):
             )
         super().load_state_dict(state_dict)
 
-    def get_param(self) -> float:
-        """schedule(event_index)."""
-        return self.schedule(self.event_index)
-
-    def _forecast(self, count: int) -> Forecast:
-        first = self.event_index
-        try:
-            return evaluate(self.schedule, first, first + count), {}, []
-        except ScheduleError:  # somewhere among these; it is an error when that event has come
-            return evaluate(self.schedule, first, first + 1), {}, []
-
-    def _as_schedule(self) -> Schedule:
-        return self.schedule.skip(self.event_index) if self.event_index else self.schedule
+    def _schedule(self) -> Schedule:
+        return self.schedule
 
 
 def from_schedule(
-    optimizer: Any,
-    param_name: str,
-    schedule: Schedule,
-    *,
-    save_history: bool = False,
+    optimizer: Any, param_name: str, schedule: Schedule, *, save_history: bool = False,
     param_group_index: int | None = None,
-) -> ScheduleHandler:
+) -> ScheduleHandler:  # fmt: skip
     """An ignite handler for any core schedule: event i sets schedule(i).
 
     Args:
@@ -96,6 +73,9 @@ def from_schedule(
         schedule: what the value follows. `ts.initial` in it stands for what the groups hold now.
         save_history: append the groups' values to `engine.state.param_history[name]`.
         param_group_index: the one group that is meant; None (default) means all.
+
+    Returns:
+        A handler; attach it to an engine. Its events do not synchronise.
 
     Raises:
         TypeError: the optimizer has no sequence `param_groups`.

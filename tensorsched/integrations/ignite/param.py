@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
+from tensorsched.binding.movers import fill_all, fill_each
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import BaseParamScheduler, record
-from tensorsched.integrations.ignite.lazy import default_event
-from tensorsched.integrations.ignite.lookahead import LookAhead
-from tensorsched.integrations.ignite.places import WINDOW, Writer, check_places, put, read
+from tensorsched.integrations.ignite import base
+from tensorsched.param_groups import Place, as_float, known_keys
+from tensorsched.recording.scheduler_copy import Group, StandIn, double
+from tensorsched.schedules.validators import refuse
 
-__all__ = ["ParamScheduler"]
+__all__ = ["ParamScheduler", "after_event", "each", "on_copies", "read"]
+
+_LABEL = re.compile(r"(.+?) \(.*\)")
 
 
-class ParamScheduler(BaseParamScheduler):
+class ParamScheduler(base.BaseParamScheduler):
     """A handler that sets one entry of an optimizer's param groups at every event.
 
     The value is absolute: whatever the groups held, or another scheduler wrote, is replaced. A group that holds a
@@ -25,7 +27,7 @@ class ParamScheduler(BaseParamScheduler):
     Args:
         optimizer: a torch optimizer, or any object with a list or tuple `param_groups`.
         param_name: the groups' key ("lr"), an element of a tuple ("betas[0]"), or a label for an entry of its own
-            beside a key ("lr (base)").
+            beside a key ("lr (base)"). A group that holds no hyperparameter at all takes any name.
         save_history: append the groups' values to `engine.state.param_history[name]` at every event.
         param_group_index: the one group that is meant; None (default) means all.
 
@@ -37,34 +39,20 @@ class ParamScheduler(BaseParamScheduler):
     """
 
     def __init__(
-        self,
-        optimizer: Any,
-        param_name: str,
-        save_history: bool = False,
-        param_group_index: int | None = None,
-    ) -> None:
+        self, optimizer: Any, param_name: str, save_history: bool = False, param_group_index: int | None = None
+    ) -> None:  # fmt: skip
         super().__init__(param_name, save_history)
-        groups = getattr(optimizer, "param_groups", None)
-        if not isinstance(optimizer, torch.optim.Optimizer) and not isinstance(groups, Sequence):
-            raise TypeError(
-                "optimizer must be a torch.optim.Optimizer or have a list or tuple `param_groups`, "
-                f"got {type(optimizer)}"
-            )
+        held = getattr(optimizer, "param_groups", None)
+        groups = base.check_type(
+            "optimizer.param_groups", held, Sequence, "a list or tuple, as a torch optimizer's"
+        )
+        if param_group_index is not None and param_group_index not in range(-len(groups), len(groups)):
+            rule = f"None or an int that counts one of the {len(groups)} param_groups from 0"
+            raise refuse("param_group_index", rule, param_group_index)
         self.optimizer = optimizer
         self.param_group_index = param_group_index
         self._state_attrs += ["param_group_index"]
-        self._check_places()
-
-    def _check_places(self) -> None:
-        check_places(self.optimizer.param_groups, self.param_name, self.param_group_index)
-
-    def attach(self, engine: Any, event: Any = None) -> None:
-        """Let `engine` call this handler at `event`, by default Events.ITERATION_STARTED.
-
-        Raises:
-            ModuleNotFoundError: no event is given and ignite is not installed.
-        """
-        engine.add_event_handler(default_event("ITERATION_STARTED") if event is None else event, self)
+        _check_part(self.optimizer_param_groups, param_name)
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
         """One event: put the value into the groups. Does not synchronise, but to read tensors for the history.
@@ -76,61 +64,45 @@ class ParamScheduler(BaseParamScheduler):
         Raises:
             ValueError: `get_param()` gave a list that has not one value for each group.
         """
-        if not self._tabulated:
-            self._begin_event()
-            self._write(self._get_param())
-            if engine is not None and self.save_history:
-                self._record(engine, name)
-            self.event_index += 1
-            return
+        # `Ahead.serves` and `Ahead.passed`, written out: at one group, calls are most of what an event costs.
         ahead = self._ahead
-        # `ahead.current` and `ahead.step`, written out: at one group a call is a tenth of what an event costs.
-        if type(ahead) is not LookAhead or ahead.at >= ahead.end or ahead.lists != ahead.copies:
-            ahead = self._look()
-        at, state = ahead.at, self.__dict__
-        self._write(ahead.values[at])
-        if engine is not None and self.save_history:
+        if (
+            ahead is None or ahead.owner is not self or ahead.at >= len(ahead.rows) or ahead.lists != ahead.copies
+        ):  # fmt: skip
+            if not self._formula:
+                self._write(self._get_param())
+                self._record(engine, name)
+                self.event_index += 1
+                return
+            ahead = base.Ahead(self, [self], ahead)
+        state, at = self.__dict__, ahead.at
+        row, index, groups = ahead.rows[at], state["param_group_index"], self.optimizer.param_groups
+        fill_all(groups if index is None else (groups[index],), state["param_name"], ahead.last[0], row[0])
+        if self.save_history:
             self._record(engine, name)
-        if at in ahead.marks:
-            state.update(ahead.marks[at])
+        if not at:
+            state.update(ahead.turns[0])
         state["event_index"] += 1
-        ahead.at = at + 1
-
-    def _begin_event(self) -> None:
-        """What changes in the attributes before the event, where no table says so."""
-
-    def _record(self, engine: Any, name: str | None) -> None:
-        values = [read(group, self.param_name) for group in self.optimizer_param_groups]
-        record(engine, self.param_name if name is None else name, values)
+        ahead.last, ahead.at = row, at + 1
 
     def _get_param(self) -> Any:
-        """What the event sets; classes between this one and a user's may refine it."""
+        """What the event sets, where nothing is looked ahead; a cycle turns here."""
         return self.get_param()
 
     def _write(self, value: Any) -> None:
-        groups, name = self.optimizer_param_groups, self.param_name
-        if len(groups) > WINDOW or type(value) is not float:
-            self._write_many(groups, value)
-            return
-        for group in groups:
-            if type(group.get(name)) is float:  # what `put` does, without a call
-                group[name] = value
-            else:
-                put(group, name, value)
-
-    def _write_many(self, groups: Sequence[dict[str, Any]], value: Any) -> None:
-        if isinstance(value, list) and len(value) != len(groups):
-            raise ScheduleError(
-                f"get_param() gave {len(value)} values for {len(groups)} param groups; return a number for all, or "
-                "a list with one for each"
-            )
-        writer = self.__dict__.get("_writer")
-        if writer is None:
-            writer = self.__dict__["_writer"] = Writer()
-        if isinstance(value, list):
-            writer.write_row(groups, [self.param_name], value)
+        groups, part = self.optimizer_param_groups, self.param_name
+        if not isinstance(value, list):
+            fill_all(groups, part, None, value)
+        elif len(value) == len(groups):
+            fill_each(groups, [part] * len(groups), [None] * len(groups), value)
         else:
-            writer.write(groups, self.param_name, value)
+            what = f"get_param() gave {len(value)} values for {len(groups)} param groups"
+            raise ScheduleError(f"{what}; return a number for all, or a list with one for each")
+
+    def _record(self, engine: Any, name: str | None) -> None:
+        if self.save_history and engine is not None:
+            held = [read(group, self.param_name) for group in self.optimizer_param_groups]
+            base.record(engine, self.param_name if name is None else name, held)
 
     @property
     def optimizer_param_groups(self) -> Sequence[dict[str, Any]]:
@@ -144,7 +116,7 @@ class ParamScheduler(BaseParamScheduler):
 
         Args:
             num_events: how many.
-            **scheduler_kwargs: the constructor's, without optimizer; an optimizer and save_history are left aside.
+            **scheduler_kwargs: the constructor's, without optimizer; an optimizer and save_history are ignored.
 
         Example:
             >>> from tensorsched.integrations.ignite import LinearCyclicalScheduler
@@ -153,22 +125,61 @@ class ParamScheduler(BaseParamScheduler):
             ... )
             [[0, 0.0], [1, 0.5], [2, 1.0]]
         """
-        arguments = {k: v for k, v in scheduler_kwargs.items() if k not in {"optimizer", "save_history"}}
-        index = arguments.get("param_group_index")
-        groups = index + 1 if isinstance(index, int) and index >= 0 else 1
-        optimizer = _simulated_optimizer(arguments.get("param_name", "lr"), groups)
-        scheduler = cls(optimizer=optimizer, save_history=False, **arguments)
-        values = []
-        for event in range(num_events):
-            scheduler(None)
-            values.append([event, read(scheduler.optimizer_param_groups[0], scheduler.param_name)])
-        return values
+        index = scheduler_kwargs.get("param_group_index")
+        held = {"params": [], str(scheduler_kwargs.get("param_name", "lr")): 0.01}
+        groups = [Group(held) for _ in range(index + 1 if isinstance(index, int) and index >= 0 else 1)]
+        scheduler = cls(**(scheduler_kwargs | {"optimizer": StandIn(groups, {}), "save_history": False}))
+        return [[event, after_event(scheduler)[0]] for event in range(num_events)]
 
 
-def _simulated_optimizer(param_name: object, groups: int) -> torch.optim.Optimizer:
-    """An optimizer of nothing, each group of which has an entry of this name."""
-    made = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(groups)]
-    optimizer = torch.optim.SGD(made, lr=0.01)
-    for group in optimizer.param_groups:
-        group.setdefault(str(param_name), 0.01)
-    return optimizer
+def after_event(scheduler: ParamScheduler, *parts: str) -> list[Any]:
+    """What its groups hold after its next event, under its own name or these."""
+    scheduler(None)
+    names = parts or (scheduler.param_name,)
+    return [read(group, name) for name in names for group in scheduler.optimizer_param_groups]
+
+
+def read(group: dict[str, Any], part: str) -> Any:
+    """What the group holds there; of a tensor its number (which synchronises with its device), since it will change."""
+    held = Place.parse(part, 0, group).read((group,))
+    number = as_float(held)
+    return held if number is None else number
+
+
+def on_copies(schedulers: Sequence[Any]) -> list[Any]:
+    """Copies of schedulers (of torch or ours) for simulations: these, and the optimizers behind, stay as they are."""
+    # What `double` reaches is copied six objects deep, and shared below: what is innermost goes first, all else finds
+    # its copy. (Without that, simulating a ConcatScheduler in a ConcatScheduler in ... stepped the real ones.)
+    family, copied = [inner for scheduler in schedulers for inner in _inside(scheduler)], list(schedulers)
+    while left := [held for s in copied for held in each(s.optimizer) if not isinstance(held, StandIn)]:
+        (family, copied), _ = double((family, copied), left[0])
+    return copied
+
+
+def _inside(scheduler: Any) -> list[Any]:
+    """A scheduler behind all that it is made of: handlers, torch's schedulers, those that torch chains."""
+    held = [*getattr(scheduler, "schedulers", ()), *getattr(scheduler, "_schedulers", ())]
+    held += [scheduler.lr_scheduler] if hasattr(scheduler, "lr_scheduler") else []
+    return [*(inner for one in held for inner in _inside(one)), scheduler]
+
+
+def each(held: Any) -> list[Any]:
+    """What a scheduler holds as a list: a ParamGroupScheduler has several optimizers and param_names, others one."""
+    return held if isinstance(held, list) else [held]
+
+
+def _check_part(groups: Sequence[dict[str, Any]], part: object) -> None:
+    """ScheduleError for a name that a group does not know.
+
+    A name such as "lr (base)" is a label: an entry of its own, beside a key that must exist.
+    """
+    if not isinstance(part, str):
+        raise refuse("param_name", "a str such as 'lr'", part)
+    label = _LABEL.fullmatch(part)
+    for group in groups:
+        bare = not group.keys() - {"params"}  # an optimizer of another kind: nothing to misspell
+        if not (bare or Place.parse(part, 0, group).exists((group,)) or (label and label[1] in group)):
+            what = f"no param group entry {part!r} to schedule: {known_keys(group, part)}"
+            raise ScheduleError(
+                f"{what}; a tuple's element is written 'betas[0]', an entry for show 'lr (base)'"
+            )

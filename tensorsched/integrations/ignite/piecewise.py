@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import bisect
 import numbers
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.checks import check_number
-from tensorsched.integrations.ignite.lookahead import Forecast, Marks
+from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.param import ParamScheduler
 from tensorsched.schedules import Schedule, piecewise_linear
-from tensorsched.schedules.node import Array
+from tensorsched.schedules.validators import refuse
 
-__all__ = ["PiecewiseLinear", "between_milestones", "check_milestones", "segment_marks", "through_milestones"]
+__all__ = ["Milestones", "PiecewiseLinear"]
 
 
-class PiecewiseLinear(ParamScheduler):
+class Milestones(base.Formula):
+    """The core's piecewise_linear of two lists, which programs may change in place."""
+
+    _lists: ClassVar[tuple[str, ...]] = ("milestones", "values")
+
+    milestones: list[int]
+    values: list[float]
+
+    def _set_milestones(self, pairs: object) -> None:
+        self.milestones, self.values = _check_milestones(type(self).__name__, pairs)
+        self._state_attrs += ["values", "milestones", "_index"]
+
+    @property
+    def _index(self) -> int:
+        """The segment that the last event was in: of ignite's state, where it is walked along; here it follows."""
+        event, at = self._position() - 1, self.milestones
+        return max(bisect.bisect_right(at, min(event, at[-1] - 1)) - 1, 0)
+
+    @_index.setter
+    def _index(self, value: int) -> None:
+        """Nothing: a state that is loaded has the event, too."""
+
+    def _schedule(self) -> Schedule:
+        return piecewise_linear(list(zip(map(int, self.milestones), map(float, self.values), strict=True)))
+
+
+class PiecewiseLinear(Milestones, ParamScheduler):
     """Straight lines between (event, value) milestones; constant before the first and after the last.
 
-    Two milestones at one event are a jump: the later value is used at that event.
+    f(i) = a + (b - a) * (i - k) / (l - k) between the milestones (k, a) and (l, b) around i. Two milestones at one
+    event are a jump: the later value is used at that event.
 
     Args:
         optimizer: a torch optimizer, or any object with a list or tuple `param_groups`.
@@ -44,85 +69,33 @@ class PiecewiseLinear(ParamScheduler):
         [[0, 1.0], [1, 1.0], [2, 0.75], [3, 0.5], [4, 0.5]]
     """
 
-    _tabulated = True
+    _formula = True
 
     def __init__(
-        self,
-        optimizer: Any,
-        param_name: str,
-        milestones_values: list[tuple[int, float]],
-        save_history: bool = False,
+        self, optimizer: Any, param_name: str, milestones_values: list[tuple[int, float]], save_history: bool = False,
         param_group_index: int | None = None,
-    ) -> None:
-        super().__init__(optimizer, param_name, save_history, param_group_index=param_group_index)
-        self.milestones, self.values = check_milestones(type(self).__name__, milestones_values)
-        self._index = 0
-        self._state_attrs += ["values", "milestones", "_index"]
-
-    def get_param(self) -> float:
-        """The value at `event_index`."""
-        return float(through_milestones(self.milestones, self.values, np.array([float(self.event_index)]))[0])
-
-    def _forecast(self, count: int) -> Forecast:
-        events = float(self.event_index) + np.arange(count, dtype=np.float64)
-        marks = segment_marks(self.milestones, self._index, events)
-        return through_milestones(self.milestones, self.values, events), marks, [self.milestones, self.values]
-
-    def _as_schedule(self) -> Schedule:
-        return between_milestones(self.milestones, self.values, self.event_index)
+    ) -> None:  # fmt: skip
+        super().__init__(optimizer, param_name, save_history, param_group_index)
+        self._set_milestones(milestones_values)
 
 
-def check_milestones(where: str, pairs: object) -> tuple[list[int], list[float]]:
+def _check_milestones(where: str, pairs: object) -> tuple[list[int], list[float]]:
     """The events and the values of a list of (event, value) tuples; raises as PiecewiseLinear says."""
-    if not isinstance(pairs, Sequence):
-        raise TypeError(f"{where}: milestones_values must be a list or tuple, got {type(pairs)}")
-    if len(pairs) < 1:
-        raise ScheduleError(
-            f"{where}: milestones_values must have at least one (event, value) pair, got none"
-        )
+    where = f"{where}: milestones_values"
+    given: Sequence[Any] = base.check_type(where, pairs, Sequence, "a list or tuple")
+    if not given:
+        raise ScheduleError(f"{where} must have at least one (event, value) pair, got none")
     milestones: list[int] = []
     values: list[float] = []
-    for i, pair in enumerate(pairs):
-        here = f"{where}: milestones_values[{i}]"
+    for i, pair in enumerate(given):
         if not isinstance(pair, tuple) or len(pair) != 2:  # noqa: PLR2004  a pair
-            raise ScheduleError(f"{here} must be a tuple (event, value), got {pair!r}")
-        if not isinstance(pair[0], numbers.Integral):
-            raise TypeError(f"{here}: the event must be an int, got {type(pair[0])}")
-        if pair[0] < 0:
-            raise ScheduleError(f"{here}: events count from 0, so {pair[0]} is never; leave the pair out")
-        if milestones and pair[0] < milestones[-1]:
-            raise ScheduleError(
-                f"{here}: event {pair[0]} comes before {milestones[-1]}; sort the pairs by event"
-            )
-        milestones.append(int(pair[0]))
-        values.append(check_number(f"{here}: the value", pair[1]))
+            raise refuse(f"{where}[{i}]", "a tuple (event, value)", pair)
+        event = base.check_type(f"{where}[{i}]: the event", pair[0], numbers.Integral, "an int")
+        if event < 0:
+            raise ScheduleError(f"{where}[{i}]: events count from 0, so {event} is never; leave the pair out")
+        if milestones and event < milestones[-1]:
+            late = milestones[-1]
+            raise ScheduleError(f"{where}[{i}]: event {event} comes before {late}; sort the pairs by event")
+        milestones.append(int(event))
+        values.append(base.check_number(f"{where}[{i}]: the value", pair[1]))
     return milestones, values
-
-
-def through_milestones(milestones: Sequence[int], values: Sequence[float], events: Array) -> Array:
-    """f(i) = a + (b - a) * (i - k) / (l - k) between the milestones (k, a) and (l, b) around i."""
-    at, level = np.array(milestones, dtype=np.float64), np.array(values, dtype=np.float64)
-    last = len(at) - 1
-    before = np.searchsorted(at, events, side="right") - 1
-    i, j = np.clip(before, 0, last), np.clip(before + 1, 0, last)
-    width = np.where(
-        i == j, 1.0, at[j] - at[i]
-    )  # 1 where both are the same milestone, whose value then stays
-    return level[i] + (level[j] - level[i]) * (events - at[i]) / width
-
-
-def segment_marks(milestones: Sequence[int], index: int, events: Array) -> Marks:
-    """Where `_index`, the segment that the event is in, changes; outside of all segments it stays."""
-    inside = (events >= milestones[0]) & (events < milestones[-1])
-    offsets = np.flatnonzero(inside)
-    segments = np.searchsorted(np.array(milestones), events[offsets], side="right") - 1
-    marks: Marks = {}
-    for offset in np.flatnonzero(np.diff(segments, prepend=index)).tolist():
-        marks[int(offsets[offset])] = {"_index": int(segments[offset])}
-    return marks
-
-
-def between_milestones(milestones: Sequence[int], values: Sequence[float], event: int) -> Schedule:
-    """The same as a core expression, from `event` on."""
-    points = piecewise_linear(list(zip(map(int, milestones), map(float, values), strict=True)))
-    return points.skip(int(event)) if event else points

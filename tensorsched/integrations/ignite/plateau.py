@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from tensorsched.binding.movers import fill_each
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import check_state
+from tensorsched.integrations.ignite import base
 from tensorsched.integrations.ignite.param import ParamScheduler
-from tensorsched.integrations.ignite.places import put
+from tensorsched.schedules.validators import refuse
 
 __all__ = ["ReduceLROnPlateauScheduler"]
 
@@ -27,7 +28,7 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
         trainer: the engine whose `state.param_history` takes the history.
         save_history: append the groups' lr to `trainer.state.param_history["lr"]`.
         param_group_index: the one group that is meant; None (default) means all.
-        **scheduler_kwargs: ReduceLROnPlateau's.
+        **scheduler_kwargs: ReduceLROnPlateau's; `verbose` is ignored.
 
     Raises:
         TypeError: the optimizer is none of torch, or min_lr is no float where param_group_index is given.
@@ -36,57 +37,54 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
     Unlike ignite's, min_lr counts with and without param_group_index, and the state holds no method.
 
     Source: ignite.handlers.param_scheduler.ReduceLROnPlateauScheduler.
+
+    Example:
+        >>> from tensorsched.integrations.ignite import ReduceLROnPlateauScheduler
+        >>> ReduceLROnPlateauScheduler.simulate_values(3, [1.0, 1.0, 1.0], init_lr=0.5, patience=1, factor=0.5)
+        [[0, 0.5], [1, 0.5], [2, 0.25]]
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        metric_name: str,
-        trainer: Any = None,
-        save_history: bool = False,
-        param_group_index: int | None = None,
-        **scheduler_kwargs: Any,
-    ) -> None:
-        super().__init__(optimizer, "lr", save_history=save_history, param_group_index=param_group_index)
+        self, optimizer: torch.optim.Optimizer, metric_name: str, trainer: Any = None, save_history: bool = False,
+        param_group_index: int | None = None, **scheduler_kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(optimizer, "lr", save_history, param_group_index)
         self.metric_name = metric_name
         self.trainer = trainer
-        least = scheduler_kwargs.get("min_lr", 0.0)
-        if param_group_index is not None and "min_lr" in scheduler_kwargs and not isinstance(least, float):
-            raise TypeError(f"with param_group_index, min_lr must be one float, got {type(least)}")
+        if param_group_index is not None:
+            base.check_type("min_lr", scheduler_kwargs.get("min_lr", 0.0), float, "one float")
         if "verbose" in scheduler_kwargs:
-            warnings.warn("verbose is left aside; use save_history=True", UserWarning, stacklevel=2)
+            warnings.warn("`verbose` is ignored; use save_history=True", UserWarning, stacklevel=2)
         kwargs = {key: value for key, value in scheduler_kwargs.items() if key != "verbose"}
         self.scheduler = ReduceLROnPlateau(optimizer, **kwargs)
         self._state_attrs += ["metric_name", "scheduler"]
 
     def __call__(self, engine: Any, name: str | None = None) -> None:
-        """One event: show the metric to the torch scheduler, which may reduce the lr."""
+        """One event: show the metric to the torch scheduler, which may reduce the lr.
+
+        Synchronises if the metric is a tensor on a device, or an lr is.
+        """
         metrics = getattr(engine.state, "metrics", None) or {}
         if self.metric_name not in metrics:
-            raise ScheduleError(
-                f"engine.state.metrics has no {self.metric_name!r}, it holds {list(metrics)}; attach the metric to the "
-                "engine that calls this handler"
-            )
-        others = [group for group in self.optimizer.param_groups if not self._means(group)]
+            what = f"engine.state.metrics has no {self.metric_name!r}, it holds {list(metrics)}"
+            raise ScheduleError(f"{what}; attach the metric to the engine that calls this handler")
+        meant = set(map(id, self.optimizer_param_groups))
+        others = [group for group in self.optimizer.param_groups if id(group) not in meant]
         kept = [float(group["lr"]) for group in others]
         self.scheduler.step(metrics[self.metric_name])
-        for group, lr in zip(others, kept, strict=True):  # torch reduces every group
-            put(group, "lr", lr)
+        fill_each(others, ["lr"] * len(kept), [None] * len(kept), kept)  # torch reduces every group
         super().__call__(self.trainer, name)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; nothing changes if it is refused. A method in it, of ignite's, is left aside.
+        """Take over a state; nothing changes if it is refused. A method in it, of ignite's, is ignored.
 
         Raises:
             TypeError: it is no mapping.
             ValueError: an entry is missing.
         """
-        check_state(self, state_dict)
+        base.check_state(self, state_dict, self._state_attrs)
         plain = {key: value for key, value in state_dict["scheduler"].items() if not callable(value)}
         super().load_state_dict({**state_dict, "scheduler": plain})
-
-    def _means(self, group: dict[str, Any]) -> bool:
-        return any(group is meant for meant in self.optimizer_param_groups)
 
     def get_param(self) -> Any:
         """The lr of the group, or of all in a list."""
@@ -103,15 +101,12 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
             ScheduleError: there are not num_events values.
         """
         if len(metric_values) != num_events:
-            raise ScheduleError(
-                f"num_events is {num_events}, but there are {len(metric_values)} metric_values"
-            )
-        left_aside = {"optimizer", "metric_name", "save_history"}
-        kwargs = {key: value for key, value in scheduler_kwargs.items() if key not in left_aside}
+            raise refuse("metric_values", f"num_events={num_events} numbers", metric_values)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=init_lr)
-        scheduler = cls(optimizer, metric_name="metric", save_history=False, **kwargs)
+        own = {"optimizer": optimizer, "metric_name": "metric", "save_history": False}
+        scheduler, state = cls(**(scheduler_kwargs | own)), SimpleNamespace(metrics={})
         rows = []
-        for event, value in enumerate(metric_values):
-            scheduler(SimpleNamespace(state=SimpleNamespace(metrics={"metric": value})))
+        for event, state.metrics["metric"] in enumerate(metric_values):
+            scheduler(SimpleNamespace(state=state))
             rows.append([event, optimizer.param_groups[0]["lr"]])
         return rows

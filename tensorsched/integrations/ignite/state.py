@@ -5,40 +5,26 @@ Unlike an optimizer's, these count the event first: the first event sets f(1).
 
 from __future__ import annotations
 
+import bisect
 import numbers
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from tensorsched.errors import ScheduleError
-from tensorsched.integrations.ignite.base import BaseParamScheduler, record
-from tensorsched.integrations.ignite.checks import check_events, check_number
-from tensorsched.integrations.ignite.lazy import default_event
-from tensorsched.integrations.ignite.lookahead import Forecast
-from tensorsched.integrations.ignite.piecewise import (
-    between_milestones,
-    check_milestones,
-    segment_marks,
-    through_milestones,
-)
+from tensorsched.integrations.ignite import base
+from tensorsched.integrations.ignite.piecewise import Milestones
 from tensorsched.schedules import Schedule, exponential_decay, piecewise_constant
-from tensorsched.schedules.node import Array
+from tensorsched.schedules.validators import check_real, refuse
 
 __all__ = [
-    "ExpStateScheduler",
-    "LambdaStateScheduler",
-    "MultiStepStateScheduler",
-    "PiecewiseLinearStateScheduler",
-    "StateParamScheduler",
-    "StepStateScheduler",
-]
+    "ExpStateScheduler", "LambdaStateScheduler", "MultiStepStateScheduler", "PiecewiseLinearStateScheduler",
+    "StateParamScheduler", "StepStateScheduler",
+]  # fmt: skip
 
 
-class StateParamScheduler(BaseParamScheduler):
+class StateParamScheduler(base.BaseParamScheduler):
     """A handler that sets `engine.state.<param_name>` at every event. Subclasses define `get_param()`.
 
     Args:
@@ -50,12 +36,9 @@ class StateParamScheduler(BaseParamScheduler):
     Source: ignite.handlers.state_param_scheduler.StateParamScheduler.
     """
 
-    def __init__(
-        self,
-        param_name: str,
-        save_history: bool = False,
-        create_new: bool = False,
-    ) -> None:
+    _event: ClassVar[str] = "ITERATION_COMPLETED"
+
+    def __init__(self, param_name: str, save_history: bool = False, create_new: bool = False) -> None:
         super().__init__(param_name, save_history)
         self.create_new = create_new
 
@@ -66,39 +49,33 @@ class StateParamScheduler(BaseParamScheduler):
             ScheduleError: create_new, and the state has such an attribute.
             ModuleNotFoundError: no event is given and ignite is not installed.
         """
-        event = default_event("ITERATION_COMPLETED") if event is None else event
         if not hasattr(engine.state, self.param_name):
             if not self.create_new:
-                warnings.warn(
-                    f"engine.state has no {self.param_name!r} yet: {type(self).__name__} makes it; pass "
-                    "create_new=True if that is meant",
-                    UserWarning,
-                    stacklevel=2,
-                )
+                what = f"engine.state has no {self.param_name!r} yet: {type(self).__name__} makes it"
+                warnings.warn(f"{what}; pass create_new=True if that is meant", UserWarning, stacklevel=2)
             setattr(engine.state, self.param_name, None)
         elif self.create_new:
-            raise ScheduleError(
-                f"engine.state has a {self.param_name!r} already, perhaps another handler's; choose another name, or "
-                "pass create_new=False to set it"
-            )
+            what = f"engine.state has a {self.param_name!r} already, perhaps another handler's"
+            raise ScheduleError(f"{what}; choose another name, or pass create_new=False to set it")
         if self.save_history:
-            if getattr(engine.state, "param_history", None) is None:
-                engine.state.param_history = {}
-            engine.state.param_history.setdefault(self.param_name, [])
-        engine.add_event_handler(event, self)
+            base.record(engine, self.param_name)
+        super().attach(engine, event)
 
     def __call__(self, engine: Any) -> None:
-        """One event: count it, then set the value."""
-        if self._tabulated:
+        """One event: count it, then set the value. Does not synchronise."""
+        if self._formula:
             ahead = self._look()
-            value: Any = ahead.values[ahead.at]
-            ahead.step(self.__dict__)
+            (value,) = ahead.rows[ahead.at]
+            ahead.passed()
         else:
             self.event_index += 1
             value = self.get_param()
         setattr(engine.state, self.param_name, value)
         if self.save_history:
-            record(engine, self.param_name, value)
+            base.record(engine, self.param_name, value)
+
+    def _position(self) -> int:
+        return int(self.event_index) + 1  # the event is counted before it is used
 
     @classmethod
     def simulate_values(cls, num_events: int, **scheduler_kwargs: Any) -> list[list[Any]]:
@@ -109,34 +86,13 @@ class StateParamScheduler(BaseParamScheduler):
             >>> ExpStateScheduler.simulate_values(num_events=2, param_name="p", initial_value=1.0, gamma=0.5)
             [[0, 0.5], [1, 0.25]]
         """
-        arguments = {key: value for key, value in scheduler_kwargs.items() if key != "save_history"}
-        scheduler = cls(save_history=False, **arguments)
-        engine = SimpleNamespace(state=SimpleNamespace())
+        scheduler = cls(**(scheduler_kwargs | {"save_history": False}))
+        engine, name = SimpleNamespace(state=SimpleNamespace()), scheduler.param_name
         rows = []
         for i in range(num_events):
             scheduler(engine)
-            rows.append([i, getattr(engine.state, scheduler.param_name)])
+            rows.append([i, getattr(engine.state, name)])
         return rows
-
-
-class _Formula(StateParamScheduler):
-    """Values that are a formula of the event: tabulated."""
-
-    def _formula(self, events: Array) -> Array:
-        """The value at each event."""
-        raise NotImplementedError
-
-    def get_param(self) -> Any:
-        """The value at `event_index`."""
-        return float(self._formula(np.array([float(self.event_index)]))[0])
-
-    def _forecast(self, count: int) -> Forecast:
-        with np.errstate(all="ignore"):  # what is not finite is refused by the look-ahead
-            return self._formula(self._events(count)), {}, []
-
-    def _events(self, count: int) -> Array:
-        """The next events: the one that comes is counted before it is used."""
-        return float(self.event_index + 1) + np.arange(count, dtype=np.float64)
 
 
 class LambdaStateScheduler(StateParamScheduler):
@@ -152,6 +108,11 @@ class LambdaStateScheduler(StateParamScheduler):
         ScheduleError: lambda_obj cannot be called.
 
     Source: ignite.handlers.state_param_scheduler.LambdaStateScheduler.
+
+    Example:
+        >>> from tensorsched.integrations.ignite import LambdaStateScheduler
+        >>> LambdaStateScheduler.simulate_values(num_events=2, param_name="p", lambda_obj=lambda i: 10 * i)
+        [[0, 10], [1, 20]]
     """
 
     def __init__(
@@ -172,7 +133,7 @@ class LambdaStateScheduler(StateParamScheduler):
         return self.lambda_obj(self.event_index)
 
 
-class PiecewiseLinearStateScheduler(_Formula):
+class PiecewiseLinearStateScheduler(Milestones, StateParamScheduler):
     """Straight lines between (event, value) milestones, for the events 1, 2, ...; see PiecewiseLinear.
 
     Args:
@@ -186,39 +147,26 @@ class PiecewiseLinearStateScheduler(_Formula):
         ScheduleError: as PiecewiseLinear.
 
     Source: ignite.handlers.state_param_scheduler.PiecewiseLinearStateScheduler.
+
+    Example:
+        >>> from tensorsched.integrations.ignite import PiecewiseLinearStateScheduler
+        >>> points = [(1, 1.0), (3, 0.5)]
+        >>> PiecewiseLinearStateScheduler.simulate_values(num_events=3, param_name="p", milestones_values=points)
+        [[0, 1.0], [1, 0.75], [2, 0.5]]
     """
 
-    _tabulated = True
+    _formula = True
 
     def __init__(
-        self,
-        milestones_values: list[tuple[int, float]],
-        param_name: str,
-        save_history: bool = False,
+        self, milestones_values: list[tuple[int, float]], param_name: str, save_history: bool = False,
         create_new: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(param_name, save_history, create_new)
-        self.milestones, self.values = check_milestones(type(self).__name__, milestones_values)
-        self._index = 0
-        self._state_attrs += ["values", "milestones", "_index"]
-
-    def _formula(self, events: Array) -> Array:
-        return through_milestones(self.milestones, self.values, events)
-
-    def _forecast(self, count: int) -> Forecast:
-        events = self._events(count)
-        return (
-            self._formula(events),
-            segment_marks(self.milestones, self._index, events),
-            [self.milestones, self.values],
-        )
-
-    def _as_schedule(self) -> Schedule:
-        return between_milestones(self.milestones, self.values, self.event_index + 1)
+        self._set_milestones(milestones_values)
 
 
-class ExpStateScheduler(_Formula):
-    """f(i) = initial_value * gamma**i, for i = 1, 2, ...
+class ExpStateScheduler(base.Formula, StateParamScheduler):
+    """f(i) = initial_value * gamma**i, for i = 1, 2, ..., in Python's floats: ignite's values to the last bit.
 
     Args:
         initial_value: value in front of the first event.
@@ -228,40 +176,42 @@ class ExpStateScheduler(_Formula):
         create_new: see StateParamScheduler.
 
     Raises:
-        ScheduleError: a value is not a finite number.
+        ScheduleError: a value is not a finite number; also at an event whose value is not.
 
     Source: ignite.handlers.state_param_scheduler.ExpStateScheduler; the closed form of torch's ExponentialLR.
+
+    Example:
+        >>> from tensorsched.integrations.ignite import ExpStateScheduler
+        >>> ExpStateScheduler.simulate_values(num_events=3, param_name="p", initial_value=1.0, gamma=0.5)
+        [[0, 0.5], [1, 0.25], [2, 0.125]]
     """
 
-    _tabulated = True
+    _formula = True
 
     def __init__(
-        self,
-        initial_value: float,
-        gamma: float,
-        param_name: str,
-        save_history: bool = False,
+        self, initial_value: float, gamma: float, param_name: str, save_history: bool = False,
         create_new: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(param_name, save_history, create_new)
-        self.initial_value = check_number(f"{type(self).__name__}: initial_value", initial_value)
-        self.gamma = check_number(f"{type(self).__name__}: gamma", gamma)
+        self.initial_value = base.check_number(f"{type(self).__name__}: initial_value", initial_value)
+        self.gamma = base.check_number(f"{type(self).__name__}: gamma", gamma)
         self._state_attrs += ["initial_value", "gamma"]
 
-    def _power(self, events: Array) -> Array:
+    def _power(self, event: int) -> int:
         """How often the value has been multiplied by gamma."""
-        return events
+        return event
 
-    def _formula(self, events: Array) -> Array:
-        result: Array = self.initial_value * np.power(float(self.gamma), self._power(events))
-        return result
+    def _values(self, first: int, stop: int) -> list[float]:
+        # Not the expression's: numpy's power differs from Python's, and so from ignite's, in the last bit.
+        powers = map(self._power, range(first, stop))
+        return [check_real("the value", self.initial_value * self.gamma**power) for power in powers]
 
-    def _as_schedule(self) -> Schedule:
-        return exponential_decay(self.initial_value, self.gamma, every=1).skip(self.event_index + 1)
+    def _schedule(self) -> Schedule:
+        return exponential_decay(self.initial_value, self.gamma, every=1)
 
 
 class StepStateScheduler(ExpStateScheduler):
-    """f(i) = initial_value * gamma**(i // step_size), for i = 1, 2, ...
+    """f(i) = initial_value * gamma**(i // step_size), for i = 1, 2, ..., in Python's floats: ignite's to the last bit.
 
     Args:
         initial_value: value in front of the first change.
@@ -276,33 +226,33 @@ class StepStateScheduler(ExpStateScheduler):
         ScheduleError: a value is not a finite number, or step_size is below 1 or not whole.
 
     Source: ignite.handlers.state_param_scheduler.StepStateScheduler; torch's StepLR.
+
+    Example:
+        >>> from tensorsched.integrations.ignite import StepStateScheduler
+        >>> arguments = {"param_name": "p", "initial_value": 1.0, "gamma": 0.5, "step_size": 2}
+        >>> StepStateScheduler.simulate_values(num_events=4, **arguments)
+        [[0, 1.0], [1, 0.5], [2, 0.5], [3, 0.25]]
     """
 
-    _tabulated = True
+    _formula = True
 
     def __init__(
-        self,
-        initial_value: float,
-        gamma: float,
-        step_size: int,
-        param_name: str,
-        save_history: bool = False,
+        self, initial_value: float, gamma: float, step_size: int, param_name: str, save_history: bool = False,
         create_new: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(initial_value, gamma, param_name, save_history, create_new)
-        self.step_size = check_events(f"{type(self).__name__}: step_size", step_size, least=1)
+        self.step_size = base.check_events(f"{type(self).__name__}: step_size", step_size, least=1)
         self._state_attrs += ["step_size"]
 
-    def _power(self, events: Array) -> Array:
-        return np.floor_divide(events, self.step_size)
+    def _power(self, event: int) -> int:
+        return event // self.step_size
 
-    def _as_schedule(self) -> Schedule:
-        steps = exponential_decay(self.initial_value, self.gamma, every=self.step_size, staircase=True)
-        return steps.skip(self.event_index + 1)
+    def _schedule(self) -> Schedule:
+        return exponential_decay(self.initial_value, self.gamma, every=self.step_size, staircase=True)
 
 
 class MultiStepStateScheduler(ExpStateScheduler):
-    """f(i) = initial_value * gamma**k, k the number of milestones <= i, for i = 1, 2, ...
+    """f(i) = initial_value * gamma**k, k the number of milestones <= i, in Python's floats: ignite's to the last bit.
 
     Args:
         initial_value: value in front of the first milestone.
@@ -313,44 +263,37 @@ class MultiStepStateScheduler(ExpStateScheduler):
         create_new: see StateParamScheduler.
 
     Raises:
+        TypeError: milestones is no sequence.
         ScheduleError: a value is not a finite number, or milestones are negative, no ints or not in order.
 
     Source: ignite.handlers.state_param_scheduler.MultiStepStateScheduler; torch's MultiStepLR.
+
+    Example:
+        >>> from tensorsched.integrations.ignite import MultiStepStateScheduler
+        >>> arguments = {"param_name": "p", "initial_value": 1.0, "gamma": 0.5, "milestones": [2, 3]}
+        >>> MultiStepStateScheduler.simulate_values(num_events=4, **arguments)
+        [[0, 1.0], [1, 0.5], [2, 0.25], [3, 0.25]]
     """
 
-    _tabulated = True
+    _formula = True
+    _lists: ClassVar[tuple[str, ...]] = ("milestones",)
 
     def __init__(
-        self,
-        initial_value: float,
-        gamma: float,
-        milestones: list[int],
-        param_name: str,
-        save_history: bool = False,
-        create_new: bool = False,
-    ) -> None:
+        self, initial_value: float, gamma: float, milestones: list[int], param_name: str,
+        save_history: bool = False, create_new: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(initial_value, gamma, param_name, save_history, create_new)
-        self.milestones = _check_ordered(milestones)
+        given: Sequence[Any] = base.check_type("milestones", milestones, Sequence, "a list of ints")
+        if not all(isinstance(item, numbers.Integral) and int(item) >= 0 for item in given):
+            raise refuse("milestones", "events, ints of at least 0", milestones)
+        if sorted(given) != list(given):
+            raise ScheduleError(f"milestones must not decrease, got {milestones!r}; sort them")
+        self.milestones = list(given)
         self._state_attrs += ["milestones"]
 
-    def _power(self, events: Array) -> Array:
-        return np.searchsorted(np.array(self.milestones), events, side="right").astype(np.float64)
+    def _power(self, event: int) -> int:
+        return bisect.bisect_right(self.milestones, event)
 
-    def _forecast(self, count: int) -> Forecast:
-        values, marks, _ = super()._forecast(count)
-        return values, marks, [self.milestones]
-
-    def _as_schedule(self) -> Schedule:
+    def _schedule(self) -> Schedule:
         at = sorted(set(self.milestones))
-        levels = [self.initial_value, *self._formula(np.array(at, dtype=np.float64)).tolist()]
-        return piecewise_constant(levels, at).skip(self.event_index + 1)
-
-
-def _check_ordered(milestones: object) -> list[int]:
-    if not isinstance(milestones, Sequence):
-        raise TypeError(f"milestones must be a list of ints, got {type(milestones)}")
-    if not all(isinstance(item, numbers.Integral) and int(item) >= 0 for item in milestones):
-        raise ScheduleError(f"milestones must be events, ints of at least 0, got {milestones!r}")
-    if any(later < earlier for earlier, later in pairwise(milestones)):
-        raise ScheduleError(f"milestones must not decrease, got {milestones!r}; sort them")
-    return list(milestones)
+        return piecewise_constant([self.initial_value, *(self._values(a, a + 1)[0] for a in at)], at)
