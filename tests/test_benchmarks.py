@@ -42,7 +42,7 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
         assert part["nbytes"] <= part["unshared_nbytes"] == 201 * 4 * part["groups"]
         assert part.keys() >= {"written_as", "build_s", "advance_us"}
     # By part: at 2 groups the bare loop alone; whole steps and what is added to fused ones; layouts; bytes.
-    assert len(result["targets"]) == 1 + (6 + 2 + 2 * (2 + 2)) + 2 + 2
+    assert len(result["targets"]) == 1 + (6 + 2 + 2 * (2 + 2)) + 3 + 2
     for verdict in result["targets"]:
         assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
     assert "issue" not in done.stdout
@@ -77,7 +77,11 @@ def check_times(result):
                 assert competitor["added_to"] in part["competitors"]
                 assert competitor["added_us"].keys() == SPREAD
                 assert competitor["of_torch"].keys() == {"median", "sure"}
-    assert [part["called"] for part in result["layout"]] == ["ScheduleEngine.advance()", "sched.step()"]
+    assert [part["called"] for part in result["layout"]] == [
+        "ScheduleEngine.advance()",
+        "sched.step()",
+        "both hooks",
+    ]
     assert [part["groups"] for part in result["ignite"]] == [2] * 4
     assert all(part["competitors"].keys() == {"ignite", "ours"} for part in result["ignite"])
     for part in (steps, *result["whole_step"], *result["layout"], *result["ignite"]):

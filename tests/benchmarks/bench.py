@@ -146,7 +146,7 @@ def _part_1(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
         many["check_ns_a_group_more"] = round(_slope(few, many), 3)
         print(
             f"    Tensor slots: from {few['groups']} to {many['groups']} groups the check costs "
-            f"{many['check_ns_a_group_more']:.1f} ns for each more; the move nothing but the copy."
+            f"{many['check_ns_a_group_more']:.1f} ns for each more."
         )
     return records, verdicts
 

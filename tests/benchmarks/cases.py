@@ -67,8 +67,8 @@ def schedule_steps(groups: int) -> list[Competitor]:
         _same_writes(tiny_sgd(groups)),
         _engine(groups),
         *attached_steps(groups),
-        _hooks(TENSOR_HOOKS, tiny_sgd(groups), resident=True),
-        _hooks(FLOAT_HOOKS, tiny_sgd(groups), resident=False),
+        _hooks(TENSOR_HOOKS, tiny_sgd(groups), _shared_cosine(STEPS), resident=True),
+        _hooks(FLOAT_HOOKS, tiny_sgd(groups), _shared_cosine(STEPS), resident=False),
         _check(tiny_sgd(groups)),
     ]
 
@@ -121,13 +121,13 @@ def _shared_cosine(steps: int) -> ts.Schedule:
     return ts.initial * ts.cosine(1.0, 0.0, steps=steps)
 
 
-def _hooks(name: str, optimizer: torch.optim.Optimizer, *, resident: bool) -> Competitor:
+def _hooks(name: str, optimizer: torch.optim.Optimizer, lr: Any, *, resident: bool) -> Competitor:
     """What an attachment in auto mode does at a step: the check before it; the check of floats, and the move, after it.
 
     With advance="manual" the same happens in two places: tensor slots are checked in the hook before the next
     optimizer.step(), not in sched.step().
     """
-    sched = ts.attach(optimizer, lr=_shared_cosine(STEPS), resident=resident)
+    sched = ts.attach(optimizer, lr=lr, resident=resident)
     (before,) = optimizer._optimizer_step_pre_hooks.values()
     (after,) = optimizer._optimizer_step_post_hooks.values()
     args, kwargs = (optimizer,), {}
@@ -313,18 +313,24 @@ def tables(rows: int, groups: int) -> dict[str, Make]:
 def layouts(groups: int, steps: int) -> dict[str, list[Competitor]]:
     """Part 3: tensor slots whose columns are proportional, in a table that stores each and in one that stores one.
 
-    A table does the latter by itself from 64 MiB on.
+    A table does the latter by itself from 64 MiB on. From the engine alone to all that happens at a step.
     """
     curve = ts.cosine(1.0, 0.0, steps=steps)
     schedules = {f"lr{index}": rate * curve for index, rate in enumerate(_rates(groups))}
-    engines, attached = [], []
+    found: dict[str, list[Competitor]] = {
+        "ScheduleEngine.advance()": [],
+        "sched.step()": [],
+        "both hooks": [],
+    }
     for name, scale in ((EQUAL, False), (SCALED, True)):
         engine = ts.ScheduleEngine(ts.tabulate(schedules, scale=scale))
-        engines.append(Competitor(name, engine.advance, _start(engine)))
+        found["ScheduleEngine.advance()"].append(Competitor(name, engine.advance, _start(engine)))
         with _scaling(scale):
-            sched = ts.attach(tiny_sgd(groups), lr=list(schedules.values()), advance="manual", resident=True)
-        attached.append(Competitor(name, sched.step, _start(sched)))
-    return {"ScheduleEngine.advance()": engines, "sched.step()": attached}
+            lr = list(schedules.values())
+            sched = ts.attach(tiny_sgd(groups), lr=lr, advance="manual", resident=True)
+            found["both hooks"].append(_hooks(name, tiny_sgd(groups), lr, resident=True))
+        found["sched.step()"].append(Competitor(name, sched.step, _start(sched)))
+    return found
 
 
 def _start(one: Any) -> Callable[[], object]:
