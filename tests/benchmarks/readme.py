@@ -28,13 +28,12 @@ ROWS = {
     "optax cosine_decay_schedule, jitted": "optax, jitted",
     WRITES: 'a bare loop: `g["lr"] = v`',
     "ours, float slots": "ours, float slots",
-    "ours, float slots, both hooks": "the same with both hooks",
+    "ours, float slots, both hooks": "ours, float slots, both hooks",
     "ours, tensor slots": "ours, tensor slots",
-    "ours, tensor slots, both hooks": "the same with both hooks",
+    "ours, tensor slots, both hooks": "ours, tensor slots, both hooks",
 }
 """Competitors of part 1 and their rows; peers that a run had not installed have none."""
-OURS = {"ours, tensor slots", "ours, float slots"}
-NO_SCHEDULE = {WRITES, "ours, float slots, both hooks", "ours, tensor slots, both hooks"}
+OURS = [name for name in ROWS if name.startswith("ours")]
 
 ADDED = {
     "torch CosineAnnealingLR": "torch's scheduler",
@@ -72,14 +71,14 @@ def _machine(result: Numbers) -> str:
 def _schedule_steps(result: Numbers) -> str:
     runs = result["schedule_step"]
     names = [name for name in ROWS if all(name in run["competitors"] for run in runs)]
-    if missing := ({COSINE, WRITES} | OURS).difference(names):
+    if missing := {COSINE, WRITES, *OURS}.difference(names):
         raise SystemExit(f"cpu.json has no {min(missing)!r}: name it in readme.py as the benchmark does")
     rows = [[ROWS[name], *(_cell(run["competitors"][name], name) for run in runs)] for name in names]
     table = _table(
         "What it costs the host to move the learning rate of every group by one step, in microseconds (in brackets: how many\n"
-        "times faster than the first row; below 1 is slower). `sched.step()` checks every float slot for external writes; tensor\n"
-        "slots are checked before the next `optimizer.step()`, which is in the row below theirs. The bare loop writes other\n"
-        "values at every step, and does nothing else:",
+        "times faster than the first row; below 1 is slower). Ours is `sched.step()`, and below it what happens at a step in all:\n"
+        "the check for external writes before `optimizer.step()`, the move after it. The bare loop writes other values at every\n"
+        "step, and does nothing else:",
         ["", *(f"{run['groups']} group{'s' * (run['groups'] > 1)}" for run in runs)],
         rows,
         words=1,
@@ -90,8 +89,8 @@ def _schedule_steps(result: Numbers) -> str:
 def lost(runs: Sequence[Numbers]) -> Iterator[str]:
     """Where part 1 has ours slower than another library, one sentence for each of them."""
     found = False
-    for ours in (name for name in ROWS if name in OURS):
-        for other in (name for name in ROWS if name not in OURS | NO_SCHEDULE):
+    for ours in OURS:
+        for other in (name for name in ROWS if name not in {WRITES, *OURS}):
             factors = []
             for run in runs:
                 both = run["competitors"]
@@ -125,7 +124,7 @@ def _added(result: Numbers) -> str:
     return _table(
         "What a schedule adds to `optimizer.step()` (fused), in microseconds over the same optimizer alone (in brackets: of what\n"
         "torch's scheduler adds). Two empty hooks are what torch's calling of hooks costs; two hooks by hand compare each group's\n"
-        "value before the step and write each after it; the noise is the optimizer alone, measured twice:",
+        "value before the step and write each after it; the noise is the optimizer alone, measured twice; ± is 95 %:",
         ["optimizer", "alone", *ADDED.values()],
         rows,
         words=1,
@@ -133,12 +132,18 @@ def _added(result: Numbers) -> str:
 
 
 def _added_cell(competitor: Numbers, name: str) -> str:
-    text = f"{competitor['added_us']['median']:.2f}"
-    return (
-        text
-        if name in {"torch CosineAnnealingLR", "no schedule, again"}
-        else f"{text} ({competitor['of_torch']['median']:.2f})"
-    )
+    added = competitor["added_us"]
+    low, high = _sure(added)
+    text = f"{added['median']:.1f} ± {(high - low) / 2:.1f}"
+    is_share = name not in {"torch CosineAnnealingLR", "no schedule, again"}
+    return f"{text} ({competitor['of_torch']['median']:.2f})" if is_share else text
+
+
+def _sure(spread: Numbers) -> tuple[float, float]:
+    """As Spread.sure in timing.py."""
+    low, high = spread["quartiles"]
+    half = 1.57 * (high - low) / spread["rounds"] ** 0.5
+    return spread["median"] - half, spread["median"] + half
 
 
 def _sentences(result: Numbers) -> str:
@@ -150,7 +155,7 @@ def _sentences(result: Numbers) -> str:
     more = "" if late is None else f" (rows^{late:.2f} from 100,000 on)"
     longest = growth["points"][-1]
     return (
-        f"Tables of {result['build'][0]['rows'] - 1:,} steps: {builds}.\n"
+        f"Tables of {result['build'][0]['rows'] - 1:,} steps take, with\n{builds}.\n"
         f"Building grows as rows^{growth['seconds_exponent']:.2f}{more}; {longest['rows']:,} rows take "
         f"{longest['build_s']:.2g} s, {longest['to_by_hand']['median']:.2f}x three lines of\nnumpy by hand. "
         f"`import tensorsched` takes {found['ours_s'] * 1e3:.0f} ms after `import torch`, which takes "
