@@ -11,10 +11,15 @@ BENCH = Path(__file__).resolve().parent / "benchmarks" / "bench.py"
 ROOT = BENCH.parent.parent.parent
 TINY = {
     "--rounds": "2", "--block-ms": "0.05", "--groups": "2", "--rows": "200", "--columns": "3",
+    "--tiny-groups": "3", "--slots": "4",
     "--most-rows": "10000", "--repeats": "1", "--profile-calls": "20",
 }  # fmt: skip
 SPREAD = {"median", "low", "high", "quartiles", "rounds"}
-COMPETITORS = {"no schedule", "torch CosineAnnealingLR", "ours, attached", "no schedule, again"}
+FLOATS = {
+    "no schedule", "no schedule, again", "two empty hooks", "two hooks by hand", "torch CosineAnnealingLR",
+    "ours, float slots",
+}  # fmt: skip
+TENSORS = {"no schedule, tensor lr", "torch CosineAnnealingLR, tensor lr", "ours, tensor slots"}
 
 
 def test_the_benchmark_writes_what_it_measured(tmp_path):
@@ -25,8 +30,8 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text(encoding="utf-8"))
     assert list(result) == [
-        "machine", "peers", "options", "schedule_step", "whole_step", "build", "ignite", "growth", "import", "profile",
-        "targets", "load_at_end",
+        "machine", "peers", "options", "schedule_step", "whole_step", "layout", "build", "ignite", "growth", "import",
+        "profile", "targets", "load_at_end",
     ]  # fmt: skip
     assert list(result["machine"]) == [
         "cpu", "cores", "system", "python", "torch", "numpy", "commit", "load",
@@ -36,9 +41,11 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     for part in result["build"]:
         assert part["nbytes"] <= part["unshared_nbytes"] == 201 * 4 * part["groups"]
         assert part.keys() >= {"written_as", "build_s", "advance_us"}
-    assert len(result["targets"]) == 6 + 2  # none for parts 1 and 4: they have none at 2 groups
+    # By part: at 2 groups the bare loop alone; whole steps and what is added to fused ones; layouts; bytes.
+    assert len(result["targets"]) == 1 + (6 + 2 + 2 * (2 + 2)) + 3 + 2
     for verdict in result["targets"]:
         assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
+    assert "issue" not in done.stdout
     check_growth_import_profile(result)
     check_readme(out, tmp_path / "README.md")
     assert all(
@@ -50,14 +57,34 @@ def check_times(result):
     (steps,) = result["schedule_step"]
     assert steps["groups"] == 2
     missing = [name for name, version in result["peers"].items() if version is None]
-    assert len(steps["competitors"]) == 6 + 1 + 3 - len(missing)
+    assert len(steps["competitors"]) == 11 + 1 + 3 - len(missing)
     assert all(not any(name in each for each in steps["competitors"]) for name in missing)
+    assert steps["float_slots_to_bare_loop"].keys() == SPREAD
     timed = [(part["optimizer"], part["implementation"]) for part in result["whole_step"]]
-    assert timed == [(kind, how) for kind in ("SGD", "AdamW") for how in ("loop", "foreach", "fused")]
-    assert all(part["competitors"].keys() == COMPETITORS for part in result["whole_step"])
+    ways = ("loop", "foreach", "fused")
+    assert timed == [(kind, how) for kind in ("SGD", "AdamW") for how in ways] + [
+        ("SGD", "fused"),
+        ("AdamW", "fused"),
+    ]
+    for part in result["whole_step"]:
+        assert part["competitors"].keys() == FLOATS | (
+            TENSORS if part["implementation"] == "fused" else set()
+        )
+        for name, competitor in part["competitors"].items():
+            if name in {"no schedule", "no schedule, tensor lr"}:
+                assert "added_us" not in competitor
+            else:
+                assert competitor["added_to"] in part["competitors"]
+                assert competitor["added_us"].keys() == SPREAD
+                assert competitor["of_torch"].keys() == {"median", "sure"}
+    assert [part["called"] for part in result["layout"]] == [
+        "ScheduleEngine.advance()",
+        "sched.step()",
+        "both hooks",
+    ]
     assert [part["groups"] for part in result["ignite"]] == [2] * 4
     assert all(part["competitors"].keys() == {"ignite", "ours"} for part in result["ignite"])
-    for part in (steps, *result["whole_step"], *result["ignite"]):
+    for part in (steps, *result["whole_step"], *result["layout"], *result["ignite"]):
         for competitor in part["competitors"].values():
             assert competitor["us"].keys() == competitor["ratio"].keys() == SPREAD
             assert competitor["us"]["low"] > 0
@@ -84,5 +111,11 @@ def check_readme(result, readme):
     command = [sys.executable, BENCH.with_name("readme.py"), "--readme", readme, "--result", result]
     subprocess.run(command, check=True)
     new = readme.read_text(encoding="utf-8")
-    for head in ("| timm-style loop |", "| 10,000 |", "`import tensorsched` takes", "| in tensorsched |"):
+    for head in (
+        "| timm-style loop |",
+        "| two empty hooks |",
+        "10,000 rows take",
+        "`import tensorsched` takes",
+    ):
         assert head in new
+    assert "target" not in new.partition("<!-- performance: `")[2].partition("<!-- performance: end")[0]

@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
             rows.append((str(groups), name, f"{middle:.2f}", f"{low:.2f}..{high:.2f}", shown))
     print(*table(rows, right=(0, 2, 3, 4)), sep="\n")
     print(
-        "\nThe look for external writes before an optimizer.step() is in the figures of the float slots only."
+        "\nFloat slots are checked for external writes as they are written; tensor slots just before the next "
+        "optimizer.step(), which is not in these figures."
     )
     if options.json:
         record = {"machine": here, "us": {str(groups): times for groups, times in figures.items()}}

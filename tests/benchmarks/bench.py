@@ -1,9 +1,10 @@
 """Times schedules beside torch's own schedulers, on the CPU: `make bench`, or `make bench ARGS='--quick'`.
 
-Part 1: what it costs the host to move a schedule by one step, beside torch, transformers, ignite, a loop as timm's and
-a jitted optax schedule (what is not installed is left out, and said so). Part 2: whole optimizer steps. Part 3: building
-tables. Part 4: handlers in an ignite engine, beside ignite's own. Part 5: how building grows with the number of steps.
-Part 6: import time over torch's. Part 7: where the microseconds of a step go. Compiled steps: one_graph.py.
+Part 1: what it costs the host to move a schedule by one step, beside torch, transformers, ignite, a loop as timm's, a
+jitted optax schedule (what is not installed is left out, and said so) and a bare loop of writes. Part 2: what that adds to
+whole optimizer steps. Part 3: scaled tables beside equal ones. Part 4: building tables. Part 5: handlers in an ignite
+engine, beside ignite's own. Part 6: how building grows with the number of steps. Part 7: import time over torch's. Part 8:
+where the microseconds of a step go. Compiled steps: one_graph.py.
 All that is compared runs in turn in one process (timing.py), on one thread and without garbage collection. The absolute
 numbers belong to the machine and its load; read the ratios.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
 import warnings
@@ -52,11 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, part in (
         ("schedule_step", _part_1),
         ("whole_step", _part_2),
-        ("build", _part_3),
-        ("ignite", _part_4),
-        ("growth", _part_5),
-        ("import", _part_6),
-        ("profile", _part_7),
+        ("layout", _part_3),
+        ("build", _part_4),
+        ("ignite", _part_5),
+        ("growth", _part_6),
+        ("import", _part_7),
+        ("profile", _part_8),
     ):
         result[name], judged = part(options)
         verdicts += judged
@@ -83,21 +86,29 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--rounds",
         type=int,
-        help="blocks that each competitor runs in part 1; part 2 takes 8 times as many",
+        help=f"blocks that each competitor runs in part 1; part 2 takes {FINER} times as many",
     )
     add("--block-ms", type=float, help="about how long a block lasts")
-    add("--groups", type=int, nargs="+", default=[1, 8, 128, 1024], help="param groups in parts 1 and 4")
-    add("--rows", type=int, default=1_000_000, help="steps that are tabulated in part 3")
-    add("--columns", type=int, help="groups that are tabulated in part 3")
+    add("--groups", type=int, nargs="+", default=[1, 8, 128, 1024], help="param groups in parts 1 and 5")
+    add(
+        "--tiny-groups",
+        type=int,
+        nargs="+",
+        default=[8, 128],
+        help="param groups in part 2, of one tiny parameter",
+    )
+    add("--slots", type=int, default=1024, help="tensor slots in part 3")
+    add("--rows", type=int, default=1_000_000, help="steps that are tabulated in part 4")
+    add("--columns", type=int, help="groups that are tabulated in part 4")
     add(
         "--most-rows",
         type=int,
         default=10_000_000,
-        help="steps of the longest table in part 5, a power of 10",
+        help="steps of the longest table in part 6, a power of 10",
     )
-    add("--huge", action="store_true", help="part 5 goes on to 100,000,000 steps, where there is the memory")
-    add("--repeats", type=int, help="builds of each length in part 5, and imports in part 6")
-    add("--profile-calls", type=int, default=5_000, help="steps that are profiled in part 7")
+    add("--huge", action="store_true", help="part 6 goes on to 100,000,000 steps, where there is the memory")
+    add("--repeats", type=int, help="builds of each length in part 6, and imports in part 7")
+    add("--profile-calls", type=int, default=5_000, help="steps that are profiled in part 8")
     options = parser.parse_args(argv)
     for name, quick, full in (
         ("rounds", 15, 100),
@@ -123,28 +134,76 @@ def _part_1(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
     title = "1. Moving the learning rate of every group by one step, without the optimizer's step"
     report.show(title, report.SCHEDULE_STEP, report.schedule_step_rows(races), verdicts)
     records: list[Record] = [
-        {"groups": groups, "competitors": _times(run, slow=cases.COSINE)} for groups, run in races.items()
+        {
+            "groups": groups,
+            "competitors": _times(run, slow=cases.COSINE),
+            "float_slots_to_bare_loop": _spread(run.ratio(cases.FLOAT_SLOTS, cases.WRITES)),
+        }
+        for groups, run in races.items()
     ]
     print("", *readme.lost(records), sep="\n    ")
+    for few, many in itertools.pairwise(records):
+        many["check_ns_a_group_more"] = round(_slope(few, many), 3)
+        print(
+            f"    Tensor slots: from {few['groups']} to {many['groups']} groups the check costs "
+            f"{many['check_ns_a_group_more']:.1f} ns for each more."
+        )
     return records, verdicts
+
+
+def _slope(few: Record, many: Record) -> float:
+    """Nanoseconds of the check for each group that `many` has more."""
+    (x, y), (u, v) = (
+        (r["groups"], r["competitors"][cases.CHECK]["us"]["median"])  # type: ignore[index]
+        for r in (few, many)
+    )
+    return (v - y) / (u - x) * 1e3
 
 
 def _part_2(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
-    rounds = options.rounds * FINER
-    races = {
-        (kind, how): race(cases.whole_steps(kind, how), rounds=rounds, block_s=options.block_ms / 1e3 / FINER)
+    settings = [
+        (kind, how, 2, "64 parameters in 2 groups", False)
         for kind in cases.OPTIMIZERS
         for how in cases.IMPLEMENTATIONS
+    ]
+    settings += [
+        (kind, "fused", groups, f"{groups} groups of one tiny parameter", True)
+        for kind in cases.OPTIMIZERS
+        for groups in options.tiny_groups
+    ]
+    races = {
+        (kind, how, what): race(
+            cases.whole_steps(kind, how, groups, tiny=tiny),
+            rounds=options.rounds * FINER,
+            block_s=options.block_ms / 1e3 / FINER,
+        )
+        for kind, how, groups, what, tiny in settings
     }
     verdicts = targets.judge_whole_steps(races)
-    title = """2. optimizer.step() and its schedule: 64 parameters of 32 x 32 in 2 groups
-   Each "adds" is to the optimizer alone; "nothing adds" is the optimizer alone measured twice: the noise."""
+    title = f"""2. What a schedule adds to optimizer.step(), over the same optimizer alone: the median of the rounds' differences
+   "{cases.CONTROL}" is the optimizer alone, measured twice: the noise. "{cases.EMPTY_HOOKS}" is what torch's calling of hooks
+   costs; "{cases.HAND_HOOKS}" compare each group's value by identity before a step and write each after it: the least for
+   anything that checks every group. What tensor slots add is over an optimizer that holds a tensor lr."""
     report.show(title, report.WHOLE_STEP, report.whole_step_rows(races), verdicts)
     records: list[Record] = [
-        {"optimizer": kind, "implementation": how, "competitors": _times(run, slow=cases.TORCH)}
-        for (kind, how), run in races.items()
+        {"optimizer": kind, "implementation": how, "parameters": what, "competitors": _added(run)}
+        for (kind, how, what), run in races.items()
     ]
     return records, verdicts
+
+
+def _added(run: Race) -> dict[str, Record]:
+    """As _times, and microseconds over the same optimizer alone, and their share of what torch's scheduler adds."""
+    found = _times(run, slow=cases.TORCH)
+    for name, floor in cases.ADDED_TO.items():
+        if name in found:
+            share, sure = targets.share_of_torch(run, name)
+            found[name] |= {
+                "added_to": floor,
+                "added_us": _spread(targets.added(run, name)),
+                "of_torch": {"median": round(share, 4), "sure": [round(end, 4) for end in sure]},
+            }
+    return found
 
 
 def _times(run: Race, slow: str) -> dict[str, Record]:
@@ -163,11 +222,26 @@ def _spread(spread: Spread) -> Record:
 
 
 def _part_3(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+    made = cases.layouts(options.slots, cases.STEPS)
+    races = {
+        how: race(both, rounds=options.rounds, block_s=options.block_ms / 1e3) for how, both in made.items()
+    }
+    verdicts = targets.judge_layouts(options.slots, races)
+    title = f"3. A step of {options.slots:,} tensor slots on a CPU whose columns are proportional, in both kinds of table"
+    report.show(title, report.LAYOUT, report.layout_rows(races), verdicts)
+    records: list[Record] = [
+        {"called": how, "slots": options.slots, "competitors": _times(run, slow=cases.EQUAL)}
+        for how, run in races.items()
+    ]
+    return records, verdicts
+
+
+def _part_4(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
     ways = cases.tables(options.rows, options.columns)
     records = [_build(name, make, options) for name, make in ways.items()]
     sizes = {str(record["written_as"]): record["nbytes"] for record in records[1:]}
     verdicts = targets.judge_bytes(options.rows, sizes)  # type: ignore[arg-type]
-    title = f"3. Building a table of {options.rows:,} steps"
+    title = f"4. Building a table of {options.rows:,} steps"
     report.show(title, report.BUILD, report.build_rows(records), verdicts)
     return records, verdicts
 
@@ -196,7 +270,7 @@ def _build(name: str, make: cases.Make, options: argparse.Namespace) -> Record:
     }
 
 
-def _part_4(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+def _part_5(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
     races = {
         (kind, groups): race(
             ignite_cases.handler_calls(kind, groups), rounds=options.rounds, block_s=options.block_ms / 1e3
@@ -205,8 +279,8 @@ def _part_4(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
         for kind in ignite_cases.KINDS
     }
     verdicts = ignite_cases.judge(races)
-    title = "4. A call of a handler that sets the learning rate, without the optimizer's step"
-    report.show(title, report.HANDLER_CALL, report.handler_call_rows(races), verdicts, issue=5)
+    title = "5. A call of a handler that sets the learning rate, without the optimizer's step"
+    report.show(title, report.HANDLER_CALL, report.handler_call_rows(races), verdicts)
     records: list[Record] = [
         {"handler": kind, "groups": groups, "competitors": _times(run, slow=ignite_cases.IGNITE)}
         for (kind, groups), run in races.items()
@@ -220,23 +294,23 @@ def _peers() -> dict[str, str | None]:
     return found
 
 
-def _part_5(options: argparse.Namespace) -> tuple[Record, list[targets.Verdict]]:
+def _part_6(options: argparse.Namespace) -> tuple[Record, list[targets.Verdict]]:
     record = growth.part(options)
-    title = "5. Building a table of one warm-up and cosine, beside three lines of numpy by hand"
+    title = "6. Building a table of one warm-up and cosine, beside three lines of numpy by hand"
     report.show(title, report.Columns(growth.HEAD, text=0), growth.rows_of(record))
     print(f"\n  {growth.sentence(record)}")
     return record, []
 
 
-def _part_6(options: argparse.Namespace) -> tuple[Record, list[targets.Verdict]]:
+def _part_7(options: argparse.Namespace) -> tuple[Record, list[targets.Verdict]]:
     record = import_time.part(options.repeats)
-    print(f"\n6. {import_time.sentence(record)}")
+    print(f"\n7. {import_time.sentence(record)}")
     return record, []
 
 
-def _part_7(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+def _part_8(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
     records = where.part(options)
-    title = "7. Where the time of a step goes: the functions' own time, by cProfile, which makes small ones dearer"
+    title = "8. Where the time of a step goes: the functions' own time, by cProfile, which makes small ones dearer"
     report.show(title, report.Columns(where.HEAD, text=1), where.rows_of(records))
     print("\n  By where the functions are written:", *map(where.sentence, records), sep="\n    ")
     return records, []

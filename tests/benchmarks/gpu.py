@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import tensorsched as ts
 
+STOCK, OURS = "torch CosineAnnealingLR, tensor lr", "ours, tensor slots"
 STEPS = 10_000
 LR = ts.warmup_cosine(1e-3, total=STEPS, warmup=500, floor=1e-5)
 WD = ts.linear(0.1, 0.01, steps=STEPS)
@@ -163,10 +164,10 @@ def host(groups: Sequence[int]) -> list[dict[str, Any]]:
             group["lr"] = group["lr"].clone()
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(stock, STEPS)
         sched = ts.attach(optimizer(count, shape=(4,)), lr=LR, advance="manual")
-        competitors = [Competitor("torch, tensor lr", scheduler.step), Competitor("ours", sched.step)]
+        competitors = [Competitor(STOCK, scheduler.step), Competitor(OURS, sched.step)]
         result = race(competitors, rounds=15, block_s=0.02)
         record = {"groups": count, "us": {c.name: result.time(c.name).median for c in competitors}}
-        record["ratio"] = result.ratio("torch, tensor lr", "ours").median
+        record["ratio"] = result.ratio(STOCK, OURS).median
         print(record, flush=True)
         records.append(record)
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Part 5: how the time to build a table, and its bytes, grow with the number of steps."""
+"""Part 6: how the time to build a table, and its bytes, grow with the number of steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part 4: ignite's handlers and ours, called as an engine calls them, on fresh optimizers of the same groups."""
+"""Part 5: ignite's handlers and ours, called as an engine calls them, on fresh optimizers of the same groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part 6: what `import tensorsched` takes on top of `import torch`, in fresh interpreters."""
+"""Part 7: what `import tensorsched` takes on top of `import torch`, in fresh interpreters."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ For each number of param_groups, in one process, block by block in turn (timing.
 
     constant    the undecorated step with Python floats for lr, weight_decay and betas, as one graph
     scheduled   ts.compile_step with a schedule for lr, weight_decay and beta1 of every group, all different;
-                the whole call, the check for foreign writes included
+                the whole call, the check for external writes included
     stock       the same graph as `constant` with a tensor lr, and torch's CosineAnnealingLR after it (lr alone)
 
 and how long each takes to compile, with empty caches.

@@ -18,27 +18,37 @@ END = "<!-- performance: end -->\n"
 Numbers = Mapping[str, Any]
 
 COSINE = "torch CosineAnnealingLR, float lr"
-COLUMNS = {
+WRITES = "a bare loop of writes"
+ROWS = {
     COSINE: "torch `CosineAnnealingLR`",
     "torch CosineAnnealingLR, tensor lr": "the same, tensor lr",
     'transformers get_scheduler("cosine")': "transformers",
-    "timm-style loop: formula, then assign": "timm-style loop",
     "ignite ParamGroupScheduler, one a group": "ignite",
+    "timm-style loop: formula, then assign": "timm-style loop",
     "optax cosine_decay_schedule, jitted": "optax, jitted",
-    "ours, attached, resident": "ours, resident",
-    "ours, attached, host": "ours, host",
+    WRITES: 'a bare loop: `g["lr"] = v`',
+    "ours, float slots": "ours, float slots",
+    "ours, float slots, both hooks": "ours, float slots, both hooks",
+    "ours, tensor slots": "ours, tensor slots",
+    "ours, tensor slots, both hooks": "ours, tensor slots, both hooks",
 }
-"""Competitors of part 1 and their columns; peers that a run had not installed have none."""
-OURS = {"ours, attached, resident", "ours, attached, host"}
+"""Competitors of part 1 and their rows; peers that a run had not installed have none."""
+OURS = [name for name in ROWS if name.startswith("ours")]
+
+ADDED = {
+    "torch CosineAnnealingLR": "torch's scheduler",
+    "ours, float slots": "ours, float slots",
+    "ours, tensor slots": "ours, tensor slots",
+    "two hooks by hand": "two hooks by hand",
+    "two empty hooks": "two empty hooks",
+    "no schedule, again": "noise",
+}
+"""Competitors of part 2 and their columns."""
 
 
 def section(result: Numbers) -> str:
     """Everything between the marks."""
-    parts = [_machine(result), _schedule_steps(result), _whole_steps(result), _build(result)]
-    parts += [_growth(result["growth"])] if "growth" in result else []
-    parts += [_import_time(result["import"])] if "import" in result else []
-    parts += [_profile(result["profile"])] if "profile" in result else []
-    return "\n".join([*parts, _missed(result)])
+    return "\n".join([_machine(result), _schedule_steps(result), _added(result), _sentences(result)])
 
 
 def replaced(text: str, result: Numbers) -> str:
@@ -60,18 +70,18 @@ def _machine(result: Numbers) -> str:
 
 def _schedule_steps(result: Numbers) -> str:
     runs = result["schedule_step"]
-    names = [name for name in COLUMNS if all(name in run["competitors"] for run in runs)]
-    if missing := ({COSINE} | OURS).difference(names):
+    names = [name for name in ROWS if all(name in run["competitors"] for run in runs)]
+    if missing := {COSINE, WRITES, *OURS}.difference(names):
         raise SystemExit(f"cpu.json has no {min(missing)!r}: name it in readme.py as the benchmark does")
-    rows = []
-    for run in runs:
-        cells = [_cell(run["competitors"][name], name) for name in names]
-        rows.append([f"{run['groups']}", *cells])
+    rows = [[ROWS[name], *(_cell(run["competitors"][name], name) for run in runs)] for name in names]
     table = _table(
-        "What it costs the host to move the learning rate of every group by one step, in microseconds (in brackets: how "
-        "many\ntimes faster than the first column; below 1 is slower):",
-        ["groups", *(COLUMNS[name] for name in names)],
+        "What it costs the host to move the learning rate of every group by one step, in microseconds (in brackets: how many\n"
+        "times faster than the first row; below 1 is slower). Ours is `sched.step()`, and below it what happens at a step in all:\n"
+        "the check for external writes before `optimizer.step()`, the move after it. The bare loop writes other values at every\n"
+        "step, and does nothing else:",
+        ["", *(f"{run['groups']} group{'s' * (run['groups'] > 1)}" for run in runs)],
         rows,
+        words=1,
     )
     return "\n".join([table, *lost(runs), ""])
 
@@ -79,8 +89,8 @@ def _schedule_steps(result: Numbers) -> str:
 def lost(runs: Sequence[Numbers]) -> Iterator[str]:
     """Where part 1 has ours slower than another library, one sentence for each of them."""
     found = False
-    for ours in (name for name in COLUMNS if name in OURS):
-        for other in (name for name in COLUMNS if name not in OURS):
+    for ours in OURS:
+        for other in (name for name in ROWS if name not in {WRITES, *OURS}):
             factors = []
             for run in runs:
                 both = run["competitors"]
@@ -92,7 +102,7 @@ def lost(runs: Sequence[Numbers]) -> Iterator[str]:
                     factors.append(f"{factor:.1f}x at {run['groups']} group{'s' * (run['groups'] > 1)}")
             if factors:
                 found = True
-                yield f"- Slower: {COLUMNS[ours]} than {COLUMNS[other]}, {', '.join(factors)}."
+                yield f"- Slower: {ROWS[ours]} than {ROWS[other]}, {', '.join(factors)}."
     if not found:
         yield "Ours is not slower than any of them in this run."
 
@@ -102,81 +112,55 @@ def _cell(competitor: Numbers, name: str) -> str:
     return _short(us) if name == COSINE else f"{_short(us)} ({_short(ratio)}x)"
 
 
-def _whole_steps(result: Numbers) -> str:
+def _added(result: Numbers) -> str:
     rows = []
     for part in result["whole_step"]:
+        if part["implementation"] != "fused":
+            continue
         both = part["competitors"]
-        torch, ours = both["torch CosineAnnealingLR"], both["ours, attached"]
-        low, high = _sure(ours["ratio"])
-        name = f"{part['optimizer']} {part['implementation']}"
-        ratio = f"{ours['ratio']['median']:.3f} ({low:.3f} to {high:.3f})"
-        rows.append([name, _short(torch["us"]["median"]), _short(ours["us"]["median"]), ratio])
+        cells = [_added_cell(both[name], name) for name in ADDED]
+        name = f"{part['optimizer']}, {part['parameters']}"
+        rows.append([name, _short(both["no schedule"]["us"]["median"]), *cells])
     return _table(
-        "A whole `optimizer.step()` of 64 small parameters in 2 groups, schedule included, in microseconds. The last column "
-        "is the\nmedian of the ratios in each round, and where it lies with 95 %; above 1, ours is faster:",
-        ["optimizer", "torch's scheduler", "ours", "torch's / ours"],
+        "What a schedule adds to `optimizer.step()` (fused), in microseconds over the same optimizer alone (in brackets: of what\n"
+        "torch's scheduler adds). Two empty hooks are what torch's calling of hooks costs; two hooks by hand compare each group's\n"
+        "value before the step and write each after it; the noise is the optimizer alone, measured twice; ± is 95 %:",
+        ["optimizer", "alone", *ADDED.values()],
         rows,
         words=1,
     )
 
 
-def _build(result: Numbers) -> str:
-    rows = [
-        [f"{b['rows'] - 1:,} steps, {b['written_as']}", f"{b['build_s']:.2g}", f"{b['nbytes'] / 1e6:.1f}"]
-        for b in result["build"]
-    ]
-    return _table("Building a table:", ["table", "seconds", "MB on the device"], rows, words=1)
+def _added_cell(competitor: Numbers, name: str) -> str:
+    added = competitor["added_us"]
+    low, high = _sure(added)
+    text = f"{added['median']:.1f} ± {(high - low) / 2:.1f}"
+    is_share = name not in {"torch CosineAnnealingLR", "no schedule, again"}
+    return f"{text} ({competitor['of_torch']['median']:.2f})" if is_share else text
 
 
-def _growth(growth: Numbers) -> str:
-    rows = [
-        [
-            f"{p['rows']:,}",
-            _short(p["build_s"] * 1e3),
-            _short(p["by_hand_s"] * 1e3),
-            f"{p['to_by_hand']['median']:.2f}x",
-            f"{p['nbytes']:,}",
-        ]
-        for p in growth["points"]
-    ]
+def _sure(spread: Numbers) -> tuple[float, float]:
+    """As Spread.sure in timing.py."""
+    low, high = spread["quartiles"]
+    half = 1.57 * (high - low) / spread["rounds"] ** 0.5
+    return spread["median"] - half, spread["median"] + half
+
+
+def _sentences(result: Numbers) -> str:
+    growth, found = result["growth"], result["import"]
+    builds = "; ".join(
+        f"{b['written_as']}: {b['build_s']:.2g} s, {b['nbytes'] / 1e6:.1f} MB" for b in result["build"]
+    )
     late = growth["seconds_exponent_from_1e5"]
     more = "" if late is None else f" (rows^{late:.2f} from 100,000 on)"
-    text = (
-        "One warm-up and cosine, beside three lines of numpy that do the same by hand, in milliseconds. Time grows as\n"
-        f"rows^{growth['seconds_exponent']:.2f}{more}, memory as rows^{growth['bytes_exponent']:.2f}:"
-    )
-    return _table(text, ["rows", "ours", "by hand", "ours / by hand", "bytes"], rows)
-
-
-def _import_time(found: Numbers) -> str:
+    longest = growth["points"][-1]
     return (
+        f"Tables of {result['build'][0]['rows'] - 1:,} steps take, with\n{builds}.\n"
+        f"Building grows as rows^{growth['seconds_exponent']:.2f}{more}; {longest['rows']:,} rows take "
+        f"{longest['build_s']:.2g} s, {longest['to_by_hand']['median']:.2f}x three lines of\nnumpy by hand. "
         f"`import tensorsched` takes {found['ours_s'] * 1e3:.0f} ms after `import torch`, which takes "
-        f"{found['torch_s'] * 1e3:.0f} ms: {found['ratio']:.1%} more (best of {found['runs']}).\n"
+        f"{found['torch_s'] * 1e3:.0f} ms.\n"
     )
-
-
-def _profile(parts: Sequence[Numbers]) -> str:
-    packages = list(dict.fromkeys(name for p in parts for name in p["by_package"]))
-    rows = [
-        [p["name"], _short(p["us"]), *(f"{p['by_package'].get(name, 0):.0%}" for name in packages)]
-        for p in parts
-    ]
-    head = ["step", "microseconds", *(f"in {name}" for name in packages)]
-    return _table("Where the time of a step goes, by profiler:", head, rows, words=1)
-
-
-def _missed(result: Numbers) -> str:
-    missed = [f"- {t['target']}: {t['measured']}" for t in result["targets"] if t["met"] is False]
-    if not missed:
-        return "No target was missed in this run.\n"
-    return "\n".join(["Targets that this run missed:", "", *missed, ""])
-
-
-def _sure(ratio: Numbers) -> tuple[float, float]:
-    """As Spread.sure in timing.py."""
-    low, high = ratio["quartiles"]
-    half = 1.57 * (high - low) / ratio["rounds"] ** 0.5
-    return ratio["median"] - half, ratio["median"] + half
 
 
 def _short(value: float) -> str:

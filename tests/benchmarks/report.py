@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from cases import CONTROL, COSINE, FLOOR, OURS, TORCH
-from targets import Verdict
+from cases import ADDED_TO, COSINE, EQUAL, SCALED, WRITES
+from targets import Verdict, added, share_of_torch
 from timing import Race
 
 
@@ -19,22 +19,21 @@ class Columns:
 
 
 SCHEDULE_STEP = Columns(
-    ("groups", "schedule", "us a step", "min .. max", "faster than torch's float lr", "IQR"), text=2
+    (
+        "groups",
+        "schedule",
+        "us a step",
+        "min .. max",
+        "faster than torch's float lr",
+        "IQR",
+        "of a bare loop of writes",
+    ),
+    text=2,
 )
 WHOLE_STEP = Columns(
-    (
-        "optimizer",
-        "alone, us",
-        "torch, us",
-        "ours, us",
-        "torch adds",
-        "ours adds",
-        "nothing adds",
-        "torch / ours",
-        "IQR",
-    ),
-    text=1,
+    ("optimizer", "schedule", "us a step", "adds, us", "95 %", "of what torch adds", "95 %"), text=2
 )
+LAYOUT = Columns(("what is called", "equal, us", "scaled, us", "scaled / equal", "IQR"), text=1)
 BUILD = Columns(("schedules", "build, s", "bytes on the device", "unshared", "advance(), us"), text=1)
 
 
@@ -46,7 +45,6 @@ def show(
     columns: Columns,
     rows: Iterable[Sequence[str]],
     verdicts: Sequence[Verdict] = (),
-    issue: int = 2,
 ) -> None:
     """A title, the table, and what became of the targets."""
     lines = [columns.names, *rows]
@@ -59,7 +57,7 @@ def show(
         ]
         print("  " + "  ".join(cells))
     if verdicts:
-        print(f"\n  Targets of issue {issue}, in this run:")
+        print("\n  Targets, in this run:")
     for verdict in verdicts:
         print(f"    {verdict}")
 
@@ -75,24 +73,37 @@ def schedule_step_rows(races: Mapping[int, Race]) -> Iterable[Sequence[str]]:
                 f"{_us(time.low)} .. {_us(time.high)}",
                 _times(ratio.median),
                 f"{_times(ratio.quartiles[0])} .. {_times(ratio.quartiles[1])}",
+                _times(race.ratio(name, WRITES).median),
             )
 
 
-def whole_step_rows(races: Mapping[tuple[str, str], Race]) -> Iterable[Sequence[str]]:
-    for (kind, implementation), race in races.items():
-        ratio = race.ratio(TORCH, OURS)
+def whole_step_rows(races: Mapping[tuple[str, str, str], Race]) -> Iterable[Sequence[str]]:
+    for (kind, implementation, groups), race in races.items():
+        for number, name in enumerate(race.us):
+            what = f"{kind} {implementation}, {groups}" if number == 0 else ""
+            row = (what, name, f"{race.time(name).median:.1f}")
+            if name not in ADDED_TO:
+                yield (*row, "", "", "", "")
+                continue
+            more, (share, sure) = added(race, name), share_of_torch(race, name)
+            yield (
+                *row,
+                f"{more.median:+.2f}",
+                f"{more.sure[0]:+.2f} .. {more.sure[1]:+.2f}",
+                f"{share:.2f}",
+                f"{sure[0]:.2f} .. {sure[1]:.2f}",
+            )
+
+
+def layout_rows(races: Mapping[str, Race]) -> Iterable[Sequence[str]]:
+    for how, race in races.items():
+        ratio = race.ratio(SCALED, EQUAL)
         yield (
-            f"{kind} {implementation}",
-            *(f"{race.time(name).median:.1f}" for name in (FLOOR, TORCH, OURS)),
-            *(_added(race, name) for name in (TORCH, OURS, CONTROL)),
-            f"{ratio.median:.3f}x",
-            f"{ratio.quartiles[0]:.3f}x .. {ratio.quartiles[1]:.3f}x",
+            how,
+            *(_us(race.time(name).median) for name in (EQUAL, SCALED)),
+            _times(ratio.median),
+            f"{_times(ratio.quartiles[0])} .. {_times(ratio.quartiles[1])}",
         )
-
-
-def _added(race: Race, name: str) -> str:
-    added = race.added(name, FLOOR)
-    return f"{added.median:+.1f} +- {(added.sure[1] - added.sure[0]) / 2:.1f}"
 
 
 def handler_call_rows(races: Mapping[tuple[str, int], Race]) -> Iterable[Sequence[str]]:

@@ -1,4 +1,4 @@
-"""Part 7: where the microseconds of a step go, by cProfile.
+"""Part 8: where the microseconds of a step go, by cProfile.
 
 The profiler makes each call of a Python function dearer, and so shifts the shares towards small functions. The time of
 a step is taken without it; the shares are the profiler's.
@@ -40,14 +40,14 @@ def rows_of(records: Sequence[Record]) -> Iterator[Sequence[str]]:
 
 
 def _ways() -> list[Competitor]:
-    resident, host = cases.attached_steps(128)
+    tensors, floats = cases.attached_steps(128)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1)) for _ in range(2)], lr=0.1)
     sched = ts.attach(optimizer, lr=ts.cosine(0.1, 0.0, steps=cases.STEPS))
     for parameter in optimizer.param_groups[0]["params"]:
         parameter.grad = torch.zeros(1)
     return [
-        Competitor("sched.step(), resident, 128 groups", resident.call, resident.rewind),
-        Competitor("sched.step(), host, 128 groups", host.call, host.rewind),
+        Competitor("sched.step(), tensor slots, 128 groups", tensors.call, tensors.rewind),
+        Competitor("sched.step(), float slots, 128 groups", floats.call, floats.rewind),
         Competitor("optimizer.step() of SGD, 2 parameters", lambda: optimizer.step(), lambda: sched.seek(0)),  # noqa: PLW0108
     ]
 
