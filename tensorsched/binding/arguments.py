@@ -43,7 +43,7 @@ def read_schedules(groups: Groups, wanted: Mapping[str, Any]) -> dict[Place, Sch
             entries = [(index, value) for index in range(len(groups))]
         for index, entry in entries:
             if entry is not None:
-                found |= _read_group(groups, index, key, entry)
+                found |= read_group(groups, index, key, entry)
     if not found:
         raise BindingError(
             f"attach() was given nothing but None for {', '.join(wanted)}; pass a schedule for one group"
@@ -81,7 +81,7 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
     return found
 
 
-def _read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Place, Schedule]:
+def read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Place, Schedule]:
     """The schedules for one key of one group: one, or for a key that holds a tuple one for each element."""
     group = groups[index]
     if key == "params" or key not in group:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free, read_schedules
+from tensorsched.binding.arguments import read_free, read_group, read_schedules
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
-from tensorsched.binding.hooks import Hooks
+from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
@@ -151,7 +151,9 @@ class Attachment:
         groups = self.optimizer.param_groups
         if not self._hooks.active and not self._mode.check(groups):
             self._settle()
-        found_inf, self._found_inf = self._found_inf, None
+        found_inf = self._found_inf
+        if found_inf is not None:
+            self._found_inf = None
         try:
             if self._mode.advance(groups, found_inf) is False:
                 self._settle()
@@ -191,8 +193,9 @@ class Attachment:
 
         Args:
             state: what `state_dict()` returned.
-            on_mismatch: what to do if it was saved under other schedules: "error" (default), "keep_step" (these
-                schedules, from the saved step) or "restart" (these schedules, from step 0).
+            on_mismatch: what to do if it was saved under other schedules: "error" (default), "saved" (the schedules of
+                the state, from the saved step), "keep_step" (these schedules, from the saved step) or "restart" (these
+                schedules, from step 0).
 
         Raises:
             ScheduleError: the state is malformed; the message starts with the field. Nothing has changed.
@@ -201,7 +204,10 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        self.seek(read_state(state, self._schedules(), on_mismatch))
+        step, schedules = read_state(state, self._schedules(), on_mismatch)
+        if schedules:
+            self._follow(schedules)
+        self.seek(step)
 
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
@@ -245,15 +251,45 @@ class Attachment:
             raise BindingError(
                 "rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)"
             )
-        if self._graph is not None:
-            self._graph.check_rewrite(schedules)
-        columns = {place.name: schedule for place, schedule in schedules.items()} | names
-        modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        for commit in [mode.rewrite(columns) for mode in modes]:
-            commit()
-        self.free |= names
-        self._known_as = None
-        self._bind()
+        self._follow({place.name: schedule for place, schedule in schedules.items()} | names)
+
+    def adopt(self, **hyperparameters: Any) -> None:
+        """Let the param_groups that were added since follow schedules too, from the step where the others are.
+
+        Args:
+            **hyperparameters: as for `attach`, for the new groups alone: a schedule for each of them, or a list with an
+                entry for each (None leaves one alone, as does no argument at all).
+
+        Raises:
+            BindingError: no group was added, or a key or list does not fit. Nothing has changed.
+            ScheduleError: a schedule cannot be tabulated. Nothing has changed.
+
+        May synchronise, as `attach`.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+            >>> optimizer.step()
+            >>> optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(3))]})
+            >>> sched.adopt(lr=ts.linear(0.1, 0.0, steps=4)), optimizer.param_groups[1]["lr"]
+            (None, 0.07500000000000001)
+        """
+        self._require_attached()
+        groups, first = param_groups(self.optimizer), self._group_count
+        if len(groups) == first:
+            raise BindingError(
+                "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
+            )
+        new = len(groups) - first
+        entries = {}
+        for key, value in hyperparameters.items():
+            if isinstance(value, list) and len(value) != new:
+                raise BindingError(
+                    f"{key}: the list has {len(value)} entries and {new} param_groups were added"
+                )
+            entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
+        self._take_in(groups, read_schedules(groups, entries) if entries else {})
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -322,6 +358,17 @@ class Attachment:
         self._bound = groups[: self._group_count]
         self._mode.bind(self.optimizer, self._bound)
         self._hooks.follow(self._mode.fast(self))
+
+    def _follow(self, schedules: Mapping[str, Schedule]) -> None:
+        """Follow other schedules, by column, in every mode there is, at the same step."""
+        if self._graph is not None:
+            self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
+        modes = [self._eager] if self._graph is None else [self._eager, self._graph]
+        for commit in [mode.rewrite(schedules) for mode in modes]:
+            commit()
+        self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
+        self._known_as = None
+        self._bind()
 
     def _settle(self) -> None:
         """A check has failed: name the slot that somebody wrote to, or find that all is as it should be.
@@ -452,16 +499,21 @@ class Attachment:
         rule = self._options.new_groups
         if rule is None:
             raise self._other_groups(len(groups))
-        device = live_device(groups)
-        slots: list[Slot] = []
+        schedules: dict[Place, Schedule] = {}
         for index in range(self._group_count, len(groups)):
             wanted = rule(groups[index]) if callable(rule) else rule
             if not isinstance(wanted, Mapping):
                 raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
-            alone = {key: [None] * index + [value] for key, value in wanted.items() if value is not None}
-            found = read_schedules(groups[: index + 1], alone) if alone else {}
-            refuse_claimed(self.optimizer, found)
-            slots += [place_slot(self.optimizer, p, s, self._options, device) for p, s in found.items()]
+            for key, value in wanted.items():
+                if value is not None:
+                    schedules |= read_group(groups, index, key, value)
+        self._take_in(groups, schedules)
+
+    def _take_in(self, groups: Sequence[dict[str, Any]], schedules: Mapping[Place, Schedule]) -> None:
+        """The groups there are now are ours, and those that are new follow these schedules, at the same step."""
+        device = live_device(groups)
+        refuse_claimed(self.optimizer, schedules)
+        slots = [place_slot(self.optimizer, p, s, self._options, device) for p, s in schedules.items()]
         extended = self._eager.extended(slots, device, self._options.capacity)
         step = self.step_count
         self._use_eager()
@@ -475,11 +527,11 @@ class Attachment:
         self._bind()
 
     def _other_groups(self, count: int) -> BindingError:
-        way_out = "call detach() and attach() again"
+        way_out = "call detach() and attach() again, which starts at step 0: seek() to the step that it had"
         if count > self._group_count:
             way_out = (
-                "pass new_groups={'lr': schedule, ...} (or a function of the group that returns such a dict) to "
-                f"attach(), or {way_out}"
+                "call sched.adopt(lr=schedule, ...) for what is new, or pass new_groups={'lr': schedule, ...} (or a "
+                "function of the group that returns such a dict) to attach() beforehand"
             )
         return BindingError(
             f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
@@ -495,11 +547,8 @@ class Attachment:
 
 
 def _weakly(optimizer: Any) -> Callable[[], Any]:
-    """A reference that does not keep the optimizer alive: it holds us by its hooks, and would wait in a circle."""
-    try:
-        return weakref.ref(optimizer)
-    except TypeError:  # a class with __slots__
-        return lambda: optimizer
+    """A reference that does not keep an optimizer alive that holds us by its hooks: the two would wait in a circle."""
+    return weakref.ref(optimizer) if has_hooks(optimizer) else lambda: optimizer
 
 
 def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

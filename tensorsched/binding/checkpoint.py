@@ -6,6 +6,7 @@ shows both, and not a run that quietly trains on with the wrong values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +19,12 @@ from tensorsched.schedules.validators import check_count, refuse, shown
 
 FORMAT = "tensorsched/attachment"
 VERSION = 1
-ON_MISMATCH = ("error", "keep_step", "restart")
+ON_MISMATCH = ("error", "saved", "keep_step", "restart")
 _ENTRIES = {"format", "version", "step", "schedules", "documents"}
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
+_ROUNDING = 2.0**-40
+_NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
 def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
@@ -36,12 +39,15 @@ def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
     }
 
 
-def read_state(state: Any, schedules: Mapping[str, Schedule], on_mismatch: str) -> int:
-    """The step to continue from.
+def read_state(
+    state: Any, schedules: Mapping[str, Schedule], on_mismatch: str
+) -> tuple[int, dict[str, Schedule]]:
+    """The step to continue from, and by name the schedules that are to be followed instead of those that are.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
-        BindingError: it was saved under other schedules, and on_mismatch is "error".
+        BindingError: it was saved under other schedules, and on_mismatch is "error"; or is "saved", and it lacks a name
+            or has another.
     """
     if on_mismatch not in ON_MISMATCH:
         raise refuse(
@@ -50,16 +56,96 @@ def read_state(state: Any, schedules: Mapping[str, Schedule], on_mismatch: str) 
     step, saved = _parse(state)
     differences = _differences(saved, schedules)
     if not differences or on_mismatch == "keep_step":
-        return step
+        return step, {}
     if on_mismatch == "restart":
-        return 0
+        return 0, {}
+    if on_mismatch == "saved":
+        if lost := sorted(saved.keys() ^ schedules.keys()):
+            raise BindingError(
+                f"load_state_dict: on_mismatch='saved' takes over schedules of the same names, and {lost[0]!r} is "
+                f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
+                "**ts.schedules_of(state)"
+            )
+        return step, saved
     raise BindingError(
         f"this state (step {step}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
-        + "\nAttach the schedules that it was saved with, or pass on_mismatch='keep_step' (the new ones, from step "
-        f"{step}) or 'restart' (the new ones, from step 0). If ts.initial is in them: attach before the optimizer's "
-        "checkpoint is loaded, which changes what the groups hold"
+        + f"\n{_advice(saved, schedules, step)} If ts.initial is in them: attach before the optimizer's checkpoint is "
+        "loaded, which changes what the groups hold"
     )
+
+
+def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int) -> str:
+    """What the differences mean for a run that goes on at `step`, and which way out fits."""
+    ways = (
+        "on_mismatch='saved' goes on with the schedules of the state, 'keep_step' with the new ones from step "
+        f"{step}, 'restart' with the new ones from step 0."
+    )
+    if saved.keys() != present.keys():
+        return f"Attach what it was saved with (**ts.schedules_of(state)), or choose: {ways}"
+    pairs = [(saved[name], present[name]) for name in saved]
+    last = min(step, _HORIZON)
+    if all(first_difference(a, b, last) is None for a, b in pairs):
+        return (
+            f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
+            f"plan is meant, 'saved' if not: {ways}"
+        )
+    if all(_rounding_apart(a, b, last) for a, b in pairs):
+        return f"They differ by rounding only, at most {_ROUNDING:g} of a value up to step {step}: {ways}"
+    name, (a, b) = next((n, p) for n, p in zip(saved, pairs, strict=True) if p[0] != p[1])
+    jump = f"{name} would jump from {a(step)!r} to {b(step)!r}"
+    return f"They differ before step {step}, so with 'keep_step' {jump}: {ways}"
+
+
+def _rounding_apart(a: Schedule, b: Schedule, last: int) -> bool:
+    x, y = evaluate(a, 0, last + 1), evaluate(b, 0, last + 1)
+    return bool((np.abs(x - y) <= _ROUNDING * np.maximum(np.abs(x), np.abs(y))).all())
+
+
+def schedules_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The schedules in a state that `Attachment.state_dict` returned, as `attach` takes them.
+
+    Args:
+        state: from `sched.state_dict()`, loaded again.
+
+    Returns:
+        A dict for `attach(optimizer, **ts.schedules_of(state))`: for each hyperparameter a list with a schedule for
+        each group (None where a group has none), a tuple in the place of a schedule where elements of a tuple have one,
+        and under "free" the schedules that belong to no group.
+
+    Raises:
+        ScheduleError: the state is malformed; the message starts with the field.
+
+    Does not synchronise.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))])
+        >>> sched = ts.attach(optimizer, lr=ts.linear(0.1, 0.0, steps=4), betas=(ts.linear(0.8, 0.9, steps=4), None))
+        >>> ts.schedules_of(sched.state_dict())
+        {'lr': [linear(0.1, 0.0, steps=4)], 'betas': [(linear(0.8, 0.9, steps=4), None)]}
+    """
+    _, saved = _parse(state)
+    places: dict[str, dict[int, dict[int | None, Schedule]]] = {}
+    free: dict[str, Schedule] = {}
+    for name, schedule in saved.items():
+        if (found := _NAME.fullmatch(name)) is None:
+            free[name] = schedule
+            continue
+        element = None if found["element"] is None else int(found["element"])
+        places.setdefault(found["key"], {}).setdefault(int(found["group"]), {})[element] = schedule
+    count = 1 + max((group for groups in places.values() for group in groups), default=0)
+    result: dict[str, Any] = {
+        key: [_entry(groups.get(index)) for index in range(count)] for key, groups in places.items()
+    }
+    return result | ({"free": free} if free else {})
+
+
+def _entry(found: Mapping[int | None, Schedule] | None) -> Any:
+    if found is None or None in found:
+        return None if found is None else found[None]
+    length = max(2, 1 + max(element for element in found if element is not None))  # betas are two
+    return tuple(found.get(element) for element in range(length))
 
 
 def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
@@ -121,7 +207,7 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule])
 
 def _compared(name: str, saved: Schedule, present: Schedule) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
-    settled = [schedule.settled for schedule in (saved, present)]
+    settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
     step = first_difference(saved, present, _HORIZON if last is None else min(last, _HORIZON))
     if step is not None:

@@ -94,12 +94,14 @@ class Hooks:
     the optimizer: `del optimizer` frees it at once.
 
     Attributes:
+        active: whether the optimizer reports its steps.
         follow: tells them of the mover of a mode that was bound.
     """
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
         self._alive = [True]
+        self.active = False
         self.follow: Callable[[Mover], None] = lambda _: None
 
     def register(self, optimizer: Any, sched: Driving, *, auto: bool) -> None:
@@ -134,13 +136,9 @@ class Hooks:
             optimizer.register_step_pre_hook(before),
             optimizer.register_step_post_hook(after),
         ]
+        self.active = True
         # First of all: a hook of somebody else that saves a checkpoint, or raises, finds the step counted.
         optimizer._optimizer_step_post_hooks.move_to_end(self._handles[-1].id, last=False)
-
-    @property
-    def active(self) -> bool:
-        """Whether the optimizer reports its steps."""
-        return bool(self._handles)
 
     def remove(self, optimizer: Any) -> None:
         """Remove all of them; what is called while the optimizer calls hooks stays there and does nothing."""

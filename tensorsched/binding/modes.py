@@ -73,7 +73,7 @@ class Mode:
         self.floats = any(not part.tensor for part in self.parts)
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
-        self._counter = min((part.engine for part in self.parts), key=lambda e: isinstance(e, ScheduleEngine))
+        self._counter = min(self.parts, key=lambda part: part.tensor)
 
     @property
     def slot_at(self) -> dict[Place, Slot]:
@@ -93,7 +93,7 @@ class Mode:
     @property
     def step_count(self) -> int:
         """Completed steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
-        return self._counter.step_count
+        return self._counter.engine.step_count
 
     def seek(self, step: int) -> None:
         """Set every engine to `step`; the groups follow at the next `bind`."""

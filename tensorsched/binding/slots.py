@@ -14,7 +14,7 @@ import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
 from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
-from tensorsched.engine.tabulate import replacement
+from tensorsched.engine.tabulate import replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
@@ -109,20 +109,32 @@ def tensor_slots(
 
 
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
-    """Check that other schedules, by column, fit into the table that there is; the function returned puts them there.
+    """Check that other schedules, by column, can be followed at the same step; the function returned does it.
+
+    Floats get another table. Tensors stay the objects that they are, since a graph may read them: what they follow has
+    to fit into the table that there is.
 
     Raises:
-        ScheduleError: they need more rows than the table has, or names that share a column would differ.
+        ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
+            share a column would differ.
     """
+    moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
+    if isinstance(slots, FloatSlots):
+        floats = slots
+        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
+        other = float_slots(moved, max(longest, floats.engine.table.last)).engine
+
+        def exchange() -> None:
+            other.seek(floats.engine.step_count)
+            floats.engine, floats.slots = other, moved
+
+        return exchange
     replace = replacement(slots.engine.table, schedules)
 
     def commit() -> None:
         replace()
         slots.engine.reload()
-        slots.slots = tuple(
-            dataclasses.replace(slot, schedule=schedules.get(slot.name, slot.schedule))
-            for slot in slots.slots
-        )
+        slots.slots = moved
 
     return commit
 

@@ -97,8 +97,16 @@ def _torch(groups: int, *, tensor: bool) -> Call:
 
 def _ours(groups: int, *, resident: bool) -> Call:
     curve = ts.initial * ts.cosine(1.0, 0.0, steps=_STEPS)
-    sched = ts.attach(_optimizer(groups, tensor=False), lr=curve, advance="manual", resident=resident)
-    return sched.step, lambda: sched.seek(0)
+    optimizer = _optimizer(groups, tensor=False)
+    sched = ts.attach(optimizer, lr=curve, advance="manual", resident=resident)
+
+    def rewind(
+        kept: torch.optim.Optimizer = optimizer,
+    ) -> None:  # a schedule does not keep its optimizer alive
+        del kept
+        sched.seek(0)
+
+    return sched.step, rewind
 
 
 def _race(competitors: dict[str, Call], rounds: int) -> dict[str, list[float]]:

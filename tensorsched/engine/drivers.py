@@ -38,10 +38,10 @@ class CpuDriver:
     graph's).
     """
 
-    version = 0
     advance: Callable[[torch.Tensor | None], None]
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
+        self.version = 0
         self.clock = torch.zeros(1, dtype=torch.int64, device="cpu")
         self.data = table.to_device()
         self.tensors: tuple[torch.Tensor, ...] = (self.clock,)

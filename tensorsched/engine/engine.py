@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,10 +26,9 @@ from tensorsched.schedules.validators import check_count
 
 __all__ = ["FloatEngine", "ScheduleEngine"]
 
-_FIRST, _MOST = (
-    8,
-    1 << 10,
-)  # rows, and numbers, that are unpacked at once: few after a seek; what a cache holds
+_PIECE = (
+    1 << 14
+)  # bytes of rows that are taken from a table at once: where they are products, they are computed then
 
 
 class ScheduleEngine:
@@ -184,12 +184,12 @@ class FloatEngine:
         return itertools.chain.from_iterable(self._pieces(self.step_count + 1))
 
     def _pieces(self, row: int) -> Iterator[Iterable[tuple[float, ...]]]:
-        table, count = self.table, _FIRST
-        most = max(1, _MOST // table.columns)
+        table = self.table
+        # Rows as tuples straight from the bytes: numpy makes a list of each row, or of each column, on the way.
+        unpacker = struct.Struct(f"{table.columns}{table.host.dtype.char}")
+        span = max(1, _PIECE // unpacker.size)
         while row < table.last:
-            stop = min(row + min(count, most), table.last)
-            # By column and back: a tuple a row costs half of the list that tolist() makes of it.
-            yield zip(*table.layout.block(row, stop).T.tolist(), strict=True)
-            row, count = stop, 2 * count
-        (final,) = table.layout.block(table.last, table.rows).tolist()
-        yield itertools.repeat(tuple(final))
+            stop = min(row + span, table.last)
+            yield unpacker.iter_unpack(table.layout.block(row, stop).data)
+            row = stop
+        yield itertools.repeat(unpacker.unpack(table.layout.block(table.last, table.rows).data))

@@ -114,7 +114,14 @@ def _engine(groups: int) -> Competitor:
 
 def _attached(name: str, optimizer: torch.optim.Optimizer, *, resident: bool) -> Competitor:
     sched = ts.attach(optimizer, lr=_shared_cosine(STEPS), advance="manual", resident=resident)
-    return Competitor(name, sched.step, lambda: sched.seek(0))
+
+    def rewind(
+        kept: torch.optim.Optimizer = optimizer,
+    ) -> None:  # a schedule does not keep its optimizer alive
+        del kept
+        sched.seek(0)
+
+    return Competitor(name, sched.step, rewind)
 
 
 def _shared_cosine(steps: int) -> ts.Schedule:
@@ -142,7 +149,7 @@ def _hooks(name: str, optimizer: torch.optim.Optimizer, lr: Any, *, resident: bo
 def _check(optimizer: torch.optim.Optimizer) -> Competitor:
     """How much a group costs a tensor slot: nothing but the check looks at every group."""
     sched = ts.attach(optimizer, lr=_shared_cosine(STEPS), resident=True)
-    return Competitor(CHECK, sched._mode.check)
+    return Competitor(CHECK, lambda: sched._mode.check(optimizer.param_groups))
 
 
 def _writes(optimizer: torch.optim.Optimizer) -> Competitor:

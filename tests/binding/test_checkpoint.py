@@ -284,7 +284,7 @@ def test_another_schedule_is_an_error_that_shows_both_and_where():
     assert f"they first differ at step 5: {LR(5)!r} and " in text
     assert f"weight_decay[group 1]: saved {WD!r}, not scheduled now" in text
     assert f"momentum[group 0]: not in the state, now {M!r}" in text
-    assert "on_mismatch='keep_step'" in text
+    assert "on_mismatch='saved'" in text
     assert (sched.step_count, values(optimizer)) == (2, [0.05, 0.05])
 
 
@@ -369,7 +369,8 @@ def test_a_malformed_state_names_the_field_and_changes_nothing(change, text, res
         sched.load_state_dict(change(good))
     assert (sched.step_count, values(optimizer)) == (3, before)
     with pytest.raises(
-        ts.ScheduleError, match="on_mismatch must be one of 'error', 'keep_step', 'restart', got 'maybe'"
+        ts.ScheduleError,
+        match="on_mismatch must be one of 'error', 'saved', 'keep_step', 'restart', got 'maybe'",
     ):
         sched.load_state_dict(good, on_mismatch="maybe")
 
