@@ -330,18 +330,17 @@ class Attachment:
         if self._graph is not None:
             self._graph.make_stale()
 
-    def _use(self, mode: Mode) -> None:
-        """Be in another mode, at the same step."""
-        step = self.step_count
+    def _use(self, mode: Mode, step: int | None = None) -> None:
+        """Be in another mode, at the same step, which is read from the one before where it is not given."""
+        if mode.parts != self._mode.parts:  # else the same engines count on
+            mode.seek(self.step_count if step is None else step)
         self._mode = mode
-        mode.seek(step)
         self._bind()
 
     def _use_eager(self, *, for_good: bool = False) -> None:
         """Be in eager mode, for a step or for good."""
         if self._graph is not None and self._mode.in_graph:
-            self._graph.leave(self.optimizer, for_good=for_good)
-            self._use(self._eager)
+            self._use(self._eager, self._graph.leave(self.optimizer, for_good=for_good))
 
     def _take_in_new_groups(self) -> None:
         """Adopt late groups now where `new_groups` says how (otherwise the next step raises); refuse lost ones."""

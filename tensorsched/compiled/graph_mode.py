@@ -4,8 +4,7 @@ slots       all of them tensor slots: a graph would keep a Python float for ever
 capturable  True in every group: the implementations that never read a value on the host. Eager steps on a CPU refuse
             it, which is why it is undone for them
 foreach     False in the groups where it would read a scheduled value on the host (`Record.one_graph`)
-step        torch keeps Adam's step counts on the host unless a group is capturable; the compiler moves them to the
-            device, and they go back with the flag
+state       all of it on the device; torch's own steps keep step counts on the host, where they go with the flags (state.py)
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from tensorsched.binding.modes import Mode, refuse_frozen_capture
 from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
+from tensorsched.compiled.state import State
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
@@ -49,6 +49,7 @@ class GraphMode(Mode):
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_places(part): part for part in before.parts}
         super().__init__([known.get(_places(part)) or _on_device(part, device) for part in self.eager.parts])
+        self._state = State() if before is None else before._state
         self.users: weakref.WeakSet[CompiledStep] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
         fits = record_of(sched.optimizer).one_graph or frozenset()
@@ -58,7 +59,7 @@ class GraphMode(Mode):
     def bind(self, optimizer: Any, bound: Sequence[dict[str, Any]]) -> None:
         """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
         super().bind(optimizer, bound)
-        self._enter(optimizer.param_groups)
+        self._enter(optimizer)
 
     def before_step(self, sched: Attachment) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
@@ -90,7 +91,7 @@ class GraphMode(Mode):
         if hidden:
             put_back(optimizer.param_groups, self.flags)
         else:
-            self._enter(optimizer.param_groups)
+            self._enter(optimizer)
 
     def resume(self, sched: Attachment) -> None:
         """After an eager step: back to where compiled steps, and graphs of the user's own, find the values."""
@@ -116,30 +117,26 @@ class GraphMode(Mode):
         """Each group's own flags."""
         return [own for _, own in self._own]
 
-    def _enter(self, groups: Sequence[dict[str, Any]]) -> None:
+    def _enter(self, optimizer: Any) -> None:
         before, self._own = self._own, []
-        for index, group in enumerate(groups):
+        for index, group in enumerate(optimizer.param_groups):
             flags: dict[str, Any] = {"capturable": True}
             if index in self._loops and "foreach" in group:
                 flags["foreach"] = False
             entered = index < len(before) and before[index][0] is group
             self._own.append((group, before[index][1] if entered else entries(group, flags)))
             group.update(flags)
+        self._state.enter(optimizer)
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> None:
-        """Give the groups their flags back; for good, also the step counts their place.
+    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
+        """Give the groups their flags back, and torch's own step the counts that it reads on the host.
 
-        For a single eager step the counts stay on the device: torch's step finds them there, and the graph again.
+        Returns:
+            The step count, read in the same copy; None, and nothing was read, where no float slot needs it.
         """
         put_back(optimizer.param_groups, self.flags)
         self._own = []
-        for group in optimizer.param_groups if for_good else ():
-            if group.get("capturable") or group.get("fused"):
-                continue
-            for state in (optimizer.state.get(parameter) for parameter in group["params"]):
-                step = state.get("step") if isinstance(state, dict) else None
-                if isinstance(step, torch.Tensor) and step.device.type != "cpu":
-                    state["step"] = step.cpu()
+        return self._state.leave(optimizer, self.engines[0].clock, for_good=for_good, clocked=self.eager.floats)
 
 
 class InGraphStep(Mode):

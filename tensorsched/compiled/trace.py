@@ -21,13 +21,14 @@ Why `optimizer.step()` cannot be traced as it is, and how each obstacle is handl
     1 - lr * 0 change nothing. Momentum is the exception, since torch leaves its buffer alone at 0: supported.py
     refuses a schedule that touches 0.
 5.  A step that GradScaler skips leaves everything as it was: each tensor gets either its new or its old contents, which
-    costs a graph that writes it anyway one selection and no copy.
+    costs a graph that writes it anyway one selection and no copy. Gradients are unscaled before the graph: a CUDA graph
+    may write only what stays at its address, and they do not.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from tensorsched.errors import BindingError
 from tensorsched.param_groups import with_element
 
 NAMES = (
-    *("sched", "step", "engines", "places", "answered", "count", "with_element", "unscale"),
+    *("sched", "step", "engines", "places", "answered", "count", "with_element"),
     *(
         "_copies",
         "_TracingMode",
@@ -68,7 +69,7 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
     answered = any(key != "lr" for _, key, *_ in places)  # the compiler deals with tensors for lr by itself
     count = len(optimizer.param_groups)
 
-    def update(found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> bool:
+    def update(found_inf: torch.Tensor | None) -> bool:
         if not torch.compiler.is_compiling():
             return False
         groups = optimizer.param_groups
@@ -84,8 +85,6 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
             # Place.write, spelt out: what is traced is made of tuples and functions.
             group = groups[index]
             group[key] = value if element is None else with_element(group[key], element, value)
-        if grad_scale is not None:
-            unscale(groups, grad_scale)
         before = [] if found_inf is None else _copies(optimizer)
         if answered:
             with _TracingMode(values):
@@ -101,15 +100,6 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
         return True
 
     return update
-
-
-def unscale(groups: Iterable[Mapping[str, Any]], grad_scale: torch.Tensor) -> None:
-    """Divide all gradients by GradScaler's scale, as fused kernels do."""
-    inverse = grad_scale.double().reciprocal().float()
-    for group in groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad.mul_(inverse)
 
 
 def _copies(optimizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
