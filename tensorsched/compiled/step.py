@@ -235,7 +235,7 @@ def _unscale(groups: Sequence[Mapping[str, Any]], grad_scale: torch.Tensor | Non
     """Divide all gradients by GradScaler's scale, in place, as fused kernels do. One kernel, and no synchronisation."""
     gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
     if grad_scale is not None and gradients:
-        torch._foreach_mul_(gradients, grad_scale.double().reciprocal().float())  # the documented name
+        torch._foreach_mul_(gradients, grad_scale.reshape(()).double().reciprocal().float())
 
 
 def _unscaled_already(optimizer: object) -> bool:
