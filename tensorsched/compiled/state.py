@@ -79,7 +79,7 @@ def _read(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Tensors of one element each, on one device, as numbers, by one copy. float64 holds step counts exactly."""
     first, *others = scalars
     together = torch.cat([first.double().view(1), *([torch.stack(others).double()] if others else [])])
-    return together.tolist()  # type: ignore[no-any-return]
+    return together.cpu().tolist()  # type: ignore[no-any-return]
 
 
 def _on_host(optimizer: Any) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:

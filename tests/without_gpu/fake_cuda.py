@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 READ = torch.ops.aten._local_scalar_dense.default
 GUARD = """
@@ -47,6 +48,22 @@ def device_guard() -> None:
         subprocess.run([compiler, source, "-o", mine, *flags], check=True)
         mine.rename(made)  # several workers may be at it
     ctypes.CDLL(str(made))
+
+
+class HostReads(TorchDispatchMode):
+    """Around eager code: counts what makes the host wait for the device, reads and copies to it. `seen` has the names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
+        kwargs = kwargs or {}
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        to = args[0].device if func is torch.ops.aten.copy_.default else torch.device(kwargs.get("device") or "cuda")
+        if tensors and tensors[-1].device.type == "cuda" and (func is READ or to.type == "cpu"):
+            self.seen.append(str(func))
+        return func(*args, **kwargs)
 
 
 @contextlib.contextmanager
