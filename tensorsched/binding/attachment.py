@@ -193,7 +193,7 @@ class Attachment:
                 that share a column of the table, because their schedules are equal, would get different ones. Nothing
                 has changed.
 
-        Synchronises where all slots are resident on a device that is no CPU.
+        Synchronises where a slot is a tensor slot on a device that is no CPU: the table is copied there.
 
         Example:
             >>> import torch, tensorsched as ts

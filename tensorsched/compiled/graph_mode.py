@@ -4,14 +4,14 @@ slots       all of them tensor slots: a graph would keep a Python float for ever
 capturable  True in every group: the implementations that never read a value on the host. Eager steps on a CPU refuse
             it, which is why it is undone for them
 foreach     False in the groups where it would read a scheduled value on the host (`Record.one_graph`)
-state       all of it on the device; torch's own steps keep step counts on the host, where they go with the flags (state.py)
+state       all of it on the device; torch's own steps keep counts on the host, where they go with the flags (state.py)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,9 +19,10 @@ import torch
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.modes import Mode, refuse_frozen_capture
 from tensorsched.binding.placement import live_device
-from tensorsched.binding.slots import Slots, TensorSlots, tensor_slots
+from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
 from tensorsched.compiled.state import State
+from tensorsched.engine import tabulate
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
@@ -47,9 +48,9 @@ class GraphMode(Mode):
     def __init__(self, sched: Attachment, before: GraphMode | None) -> None:
         self.eager = sched._eager
         device = live_device(sched.optimizer.param_groups)
-        known = {} if before is None else {_places(part): part for part in before.parts}
-        super().__init__([known.get(_places(part)) or _on_device(part, device) for part in self.eager.parts])
-        self._state = State() if before is None else before._state
+        known = {} if before is None else {_columns(part): part for part in before.parts}
+        super().__init__(_on_device(self.eager.parts, device, known))
+        self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[CompiledStep] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
         fits = record_of(sched.optimizer).one_graph or frozenset()
@@ -193,13 +194,36 @@ def enter(sched: Attachment) -> GraphMode:
     return graph
 
 
-def _places(part: Slots) -> tuple[Place, ...]:
-    return tuple(slot.place for slot in part.slots)
+def _columns(part: Slots) -> tuple[str, ...]:
+    return tuple(part.engine.table.live_column)
 
 
-def _on_device(part: Slots, device: torch.device) -> TensorSlots:
-    """The part itself if its slots are tensors, otherwise the same slots as tensors, with the same room."""
-    if isinstance(part, TensorSlots):
-        return part
-    slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
-    return tensor_slots(slots, {}, device, part.engine.table.last)
+def _on_device(
+    parts: Iterable[Slots], device: torch.device, known: Mapping[tuple[str, ...], Slots]
+) -> list[Slots]:
+    """The parts with every slot a tensor slot; those that are `known` already are what they were.
+
+    Float slots join the tensor slots that were bound with them, in one engine: a graph then counts and looks up once.
+    """
+    found: list[Slots] = []
+    for part in parts:
+        if isinstance(part, TensorSlots):
+            found.append(part)
+            continue
+        slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
+        beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
+        names = _columns(part)
+        if beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
+            found[-1] = both
+        else:
+            found.append(known.get(names) or tensor_slots(slots, {}, device, part.engine.table.last))
+    return found
+
+
+def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: Slots) -> TensorSlots | None:
+    """Both in one engine, with the same room; None where the engine of the tensor slots cannot be extended."""
+    engine = tensors.engine
+    columns = engine.table.schedules | {slot.name: slot.schedule for slot in slots}
+    last = max(engine.table.last, floats.engine.table.last)
+    extended = engine.extended(tabulate(columns, device=engine.table.device, capacity=last))
+    return None if extended is None else TensorSlots(extended, [*tensors.slots, *slots])

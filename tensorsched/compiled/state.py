@@ -1,8 +1,8 @@
 """Where an optimizer's state is: on its parameters' device while steps run in a graph, where torch wants it otherwise.
 
-torch keeps step counts (and NAdam's product of momenta) on the host unless a group is capturable. A graph that takes one
-of them from there reads it at each step or, where it is copied to the device after it was traced, loses what was added
-to it. So all of it is on the device before anything is traced, at addresses that stay: a CUDA graph goes on with them
+torch keeps step counts (and NAdam's product of momenta) on the host unless a group is capturable. A graph that takes
+one of them from there reads it at each step or, where it is copied to the device after it was traced, loses what was
+added to it. So all of it is on the device before anything is traced, at addresses that stay: a CUDA graph goes on with them
 after an eager step in between, for which the counts are on the host.
 """
 
@@ -79,7 +79,7 @@ def _read(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Tensors of one element each, on one device, as numbers, by one copy. float64 holds step counts exactly."""
     first, *others = scalars
     together = torch.cat([first.double().view(1), *([torch.stack(others).double()] if others else [])])
-    return together.cpu().tolist()  # type: ignore[no-any-return]
+    return together.cpu().tolist()
 
 
 def _on_host(optimizer: Any) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:

@@ -87,7 +87,7 @@ def fake_cuda() -> Iterator[list[str]]:
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         mock.patch.dict(implementations, {READ: read}),
-        mock.patch("torch.cuda._lazy_init", lambda: None),
-        mock.patch("torch.cuda.mem_get_info", lambda _=None: (1 << 36, 1 << 36)),
+        mock.patch("torch.cuda._lazy_init"),
+        mock.patch("torch.cuda.mem_get_info", return_value=(1 << 36, 1 << 36)),
     ):
         yield reads
