@@ -140,7 +140,11 @@ def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
         if not slot.tensor:
             capturable = optimizer.param_groups[slot.place.group].get("capturable")
             # One that is capturable reads this on the host all the same.
-            other = ", or build the optimizer with capturable=True and attach again" if capturable is False else ""
+            other = (
+                ", or build the optimizer with capturable=True and attach again"
+                if capturable is False
+                else ""
+            )
             raise BindingError(
                 f"{slot.name} is a float slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
                 f"ts.compile_step(sched), which keeps every value on the device{other}"

@@ -167,7 +167,8 @@ RECORDS: dict[type, Record] = {
         counts=frozenset({"ns_steps"}),
         one_graph=frozenset(),
     ),
-    # Nothing is known of what these, ASGD and SparseAdam read where: their steps do not run on fake tensors.
+    # Nothing is known of what these and SparseAdam read where: their eager steps do not run on fake tensors.
+    optim.ASGD: Record(one_graph=frozenset({"lr"}), on_host=frozenset()),
     optim.LBFGS: Record(
         counts=frozenset({"history_size"}),
         floats_only={

@@ -137,7 +137,9 @@ class GraphMode(Mode):
         """
         put_back(optimizer.param_groups, self.flags)
         self._own = []
-        return self._state.leave(optimizer, self.engines[0].clock, for_good=for_good, clocked=self.eager.floats)
+        return self._state.leave(
+            optimizer, self.engines[0].clock, for_good=for_good, clocked=self.eager.floats
+        )
 
 
 class InGraphStep(Mode):

@@ -2,8 +2,8 @@
 
 torch keeps step counts (and NAdam's product of momenta) on the host unless a group is capturable. A graph that takes
 one of them from there reads it at each step or, where it is copied to the device after it was traced, loses what was
-added to it. So all of it is on the device before anything is traced, at addresses that stay: a CUDA graph goes on with them
-after an eager step in between, for which the counts are on the host.
+added to it. So all of it is on the device before anything is traced, at addresses that stay: a CUDA graph goes on with
+them after an eager step in between, for which the counts are on the host.
 """
 
 from __future__ import annotations

@@ -94,12 +94,21 @@ class CompiledStep:
         enter(sched).users.add(self)
         self._build()
 
-    def __call__(self) -> None:
+    def __call__(self, closure: None = None) -> None:
         """One optimizer step, and the schedule's next values. Does not synchronise.
 
+        Args:
+            closure: only for the error that says that there is none.
+
         Raises:
-            BindingError: the schedule is detached, or something else wrote to a slot. Nothing has changed.
+            BindingError: there is a closure, the schedule is detached, or something else wrote to a slot. Nothing has
+                changed.
         """
+        if closure is not None:
+            raise refusal(
+                "a compiled step takes no closure: compute the loss and its gradients first, then call step(), or keep "
+                "optimizer.step(closure)"
+            )
         if torch.compiler.is_compiling():
             with torch.no_grad():
                 self._update(None)

@@ -1,10 +1,10 @@
 """Fake CUDA tensors that can be stepped and traced on a machine without CUDA: shapes and devices, no numbers.
 
-    with fake_cuda() as reads:
-        ...                 # parameters on device="cuda"; steps, compiled steps with a backend that looks at the graph
-        reads.clear()
-        step()
-        assert not reads    # what was read on the host in between, by operation
+with fake_cuda() as reads:
+    ...                 # parameters on device="cuda"; steps, compiled steps with a backend that looks at the graph
+    reads.clear()
+    step()
+    assert not reads    # what was read on the host in between, by operation
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def device_guard() -> None:
         return
     made = BUILD / f"guard-{torch.__version__}.so"
     if not made.exists():
-        compiler = shutil.which("g++") or pytest.skip("a CPU build of torch needs g++ for a CUDA device guard")
+        compiler = shutil.which("g++") or pytest.skip(
+            "a CPU build of torch needs g++ for a CUDA device guard"
+        )
         BUILD.mkdir(parents=True, exist_ok=True)
         (source := BUILD / "guard.cpp").write_text(GUARD)
         at, mine = Path(torch.__file__).parent, made.with_suffix(f".{os.getpid()}")
@@ -60,7 +62,11 @@ class HostReads(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
         kwargs = kwargs or {}
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        to = args[0].device if func is torch.ops.aten.copy_.default else torch.device(kwargs.get("device") or "cuda")
+        to = (
+            args[0].device
+            if func is torch.ops.aten.copy_.default
+            else torch.device(kwargs.get("device") or "cuda")
+        )
         if tensors and tensors[-1].device.type == "cuda" and (func is READ or to.type == "cpu"):
             self.seen.append(str(func))
         return func(*args, **kwargs)
