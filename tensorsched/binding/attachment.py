@@ -227,7 +227,7 @@ class Attachment:
                 that share a column of the table, because their schedules are equal, would get different ones. Nothing
                 has changed.
 
-        Synchronises where all slots are tensor slots on a device that is no CPU.
+        Synchronises where a slot is a tensor slot on a device that is no CPU: the table is copied there.
 
         Example:
             >>> import torch, tensorsched as ts
@@ -470,18 +470,17 @@ class Attachment:
         if self._graph is not None:
             self._graph.make_stale()
 
-    def _use(self, mode: Mode) -> None:
-        """Be in another mode, at the same step."""
-        step = self.step_count
+    def _use(self, mode: Mode, step: int | None = None) -> None:
+        """Be in another mode, at the same step, which is read from the one before where it is not given."""
+        if mode.parts != self._mode.parts:  # else the same engines count on
+            mode.seek(self.step_count if step is None else step)
         self._mode = mode
-        mode.seek(step)
         self._bind()
 
     def _use_eager(self, *, for_good: bool = False) -> None:
         """Be in eager mode, for a step or for good."""
         if self._graph is not None and self._mode.in_graph:
-            self._graph.leave(self.optimizer, for_good=for_good)
-            self._use(self._eager)
+            self._use(self._eager, self._graph.leave(self.optimizer, for_good=for_good))
 
     def _take_in_new_groups(self) -> None:
         """Adopt late groups now where `new_groups` says how (otherwise the next step raises); refuse lost ones."""

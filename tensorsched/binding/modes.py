@@ -168,10 +168,16 @@ def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
     """
     for slot in slots:
         if not slot.tensor:
+            capturable = optimizer.param_groups[slot.place.group].get("capturable")
+            # One that is capturable reads this on the host all the same.
+            other = (
+                ", or build the optimizer with capturable=True and attach again"
+                if capturable is False
+                else ""
+            )
             raise BindingError(
                 f"{slot.name} is a float slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
-                "ts.compile_step(sched), which keeps every value on the device, or build the optimizer with "
-                "capturable=True and attach again"
+                f"ts.compile_step(sched), which keeps every value on the device{other}"
             )
     for index, group in enumerate(optimizer.param_groups):
         for number, parameter in enumerate(group["params"]):
@@ -191,8 +197,8 @@ class HandedMode(Mode):
         """What the mode has replaced in each group, to be put back in a copy."""
         raise NotImplementedError
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> None:
-        """Another mode takes over: undo what this one needs in the groups."""
+    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
+        """Another mode takes over: undo what this one needs in the groups; the step count, if it had to be read."""
         raise NotImplementedError
 
     def resume(self, sched: Any) -> None:
@@ -251,7 +257,8 @@ def eager_mode(
     floats = [slot for slot in slots if not slot.tensor]
     parts: list[Slots] = []
     if tensors or free:
-        parts.append(tensor_slots(tensors, free, device, capacity))
+        # A graph has the float slots beside them, in one row: one engine moves all of it.
+        parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats)))
     if floats:
         parts.append(float_slots(floats, capacity))
     return EagerMode(parts)

@@ -101,11 +101,15 @@ def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
 
 
 def tensor_slots(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], device: torch.device, capacity: int | None
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    device: torch.device,
+    capacity: int | None,
+    room: int = 0,
 ) -> TensorSlots:
-    """As `float_slots`, with the live values, those of the free names among them, on a device."""
+    """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
-    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity)), slots)
+    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
 
 
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:

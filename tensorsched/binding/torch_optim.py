@@ -60,6 +60,7 @@ class Record:
         one_graph: the undecorated step is one graph without a read on the host. Every hyperparameter may be scheduled
             there in the for-loop implementation; these may in foreach. None: that is not known.
         no_graph: why it cannot be one graph.
+        on_host: the parts of its state that torch's own step reads on the host, unless a group is capturable or fused.
         buffered: where torch leaves a buffer alone while the value is 0, which a graph cannot do for some steps only.
     """
 
@@ -69,6 +70,7 @@ class Record:
     floats_only: Mapping[str, str] = dataclasses.field(default_factory=dict)
     one_graph: frozenset[str] | None = None
     no_graph: str = ""
+    on_host: frozenset[str] = frozenset({"step"})
     buffered: frozenset[str] = frozenset()
 
 
@@ -132,6 +134,7 @@ RECORDS: dict[type, Record] = {
             "weight_decay": _reads(),
         },
         one_graph=frozenset({"lr", "betas[0]"}),
+        on_host=frozenset({"step", "mu_product"}),
     ),
     optim.RAdam: Record(
         {
@@ -164,7 +167,8 @@ RECORDS: dict[type, Record] = {
         counts=frozenset({"ns_steps"}),
         one_graph=frozenset(),
     ),
-    # Nothing is known of what these, ASGD and SparseAdam read where: their steps do not run on fake tensors.
+    # Nothing is known of what these and SparseAdam read where: their eager steps do not run on fake tensors.
+    optim.ASGD: Record(one_graph=frozenset({"lr"}), on_host=frozenset()),
     optim.LBFGS: Record(
         counts=frozenset({"history_size"}),
         floats_only={

@@ -4,15 +4,14 @@ slots       all of them tensor slots: a graph would keep a Python float for ever
 capturable  True in every group: the implementations that never read a value on the host. Eager steps on a CPU refuse
             it, which is why it is undone for them
 foreach     False in the groups where it would read a scheduled value on the host (`Record.one_graph`)
-step        torch keeps Adam's step counts on the host unless a group is capturable; the compiler moves them to the
-            device, and they go back with the flag
+state       all of it on the device; torch's own steps keep counts on the host, where they go with the flags (state.py)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,8 +20,10 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.modes import Driving, HandedMode, Mode, refuse_frozen_capture
 from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
-from tensorsched.binding.slots import Slots, TensorSlots, tensor_slots
+from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
+from tensorsched.compiled.state import State
+from tensorsched.engine import tabulate
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
@@ -55,8 +56,9 @@ class GraphMode(HandedMode):
     def __init__(self, sched: Attachment, before: GraphMode | None) -> None:
         self.eager = sched._eager
         device = live_device(sched.optimizer.param_groups)
-        known = {} if before is None else {_places(part): part for part in before.parts}
-        super().__init__([known.get(_places(part)) or _on_device(part, device) for part in self.eager.parts])
+        known = {} if before is None else {_columns(part): part for part in before.parts}
+        super().__init__(_on_device(self.eager.parts, device, known))
+        self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
         fits = record_of(sched.optimizer).one_graph or frozenset()
@@ -66,7 +68,7 @@ class GraphMode(HandedMode):
     def bind(self, optimizer: Any, groups: Groups) -> None:
         """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
         super().bind(optimizer, groups)
-        self._enter(optimizer.param_groups)
+        self._enter(optimizer)
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
@@ -99,7 +101,7 @@ class GraphMode(HandedMode):
         if hidden:
             put_back(optimizer.param_groups, self.flags)
         else:
-            self._enter(optimizer.param_groups)
+            self._enter(optimizer)
 
     def resume(self, sched: Attachment) -> None:
         """After an eager step: back to where compiled steps, and graphs of the user's own, find the values."""
@@ -125,30 +127,28 @@ class GraphMode(HandedMode):
         """Each group's own flags."""
         return [own for _, own in self._own]
 
-    def _enter(self, groups: Sequence[dict[str, Any]]) -> None:
+    def _enter(self, optimizer: Any) -> None:
         before, self._own = self._own, []
-        for index, group in enumerate(groups):
+        for index, group in enumerate(optimizer.param_groups):
             flags: dict[str, Any] = {"capturable": True}
             if index in self._loops and "foreach" in group:
                 flags["foreach"] = False
             entered = index < len(before) and before[index][0] is group
             self._own.append((group, before[index][1] if entered else entries(group, flags)))
             group.update(flags)
+        self._state.enter(optimizer)
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> None:
-        """Give the groups their flags back; for good, also the step counts their place.
+    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
+        """Give the groups their flags back, and torch's own step the counts that it reads on the host.
 
-        For a single eager step the counts stay on the device: torch's step finds them there, and the graph again.
+        Returns:
+            The step count, read in the same copy; None, and nothing was read, where no float slot needs it.
         """
         put_back(optimizer.param_groups, self.flags)
         self._own = []
-        for group in optimizer.param_groups if for_good else ():
-            if group.get("capturable") or group.get("fused"):
-                continue
-            for state in (optimizer.state.get(parameter) for parameter in group["params"]):
-                step = state.get("step") if isinstance(state, dict) else None
-                if isinstance(step, torch.Tensor) and step.device.type != "cpu":
-                    state["step"] = step.cpu()
+        return self._state.leave(
+            optimizer, self.engines[0].clock, for_good=for_good, clocked=self.eager.floats
+        )
 
 
 class InGraphStep(Mode):
@@ -208,13 +208,36 @@ def enter(sched: Attachment) -> GraphMode:
     return graph
 
 
-def _places(part: Slots) -> tuple[Place, ...]:
-    return tuple(slot.place for slot in part.slots)
+def _columns(part: Slots) -> tuple[str, ...]:
+    return tuple(part.engine.table.live_column)
 
 
-def _on_device(part: Slots, device: torch.device) -> TensorSlots:
-    """The part itself if its slots are tensors, otherwise the same slots as tensors, with the same room."""
-    if isinstance(part, TensorSlots):
-        return part
-    slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
-    return tensor_slots(slots, {}, device, part.engine.table.last)
+def _on_device(
+    parts: Iterable[Slots], device: torch.device, known: Mapping[tuple[str, ...], Slots]
+) -> list[Slots]:
+    """The parts with every slot a tensor slot; those that are `known` already are what they were.
+
+    Float slots join the tensor slots that were bound with them, in one engine: a graph then counts and looks up once.
+    """
+    found: list[Slots] = []
+    for part in parts:
+        if isinstance(part, TensorSlots):
+            found.append(part)
+            continue
+        slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
+        beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
+        names = _columns(part)
+        if beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
+            found[-1] = both
+        else:
+            found.append(known.get(names) or tensor_slots(slots, {}, device, part.engine.table.last))
+    return found
+
+
+def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: Slots) -> TensorSlots | None:
+    """Both in one engine, with the same room; None where the engine of the tensor slots cannot be extended."""
+    engine = tensors.engine
+    columns = engine.table.schedules | {slot.name: slot.schedule for slot in slots}
+    last = max(engine.table.last, floats.engine.table.last)
+    extended = engine.extended(tabulate(columns, device=engine.table.device, capacity=last))
+    return None if extended is None else TensorSlots(extended, [*tensors.slots, *slots])

@@ -20,7 +20,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from tensorsched.binding.attachment import Attachment
 from tensorsched.compiled.graph_mode import GraphMode, enter
 from tensorsched.compiled.supported import check_supported, refusal, refuse_zero_momentum
-from tensorsched.compiled.trace import NAMES, unscale, update_function
+from tensorsched.compiled.trace import NAMES, update_function
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
@@ -95,15 +95,24 @@ class CompiledStep:
         enter(sched).users.add(self)
         self._build()
 
-    def __call__(self) -> None:
+    def __call__(self, closure: None = None) -> None:
         """One optimizer step, and the schedule's next values. Does not synchronise.
 
+        Args:
+            closure: only for the error that says that there is none.
+
         Raises:
-            BindingError: the schedule is detached, or something else wrote to a slot. Nothing has changed.
+            BindingError: there is a closure, the schedule is detached, or something else wrote to a slot. Nothing has
+                changed.
         """
+        if closure is not None:
+            raise refusal(
+                "a compiled step takes no closure: compute the loss and its gradients first, then call step(), or keep "
+                "optimizer.step(closure)"
+            )
         if torch.compiler.is_compiling():
             with torch.no_grad():
-                self._update(None, None)
+                self._update(None)
         else:
             self._step(None, None)
 
@@ -175,7 +184,8 @@ class CompiledStep:
 
     def _step(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
         if self._released or not self._ready():
-            self._step_eagerly(found_inf, grad_scale)
+            _unscale(self.optimizer.param_groups, grad_scale)
+            self._step_eagerly(found_inf)
             return
         optimizer, graph = self.optimizer, enter(self.sched)
         self.sched._mode = graph.stepping
@@ -184,7 +194,8 @@ class CompiledStep:
             for hooks in (_global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks):
                 for hook in hooks.values():
                     hook(optimizer, (), {})
-            compiled = self._run(found_inf, grad_scale)
+            _unscale(optimizer.param_groups, grad_scale)
+            compiled = self._run(found_inf)
             if compiled:
                 for hooks in (optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks):
                     for hook in hooks.values():
@@ -193,13 +204,13 @@ class CompiledStep:
             if self.sched._mode is graph.stepping:
                 self.sched._mode = graph
         if not compiled:
-            self._step_eagerly(found_inf, grad_scale)
+            self._step_eagerly(found_inf)
 
-    def _run(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> bool:
+    def _run(self, found_inf: torch.Tensor | None) -> bool:
         """The compiled function; False if torch did not compile it, because somebody has switched that off."""
         try:
             with torch.no_grad():
-                return bool(self._compiled(found_inf, grad_scale))
+                return bool(self._compiled(found_inf))
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # what torch.compile raises
             raise refusal(
                 f"torch gave up after {torch._dynamo.config.recompile_limit} graphs of this step. "
@@ -223,13 +234,18 @@ class CompiledStep:
                 return False
         return True
 
-    def _step_eagerly(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
-        if grad_scale is not None:
-            unscale(self.optimizer.param_groups, grad_scale)
+    def _step_eagerly(self, found_inf: torch.Tensor | None) -> None:
         if found_inf is None or found_inf.item() == 0:
             self.optimizer.step()
             # What has no state now needs none: SGD without momentum.
             self._stateless = [p for p in self._stateless if p.grad is None]
+
+
+def _unscale(groups: Sequence[Mapping[str, Any]], grad_scale: torch.Tensor | None) -> None:
+    """Divide all gradients by GradScaler's scale, in place, as fused kernels do. One kernel, and no synchronisation."""
+    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    if grad_scale is not None and gradients:
+        torch._foreach_mul_(gradients, grad_scale.reshape(()).double().reciprocal().float())
 
 
 def _unscaled_already(optimizer: object) -> bool:

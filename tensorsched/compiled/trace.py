@@ -11,23 +11,25 @@ Why `optimizer.step()` cannot be traced as it is, and how each obstacle is handl
     address counts as static, DTensors raise. So the graph never sees those views. It takes live whole, cuts it up
     inside, puts the pieces into the groups, calls the step, and puts the views back:
 
-        live (1, K) --unbind--> pieces -> groups -> step() -> groups <- views
+        live (1, K) --index_select, unbind--> pieces -> groups -> step() -> groups <- views
         step counter + 1 -> row of the table -> live
 
-    That is Python, run while torch traces. What is left in the graph is one gather of K numbers and one addition.
+    That is Python, run while torch traces. What is left in the graph is one gather of K numbers and one addition. Which
+    numbers are a group's is read from a tensor: as constants they would give each group a kernel of its own to compile.
 4.  Some lines of torch.optim look at a hyperparameter on the host (`if weight_decay != 0`), or pass it where only a
     number may be (`alpha=momentum`). While tracing, a TorchFunctionMode answers the first for scheduled values and
     rewrites the second as a multiplication. "Not zero" is always the answer: adding 0 * p and multiplying by
     1 - lr * 0 change nothing. Momentum is the exception, since torch leaves its buffer alone at 0: supported.py
     refuses a schedule that touches 0.
 5.  A step that GradScaler skips leaves everything as it was: each tensor gets either its new or its old contents, which
-    costs a graph that writes it anyway one selection and no copy.
+    costs a graph that writes it anyway one selection and no copy. Gradients are unscaled before the graph: a CUDA graph
+    may write only what stays at its address, and they do not.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,11 +37,12 @@ from torch.overrides import TorchFunctionMode
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.modes import Mode
+from tensorsched.engine import ScheduleEngine
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import with_element
 
 NAMES = (
-    *("sched", "step", "engines", "places", "answered", "count", "with_element", "unscale"),
+    *("sched", "step", "engines", "places", "reads", "answered", "count", "with_element"),
     *(
         "_copies",
         "_TracingMode",
@@ -59,16 +62,11 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
     optimizer = sched.optimizer
     step = inspect.unwrap(type(optimizer).step)
     engines = tuple(graph.engines)
-    places = tuple(
-        (*slot.place, number, engine.table.live_column[slot.name])
-        for slot in sched.slots
-        for number, engine in enumerate(engines)
-        if slot.name in engine.table.live_column
-    )
+    places, reads = _reads(sched, engines)
     answered = any(key != "lr" for _, key, *_ in places)  # the compiler deals with tensors for lr by itself
     count = len(optimizer.param_groups)
 
-    def update(found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> bool:
+    def update(found_inf: torch.Tensor | None) -> bool:
         if not torch.compiler.is_compiling():
             return False
         groups = optimizer.param_groups
@@ -77,15 +75,13 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
                 "compile_step: param_groups were added, the schedule is detached, or an eager step failed: call step() "
                 "once by itself, or make a new one"
             )
-        pieces = [engine.live.view(-1).unbind(0) for engine in engines]
-        values = [pieces[number][column] for *_, number, column in places]
+        pieces = [engine.live.view(-1).index_select(0, columns).unbind(0) for engine, columns in reads]
+        values = [pieces[read][position] for *_, read, position in places]
         views = [groups[index][key] for index, key, *_ in places]
         for (index, key, element, *_), value in zip(places, values, strict=True):
             # Place.write, spelt out: what is traced is made of tuples and functions.
             group = groups[index]
             group[key] = value if element is None else with_element(group[key], element, value)
-        if grad_scale is not None:
-            unscale(groups, grad_scale)
         before = [] if found_inf is None else _copies(optimizer)
         if answered:
             with _TracingMode(values):
@@ -103,13 +99,26 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
     return update
 
 
-def unscale(groups: Iterable[Mapping[str, Any]], grad_scale: torch.Tensor) -> None:
-    """Divide all gradients by GradScaler's scale, as fused kernels do."""
-    inverse = grad_scale.double().reciprocal().float()
-    for group in groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad.mul_(inverse)
+def _reads(
+    sched: Attachment, engines: Sequence[ScheduleEngine]
+) -> tuple[
+    tuple[tuple[int, str, int | None, int, int], ...], tuple[tuple[ScheduleEngine, torch.Tensor], ...]
+]:
+    """What a graph reads of the live values: for each place the number of a read and the position in it; the reads."""
+    columns: dict[tuple[int, int], list[int]] = {}  # of each group and engine
+    places = []
+    for slot in sched.slots:
+        number = next(n for n, engine in enumerate(engines) if slot.name in engine.table.live_column)
+        of_group = columns.setdefault((slot.place.group, number), [])
+        places.append((slot.place, (slot.place.group, number), len(of_group)))
+        of_group.append(engines[number].table.live_column[slot.name])
+    order = {at: read for read, at in enumerate(columns)}
+    reads = []
+    for (_, number), of_group in columns.items():
+        indices = torch.tensor(of_group, device=engines[number].table.device)
+        torch._dynamo.mark_static_address(indices)  # the documented name; there is no public one
+        reads.append((engines[number], indices))
+    return tuple((*place, order[at], position) for place, at, position in places), tuple(reads)
 
 
 def _copies(optimizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -165,6 +174,15 @@ def _sum_(_: object, func: Any, args: Any, kwargs: Any) -> Any:
     return args[0].addcmul_(args[1], alpha) if isinstance(alpha, torch.Tensor) else func(*args, **kwargs)
 
 
+def _addmm(_: object, func: Any, args: Any, kwargs: Any) -> Any:
+    """The sum beta * x + alpha * (a @ b), rounded once more than by torch: the product, to the type of x."""
+    factors = [kwargs.get(name, 1) for name in ("beta", "alpha")]
+    if not any(isinstance(factor, torch.Tensor) for factor in factors):
+        return func(*args, **kwargs)
+    x, a, b = args
+    return (factors[0] * x.float() + factors[1] * (a @ b).float()).to(x.dtype)
+
+
 def _lerp_(_: object, func: Any, args: Any, kwargs: Any) -> Any:
     """As torch computes x + w (y - x) for numbers w below 1/2. For a tensor it would compile both of its formulas."""
     x, y, weight = args
@@ -189,4 +207,5 @@ _SPECIAL: Mapping[Any, Callable[..., Any]] = {
     torch.add: _sum,
     T.add_: _sum_,
     T.lerp_: _lerp_,
+    torch.addmm: _addmm,
 }

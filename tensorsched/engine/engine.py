@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class ScheduleEngine:
 
     Args:
         table: from `tabulate`.
+        room: how many live values more an `extended` engine may have.
 
     Raises:
         ScheduleError: the table does not fit into the device's memory.
@@ -50,16 +51,35 @@ class ScheduleEngine:
         (None, 1.0, 1000000000000)
     """
 
-    def __init__(self, table: ScheduleTable) -> None:
-        self.table = table
+    def __init__(self, table: ScheduleTable, *, room: int = 0) -> None:
         with torch.inference_mode(mode=False):  # its tensors would have no version counter
-            self._allocate(table)
+            buffer = torch.zeros(1, table.columns + room, dtype=table.dtype, device=table.device)
+            self._allocate(table, buffer, ())
         self.seek(0)
 
-    def _allocate(self, table: ScheduleTable) -> None:
-        self.live = torch.zeros(1, table.columns, dtype=table.dtype, device=table.device)
-        self._cells = self.live.view(-1).unbind(0)
+    def _allocate(self, table: ScheduleTable, buffer: torch.Tensor, cells: Sequence[torch.Tensor]) -> None:
+        self.table, self._buffer = table, buffer
+        self.live = buffer if table.columns == buffer.shape[1] else buffer[:, : table.columns]
+        self._cells = (*cells, *self.live.view(-1)[len(cells) :].unbind(0))
         self.driver = driver(table, self.live)
+
+    def extended(self, table: ScheduleTable) -> ScheduleEngine | None:
+        """An engine of more schedules, whose first live values are those of this one, the same tensors.
+
+        One of the two moves at a time: it takes over by `seek`, without which it must not be used.
+
+        Returns:
+            None where there is no room, the table has this one's schedules in other columns, or others share a stored
+            column with them: `rewrite` would have to change both.
+        """
+        known = self.table.live_column
+        old = {name: at for name, at in table.live_column.items() if at < self.table.columns}
+        if table.columns > self._buffer.shape[1] or table.layout.factors is not None or old != known:
+            return None
+        engine = ScheduleEngine.__new__(ScheduleEngine)
+        with torch.inference_mode(mode=False):
+            engine._allocate(table, self._buffer, self._cells)  # noqa: SLF001  another one of this class
+        return engine
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one completed step and fill `live` with the next row. Does not synchronise.
@@ -92,7 +112,10 @@ class ScheduleEngine:
         self.driver.version = self.live._version  # noqa: SLF001  torch has no public name for it
 
     def reload(self) -> None:
-        """Read the table again, whose contents were replaced, at the same step. Does not synchronise."""
+        """Read the table again, whose contents were replaced, at the same step.
+
+        The copy of the table synchronises, where its device is not a CPU.
+        """
         self.driver.reload()
         self.written()
 

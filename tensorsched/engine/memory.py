@@ -28,9 +28,13 @@ def existing_device(device: torch.device | str) -> torch.device:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that are free on `device`, or None where that cannot be told. Does not synchronise."""
+    """Bytes that are free on `device`, or None where that cannot be told. Does not synchronise.
+
+    What torch keeps of the device without using it counts as free.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + kept)
     if device.type != "cpu":
         return None
     try:

@@ -122,7 +122,8 @@ def train_in_graph(
         for p in ps:
             p.grad = torch.randn(p.shape, generator=generator, dtype=dtype)
         step()
-        reached.append(torch.cat([p.detach().flatten() for p in ps]))
+        averages = [state["ax"] for state in optimizer.state.values() if "ax" in state]
+        reached.append(torch.cat([t.detach().flatten() for t in [*ps, *averages]]))
     assert sched.step_count == STEPS
     return reached
 
@@ -157,11 +158,12 @@ def parts(schedules: dict[str, Any]) -> list[ts.Schedule]:
     return [s for s in (schedule if isinstance(schedule, tuple) else (schedule,)) if s is not None]
 
 
+@pytest.mark.parametrize("key", ["momentum", "ns_coefficients", "eps"])
 @pytest.mark.parametrize("name", ["Muon", "Muon plain"])
-def test_what_muon_rounds_to_bfloat16_moves_too(name, graphs):
+def test_what_muon_rounds_to_bfloat16_moves_too(name, key, graphs):
     """No bound (see BFLOAT16): nearer to what eager steps reach than a tenth of the way to frozen values."""
     row = ROWS[name]
-    schedules = {"momentum": row.schedules["momentum"]}
+    schedules = {key: row.schedules[key]}
     reached = train_in_graph(row, "loop", schedules, torch.float32, graphs.backend)
     exact, still = (train_by_hand(row, "loop", s) for s in (schedules, frozen(schedules)))
     assert graphs.host_reads == [0]
@@ -498,6 +500,16 @@ def test_a_foreign_write_stays_an_error_until_it_is_gone(call, graphs):
     step()
 
 
+def test_a_closure_is_refused_with_the_way_out():
+    optimizer = sgd()
+    step = ts.compile_step(ts.attach(optimizer, lr=LR), backend="aot_eager")
+    with pytest.raises(
+        ts.BindingError, match=re.escape("takes no closure") + ".*" + re.escape("call step()")
+    ):
+        step(lambda: 0.0)
+    assert step.sched.step_count == 0
+
+
 # -- mixed precision ---------------------------------------------------------------------------------------------------
 
 
@@ -661,7 +673,7 @@ REFUSED = {
     ),
     "LBFGS": (optim.LBFGS, {}, "LBFGS: its step calls the closure.*keep optimizer.step()"),
     "fused": (lambda ps: optim.AdamW(ps, fused=True), {}, "group 0 is fused.*fused=False"),
-    "unknown": (Own, {}, "nothing is known of how Own steps.*one of torch's own: Adadelta"),
+    "unknown": (Own, {}, "nothing is known of how Own steps.*one of torch's own: ASGD, Adadelta"),
     "manual": (optim.SGD, {"advance": "manual"}, "count it twice; attach with 'auto'"),
     "differentiable": (lambda ps: optim.SGD(ps, differentiable=True), {}, "group 0 is differentiable"),
 }
@@ -705,6 +717,17 @@ def test_two_attachments_and_partial_graphs_are_refused():
 
 
 # -- capture, as far as it shows without a GPU -------------------------------------------------------------------------
+
+
+def test_a_refused_capture_advises_capturable_only_where_it_is_not_set(capture):
+    for options, advised in (({}, True), ({"capturable": True}, False)):
+        optimizer = optim.AdamW([nn.Parameter(torch.ones(3))])
+        optimizer.param_groups[0].update(options)
+        capture(optimizer, lr=LR)
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+        with pytest.raises(ts.BindingError, match="is a float slot") as refused:
+            optimizer.step()
+        assert ("capturable=True" in str(refused.value)) == advised
 
 
 @pytest.fixture

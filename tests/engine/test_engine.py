@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorsched as ts
 from tensorsched.engine.drivers import DeviceDriver, _nextafter_counts
+from tensorsched.engine.memory import free_bytes
 from tests import strategies
 from tests.engine.test_table import compiled
 
@@ -187,3 +188,48 @@ def test_errors_change_nothing(build):
         engine.value("lrr")
     assert engine.step_count == 5
     assert torch.equal(engine.live, before)
+
+
+# -- an engine beside another -------------------------------------------------------------------------------------
+
+
+def test_an_extended_engine_moves_the_tensors_of_the_first():
+    schedules = {"a": ts.linear(0.0, 1.0, steps=8), "b": ts.linear(1.0, 0.0, steps=8)}
+    engine = ts.ScheduleEngine(ts.tabulate(schedules), room=2)
+    held = engine.value("b")
+    more = schedules | {"c": ts.linear(0.0, 4.0, steps=16)}
+    both = engine.extended(ts.tabulate(more))
+    assert both is not None
+    assert both.value("b") is held
+    both.seek(3)
+    both.advance()
+    assert (held, both.value("c"), engine.value("a")) == (0.5, 1.0, 0.5)
+    assert both.intact()
+    engine.seek(2)
+    assert (held, engine.intact(), engine.step_count, both.step_count) == (0.75, True, 2, 4)
+    held.mul_(2.0)
+    assert not engine.intact()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {
+            "b": ts.linear(0.0, 1.0, steps=8)
+        },  # one stored column for two, which could not be rewritten alone any more
+        {"b": ts.constant(2.0), "c": ts.constant(3.0)},  # no room
+    ],
+)
+def test_an_engine_that_cannot_be_extended_says_so(more):
+    schedules = {"a": ts.linear(0.0, 1.0, steps=8)}
+    engine = ts.ScheduleEngine(ts.tabulate(schedules), room=1)
+    assert engine.extended(ts.tabulate(schedules | more)) is None
+    assert engine.extended(ts.tabulate(more | schedules)) is None
+    assert engine.value("a") == 0.0
+
+
+def test_what_torch_keeps_of_a_device_counts_as_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 20)
+    assert free_bytes(torch.device("cuda")) == 130
