@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorsched.binding.arguments import read_free, read_schedules
 from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.checkpoint import ON_MISMATCH
 from tensorsched.binding.hooks import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
 from tensorsched.binding.registry import attachments_of, refuse_claimed
@@ -27,6 +28,7 @@ def attach(
     free: Mapping[str, Schedule | float] | None = None,
     new_groups: NewGroups | None = None,
     capacity: int | None = None,
+    on_mismatch: str = "error",
     **hyperparameters: Any,
 ) -> Attachment:
     """Let schedules set an optimizer's hyperparameters; from now on they advance with its steps.
@@ -46,6 +48,8 @@ def attach(
         new_groups: what groups get that are added later by `add_param_group`: a dict like the hyperparameters, or a
             function of the new group that returns one. Without it such a group is an error at the next step.
         capacity: make room for schedules that change up to this step, for `sched.rewrite`; default: as far as these do.
+        on_mismatch: what `load_state_dict` does with a state of other schedules where it is not told: "error"
+            (default), "saved", "keep_step" or "restart". For trainers, which cannot pass it.
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
             number for every group, a list with one for each group (None leaves a group alone), or, for a key that holds
             a tuple, a tuple with one for each element (None leaves an element alone). `ts.initial` in a schedule stands
@@ -79,6 +83,8 @@ def attach(
         raise _bad_option(
             "new_groups", "a dict like the hyperparameters, or a function that returns one", new_groups
         )
+    if on_mismatch not in ON_MISMATCH:
+        raise _bad_option("on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch)
     if advance == "auto":
         require_hooks(optimizer)
     if steps is not None:
@@ -94,9 +100,8 @@ def attach(
     refuse_claimed(optimizer, schedules)
     for other in attachments_of(optimizer):
         other._use_eager()
-    options = Options(
-        auto=advance == "auto", resident=resident, steps=steps, new_groups=new_groups, capacity=capacity
-    )
+    auto = advance == "auto"
+    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch)
     device = live_device(groups)
     slots = [place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()]
     return Attachment(optimizer, slots, free_values, options)

@@ -14,6 +14,7 @@ from tensorsched.binding.arguments import read_free, read_group, read_schedules
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks, has_hooks
+from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
@@ -21,7 +22,7 @@ from tensorsched.binding.slots import Slot, displaced, found_at, give_back, hold
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import Place, param_groups, put_back
+from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count, shown
 from tensorsched.schedules.views.plot import plot_parts
@@ -74,6 +75,7 @@ class Attachment:
         self._carrier = Carrier.beside(other._carrier for other in attachments_of(optimizer))
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
+        self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told = -1  # the step at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._hooks = Hooks()
@@ -148,19 +150,12 @@ class Attachment:
                 "pass advance='manual' to attach() to call it yourself"
             )
         # Floats are checked as they are written. Tensors are, before the next optimizer.step(), where that is reported.
-        groups = self.optimizer.param_groups
-        if not self._hooks.active and not self._mode.check(groups):
+        if not self._hooks.active and not self._mode.check(self.optimizer.param_groups):
             self._settle()
         found_inf = self._found_inf
         if found_inf is not None:
             self._found_inf = None
-        try:
-            if self._mode.advance(groups, found_inf) is False:
-                self._settle()
-                self._mode.advance(groups, found_inf)
-        except KeyboardInterrupt:
-            self._resynchronise()
-            raise
+        self._advance(found_inf)
 
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
@@ -177,6 +172,8 @@ class Attachment:
         self._told, self._doubt = at, ""
         self._mode.seek(at)
         self._bind()
+        if self._face is not None:
+            self._face.moved()
 
     def state_dict(self) -> dict[str, Any]:
         """The step counter and the schedules that it counts for: plain numbers, strings, lists and dicts.
@@ -186,16 +183,16 @@ class Attachment:
         self._take_in_new_groups()
         return write_state(self.step_count, self._schedules())
 
-    def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = "error") -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
 
         (An object without torch's hooks cannot tell that it was loaded: call this, or `seek`, after its own loading.)
 
         Args:
             state: what `state_dict()` returned.
-            on_mismatch: what to do if it was saved under other schedules: "error" (default), "saved" (the schedules of
-                the state, from the saved step), "keep_step" (these schedules, from the saved step) or "restart" (these
-                schedules, from step 0).
+            on_mismatch: what to do if it was saved under other schedules: "error", "saved" (the schedules of the state,
+                from the saved step), "keep_step" (these schedules, from the saved step) or "restart" (these schedules,
+                from step 0). Default: what was given to `attach`, which is "error" by default.
 
         Raises:
             ScheduleError: the state is malformed; the message starts with the field. Nothing has changed.
@@ -204,7 +201,8 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        step, schedules = read_state(state, self._schedules(), on_mismatch)
+        how = self._options.on_mismatch if on_mismatch is None else on_mismatch
+        step, schedules = read_state(state, self._schedules(), how)
         if schedules:
             self._follow(schedules)
         self.seek(step)
@@ -252,6 +250,37 @@ class Attachment:
                 "rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)"
             )
         self._follow({place.name: schedule for place, schedule in schedules.items()} | names)
+
+    def lr_scheduler(self) -> AttachmentLR:
+        """A torch LRScheduler over these schedules, for trainers: from now on they move when the trainer steps it.
+
+        At most once for each optimizer step that was not skipped, however often it is called. Its state_dict is this
+        attachment's, with the `on_mismatch` that was given to `attach`.
+
+        Returns:
+            The scheduler, the same one at each call: isinstance(..., torch.optim.lr_scheduler.LRScheduler).
+
+        Raises:
+            BindingError: it was attached with advance="manual", or is detached.
+
+        Does not synchronise, but where `step_count` does.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> scheduler = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4)).lr_scheduler()
+            >>> optimizer.step(), scheduler.step(), scheduler.step(), scheduler.get_last_lr()
+            (None, None, None, [0.75])
+        """
+        self._require_attached()
+        if not self._options.auto:
+            raise BindingError(
+                "lr_scheduler() needs to know of the optimizer's steps: attach with advance='auto' (the default)"
+            )
+        if self._face is None:
+            self._face = AttachmentLR(self, self._options.on_mismatch)
+            self._hooks.follow(self._mode.fast(self))
+        return self._face
 
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
@@ -398,6 +427,29 @@ class Attachment:
             self._adopt(groups)
         self.seek(step)
 
+    def _advance(self, found_inf: torch.Tensor | None) -> None:
+        """One step further, unless the tensor is not 0."""
+        self._require_attached()
+        groups = self.optimizer.param_groups
+        try:
+            if self._mode.advance(groups, found_inf) is False:
+                self._settle()
+                self._mode.advance(groups, found_inf)
+        except KeyboardInterrupt:
+            self._resynchronise()
+            raise
+
+    def _now(self, key: str, step: int) -> list[float]:
+        """What each group has under a key at `step`, the present one: of a tensor slot what its table says."""
+        tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
+        groups = self.optimizer.param_groups
+        return [
+            tensors[place].schedule(step)
+            if (place := Place(index, key)) in tensors
+            else as_float(group[key]) or 0.0
+            for index, group in enumerate(groups)
+        ]
+
     def _resynchronise(self) -> None:
         """A step was interrupted half-way: all counters and slots go to the step that one of them has reached."""
         step = max(part.engine.step_count for part in self._mode.parts)
@@ -449,6 +501,8 @@ class Attachment:
             doubt = ""
         self._mode.seek(check_count("the step in the optimizer's checkpoint", step))
         self._doubt = doubt
+        if self._face is not None:
+            self._face.moved()
 
     def _say(self) -> None:
         """Warn, once and before it matters, of what a checkpoint left in doubt."""

@@ -32,6 +32,23 @@ class Driving(Protocol):
     _found_inf: torch.Tensor | None
     _carrier: Carrier
     _doubt: str
+    _face: Any  # of a trainer: the schedule moves when that is stepped
+
+    @property
+    def step_count(self) -> int:
+        """Completed steps."""
+
+    def seek(self, step: int) -> None:
+        """Go to a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+
+    def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = ...) -> None:
+        """Go on from it."""
+
+    def _advance(self, found_inf: torch.Tensor | None) -> None: ...
+    def _now(self, key: str, step: int) -> list[float]: ...
 
     @property
     def optimizer(self) -> Any:
@@ -220,6 +237,8 @@ class EagerMode(Mode):
     def fast(self, sched: Driving) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step."""
         check = NEVER.check if sched._doubt else self.check
+        if sched._face is not None:
+            return Mover(check, sched._face.note)
         return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:

@@ -28,6 +28,7 @@ class Options:
     steps: int | None
     new_groups: NewGroups | None
     capacity: int | None = None
+    on_mismatch: str = "error"
 
 
 def live_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:

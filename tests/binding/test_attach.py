@@ -270,6 +270,8 @@ def test_attachment_works_without_being_kept():
 def fake_cuda(monkeypatch):
     """Fake CUDA tensors; how much memory such a device has cannot be asked."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**40, 2**40))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: 0)
     with FakeTensorMode():
         yield
 

@@ -100,7 +100,9 @@ def h100() -> Iterator[Made]:
             mock.patch.object(driver, "_active", stub),
             mock.patch.object(GraphLowering, "_compile_to_module", functools.partialmethod(_kept, made)),
             mock.patch.object(compile_fx, "cudagraphify", functools.partial(_cuda_graph, made)),
-            mock.patch.object(torch._C, "_cuda_cudaCachingAllocator_is_enabled", return_value=True, create=True),
+            mock.patch.object(
+                torch._C, "_cuda_cudaCachingAllocator_is_enabled", return_value=True, create=True
+            ),
             mock.patch.object(torch.version, "cuda", "13.0"),
             mock.patch.object(FakeTensorMode, "avoid_device_init", new=True),
             torch._inductor.config.patch(fx_graph_cache=False, compile_threads=1),
