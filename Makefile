@@ -15,20 +15,29 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_STAMP := $(VENV)/.stamp-$(shell printf '%s' '$(TORCH)' | tr -c 'A-Za-z0-9.' '_')
 DEMO_STAMP  := $(VENV)/.stamp-demo
 DEV_STAMP   := $(VENV)/.stamp-dev
+H100_STAMP  := $(VENV)/.stamp-h100
+
+# What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
+DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
+	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
+.PHONY: help demo test test-h100-code lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule and compare it with LambdaLR
 	$(BIN)/python -m tensorsched.demo $(ARGS)
 
 test: $(DEV_STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --device-driver -k "not machine_would_notice" $(DEVICE_TESTS)
+
+test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
+	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
 
 lint: $(DEV_STAMP)  ## Check formatting and lint rules
 	$(BIN)/ruff format --check .
@@ -89,6 +98,10 @@ $(TORCH_STAMP): | $(BIN)/pip
 
 $(DEMO_STAMP): pyproject.toml $(TORCH_STAMP)
 	$(PIP) install --quiet --editable '.[demo]'
+	touch $@
+
+$(H100_STAMP): pyproject.toml $(DEV_STAMP)
+	$(PIP) install --quiet --editable '.[h100]'
 	touch $@
 
 $(DEV_STAMP): pyproject.toml $(TORCH_STAMP)

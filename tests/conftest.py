@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
 import torch
 from hypothesis import settings
+
+from tensorsched.engine import drivers
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
@@ -15,12 +18,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device-driver", action="store_true", help="move CPU tensors as a device's are moved")
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden/*.json anew, and fail")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device-driver"):
+        drivers.CpuDriver = drivers.DeviceDriver
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        skip = pytest.mark.skip(reason="needs a CUDA device")
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(skip)
+    skips = {
+        "gpu": (torch.cuda.is_available(), "needs a CUDA device"),
+        "h100_code": (importlib.util.find_spec("triton"), "needs Triton: make test-h100-code"),
+    }
+    for item in items:
+        for mark, (there, reason) in skips.items():
+            if mark in item.keywords and not there:
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -26,7 +26,7 @@ from tensorsched.schedules import Schedule
 
 __all__ = ["CompiledStep", "compile_step"]
 
-_FUSION_ATTEMPTS = 1
+_FUSION_ATTEMPTS, _NEVER = 1, 1 << 62
 _OWN = re.compile(rf"(?:[LG]\['|G\[)?(?:{'|'.join(NAMES)})\b")
 
 
@@ -269,7 +269,12 @@ def _refuse_released(*_: object) -> NoReturn:
 
 
 def _options(given: Mapping[str, Any], views: set[int]) -> dict[str, Any]:
-    """The user's options for torch.compile, and what a graph of many small updates wants."""
+    """The user's options for torch.compile, and what a graph of many small updates wants.
+
+    Every update reads live. So inductor would weigh fusing each with the next 64 others, for a third of the compile
+    time at 32 groups, and would fuse the updates of all groups into one kernel of hundreds of tensors, apart from
+    their moments, which are then read twice. What else it fuses passes its results on, and is not meant.
+    """
     options = {"dynamic": False} | dict(given)
     if not options.pop("fullgraph", True):
         raise refusal(
@@ -279,9 +284,8 @@ def _options(given: Mapping[str, Any], views: set[int]) -> dict[str, Any]:
     if options.get("backend", "inductor") == "inductor":
         if mode := options.pop("mode", None):
             inner = dict(torch._inductor.list_mode_options(mode)) | inner  # its documented name
-        # Every update reads live, so inductor would weigh fusing each with the next 64 others: for nothing, since they
-        # write different parameters, and for a third of the compile time at 32 groups.
         inner.setdefault("max_fusion_buffer_group_pairwise_attempts", _FUSION_ATTEMPTS)
+        inner.setdefault("score_fusion_memory_threshold", _NEVER)  # bytes that it must save
     if "mode" not in options:
         chosen = inner.get("guard_filter_fn")
 

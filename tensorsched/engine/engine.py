@@ -59,8 +59,8 @@ class ScheduleEngine:
 
     def _allocate(self, table: ScheduleTable, buffer: torch.Tensor, cells: Sequence[torch.Tensor]) -> None:
         self.table, self._buffer = table, buffer
-        self.live = buffer if table.columns == buffer.shape[1] else buffer[:, : table.columns]
-        self._cells = (*cells, *self.live.view(-1)[len(cells) :].unbind(0))
+        self.live = buffer if table.columns == buffer.shape[1] else buffer.narrow(1, 0, table.columns)
+        self._cells = (*cells, *self.live.view(-1).unbind(0)[len(cells) :])
         self.driver = driver(table, self.live)
 
     def extended(self, table: ScheduleTable) -> ScheduleEngine | None:

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 import tensorsched as ts
 from tensorsched.binding import hooks
 from tensorsched.binding.torch_optim import RECORDS
+from tensorsched.engine import drivers
 from tests.binding.test_attach import equal, floats_by_hand, set_gradients
 from tests.binding.test_optimizers import (
     BFLOAT16,
@@ -611,6 +612,12 @@ def test_a_train_step_that_users_compile_follows_without_recompiling(how):
     )
     if how != "optimizer.step()":
         assert not equal(runs[1], runs[2]), "the control: frozen momentum shows"
+
+
+def test_a_device_s_driver_is_kept_out_of_a_train_step_that_users_compile(monkeypatch):
+    """Traced, its nextafter and its version counter would be in the user's graph, or break it."""
+    monkeypatch.setattr(drivers, "CpuDriver", drivers.DeviceDriver)
+    test_a_train_step_that_users_compile_follows_without_recompiling("optimizer.step()")
 
 
 def test_eager_steps_between_calls_of_an_own_graph_are_seen_by_it():
