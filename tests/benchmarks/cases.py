@@ -334,14 +334,18 @@ def layouts(groups: int, steps: int) -> dict[str, list[Competitor]]:
         found["ScheduleEngine.advance()"].append(Competitor(name, engine.advance, _start(engine)))
         with _scaling(scale):
             lr = list(schedules.values())
-            sched = ts.attach(tiny_sgd(groups), lr=lr, advance="manual", resident=True)
+            optimizer = tiny_sgd(groups)
+            sched = ts.attach(optimizer, lr=lr, advance="manual", resident=True)
             found["both hooks"].append(_hooks(name, tiny_sgd(groups), lr, resident=True))
-        found["sched.step()"].append(Competitor(name, sched.step, _start(sched)))
+        found["sched.step()"].append(Competitor(name, sched.step, _start(sched, optimizer)))
     return found
 
 
-def _start(one: Any) -> Callable[[], object]:
-    return lambda: one.seek(0)
+def _start(one: Any, *kept: object) -> Callable[[], object]:
+    def rewind(_: object = kept) -> None:  # a schedule does not keep its optimizer alive
+        one.seek(0)
+
+    return rewind
 
 
 @contextlib.contextmanager
