@@ -21,8 +21,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch._dynamo.device_interface as device_interface
 import torch._inductor.config
+from torch._dynamo import device_interface
 from torch._inductor import codecache, compile_fx
 from torch._inductor.graph import GraphLowering
 from torch._inductor.runtime import triton_heuristics
@@ -100,7 +100,9 @@ def h100() -> Iterator[Made]:
             mock.patch.object(driver, "_active", stub),
             mock.patch.object(GraphLowering, "_compile_to_module", functools.partialmethod(_kept, made)),
             mock.patch.object(compile_fx, "cudagraphify", functools.partial(_cuda_graph, made)),
-            mock.patch.object(torch._C, "_cuda_cudaCachingAllocator_is_enabled", lambda: True, create=True),
+            mock.patch.object(
+                torch._C, "_cuda_cudaCachingAllocator_is_enabled", return_value=True, create=True
+            ),
             mock.patch.object(torch.version, "cuda", "13.0"),
             mock.patch.object(FakeTensorMode, "avoid_device_init", new=True),
             # Padding of matrix products is decided by timing them.
@@ -162,7 +164,13 @@ def _cuda_graph(
 
 def kernels(module: str) -> dict[str, str]:
     """The source of each Triton kernel in a module, by name."""
-    return dict(re.findall(r"^(triton_\w+) = async_compile\.triton\('\w+', '''\n(.*?)''', device_str", module, re.S | re.M))
+    return dict(
+        re.findall(
+            r"^(triton_\w+) = async_compile\.triton\('\w+', '''\n(.*?)''', device_str",
+            module,
+            re.DOTALL | re.MULTILINE,
+        )
+    )
 
 
 def ptxas(name: str, source: str, folder: Path) -> dict[str, int]:
