@@ -24,7 +24,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-h100-code lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
+.PHONY: help demo test test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: $(DEV_STAMP)  ## Run the tests
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
+
+test-simulated-gpu: $(H100_STAMP)  ## Run the tests that need a GPU on a simulated one (needs g++; minutes)
+	$(BIN)/python -m pytest -n 2 -p tests.simulated_gpu.plugin tests/gpu $(ARGS)
 
 lint: $(DEV_STAMP)  ## Check formatting and lint rules
 	$(BIN)/ruff format --check .

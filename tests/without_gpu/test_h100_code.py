@@ -80,7 +80,9 @@ def test_one_module_without_the_host_and_two_kernels_more_than_constants(kind, h
     options = {"foreach": False} if how == "loop" and kind is not optim.Muon else {}
     constants = generated(lambda: constant_step(on_h100(kind, **options)))
     wanted = [{"lr": RAMP}]
-    if how == "loop" or "weight_decay" in RECORDS[kind].one_graph:  # else it would be a for-loop beside a foreach
+    if (
+        how == "loop" or "weight_decay" in RECORDS[kind].one_graph
+    ):  # else it would be a for-loop beside a foreach
         wanted.append({"lr": RAMP, "weight_decay": 0.5 * RAMP})
     for schedules in wanted:
         made = generated(lambda wanted=schedules: scheduled_step(on_h100(kind, **options), wanted))
