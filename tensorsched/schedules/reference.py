@@ -4,6 +4,10 @@ The tables are compared with these formulas, so they share no code with the vect
 function per kind of node, shapes first, then what combines them. `t` is a position in steps (a float, 0-based; a whole
 number unless a `stretch` or a growing `repeat` lies above), `n` a length in steps.
 
+A formula divides and multiplies positions exactly (`Fraction`), and calls the C library with a number in two parts: what
+a float holds of it, and the rest, by which the result is corrected. No formula cancels: the values lie within 4 ulp of
+the exact ones, and whole numbers come out whole.
+
 To add a shape, add its formula here. The arithmetic is IEEE's, like numpy's: a division by 0 and an overflow give inf,
 which a `minimum` above may bring back; only a result that is not finite is an error.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from tensorsched.errors import ScheduleError
@@ -83,6 +88,8 @@ def formula(kind: type[S]) -> Callable[[Callable[[S, float], float]], Callable[[
 
 # -- shapes: n is the length, p = t / n the part that has passed; from n on the end value ------------------------------
 
+HALF_PI = Fraction("1.5707963267948966192313216916397514420985846996876")
+
 
 @formula(constant)
 def _constant(c: constant, _t: float) -> float:
@@ -91,64 +98,79 @@ def _constant(c: constant, _t: float) -> float:
 
 @formula(s.linear)
 def _linear(c: s.linear, t: float) -> float:
-    """f(t) = start + (end - start) * p."""
-    return c.end if t >= c.steps else c.start + (c.end - c.start) * (t / c.steps)
+    """f(t) = (start * (n - t) + end * t) / n."""
+    return _line(t, c.steps, c.start, c.end) if 0 < t < c.steps else _outside(c, t)
 
 
 @formula(s.cosine)
 def _cosine(c: s.cosine, t: float) -> float:
-    """f(t) = end + (start - end) * (1 + cos(pi * p)) / 2."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
-    return c.end + (c.start - c.end) * ((1.0 + math.cos(math.pi * (t / c.steps))) / 2.0)
+    """f(t) = start * cos(pi * p / 2)**2 + end * sin(pi * p / 2)**2, from the nearer end."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    first = 2.0 * t <= c.steps
+    near, far = (c.start, c.end) if first else (c.end, c.start)
+    angle, rest = _parts(HALF_PI * Fraction(t if first else c.steps - t) / c.steps)
+    sine, cosine = math.sin(angle), math.cos(angle)
+    turned = 2.0 * sine * cosine * rest
+    return _within(c, near * (cosine * cosine) + far * (sine * sine) + (far - near) * turned)
 
 
 @formula(s.polynomial)
 def _polynomial(c: s.polynomial, t: float) -> float:
-    """f(t) = end + (start - end) * (1 - p)**power, or of the elapsed part: start + (end - start) * p**power."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
+    """f(t) = start * v + end * w with v = (1 - p)**power and v + w = 1, or w = p**power."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    if c.power == 1.0:
+        return _line(t, c.steps, c.start, c.end)
+    left = Fraction(c.steps) - Fraction(t)
     if c.of == "elapsed":
-        return c.start + (c.end - c.start) * _power(t / c.steps, c.power)
-    return c.end + (c.start - c.end) * _power(1.0 - t / c.steps, c.power)
+        w, v = _power_and_rest(Fraction(t) / c.steps, left / c.steps, c.power)
+    else:
+        v, w = _power_and_rest(left / c.steps, Fraction(t) / c.steps, c.power)
+    return _within(c, c.start * v + c.end * w)
+
+
+def _power_and_rest(base: Fraction, missing: Fraction, power: float) -> tuple[float, float]:
+    """base**power, and 1 minus that without cancelling; base + missing = 1."""
+    raised = _raised(base, power)
+    if raised <= 0.5:  # noqa: PLR2004  half: 1 - raised is exact enough below
+        return raised, 1.0 - raised
+    return raised, -math.expm1(power * (math.log1p(-missing) if missing < base else math.log(base)))
 
 
 @formula(s.exponential)
 def _exponential(c: s.exponential, t: float) -> float:
     """f(t) = start * (end / start)**p."""
-    return c.end if t >= c.steps else c.start * _power(c.end / c.start, t / c.steps)
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    return _within(c, c.start * _geometric(c.end / c.start, Fraction(t) / c.steps))
 
 
 @formula(s.rex)
 def _rex(c: s.rex, t: float) -> float:
-    """f(t) = end + (start - end) * (1 - p) / (1 - d * p)."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
-    p = t / c.steps
-    return c.end + (c.start - c.end) * ((1.0 - p) / (1.0 - c.d * p))
+    """f(t) = (start * (n - t) + end * (1 - d) * t) / (n - t + (1 - d) * t)."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    left, passed = c.steps - t, (1.0 - c.d) * t
+    return _within(c, c.start * (left / (left + passed)) + c.end * (passed / (left + passed)))
 
 
 @formula(s.tanh)
 def _tanh(c: s.tanh, t: float) -> float:
-    """f(t) = end + (start - end) * (1 - tanh(lower * (1 - p) + upper * p)) / 2."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
-    p = t / c.steps
-    return c.end + (c.start - c.end) * ((1.0 - math.tanh(c.lower * (1.0 - p) + c.upper * p)) / 2.0)
+    """f(t) = start / (1 + exp(2 a)) + end / (1 + exp(-2 a)) with a = lower * (1 - p) + upper * p."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    p = Fraction(t) / c.steps
+    a, rest = _parts(Fraction(c.lower) * (1 - p) + Fraction(c.upper) * p)
+    small = math.exp(-2.0 * abs(a)) * (1.0 - 2.0 * math.copysign(rest, rest * a))
+    near, far = (c.end, c.start) if a > 0.0 else (c.start, c.end)
+    return _within(c, near * (1.0 / (1.0 + small)) + far * (small / (1.0 + small)))
 
 
 @formula(s.exponential_decay)
 def _exponential_decay(c: s.exponential_decay, t: float) -> float:
     """f(t) = start * rate**(t / every); the exponent rounded down in a staircase."""
-    return c.start * _power(c.rate, t // c.every if c.staircase else t / c.every)
+    return c.start * (_power(c.rate, t // c.every) if c.staircase else _geometric(c.rate, Fraction(t) / c.every))
 
 
 @formula(s.inverse_sqrt)
@@ -173,7 +195,9 @@ def _piecewise_linear(c: s.piecewise_linear, t: float) -> float:
     if passed == len(c.points):
         return low
     b, high = c.points[passed]
-    return low + (high - low) * ((t - a) / (b - a))
+    if t == a:
+        return low
+    return min(max(_line(t - a, b - a, low, high), min(low, high)), max(low, high))
 
 
 @formula(s.from_values)
@@ -182,7 +206,7 @@ def _from_values(c: s.from_values, t: float) -> float:
     i = int(t)
     if i >= len(c.entries) - 1:
         return c.entries[-1]
-    return c.entries[i] if t == i else c.entries[i] + (c.entries[i + 1] - c.entries[i]) * (t - i)
+    return c.entries[i] if t == i else c.entries[i] * (1.0 - (t - i)) + c.entries[i + 1] * (t - i)
 
 
 @formula(Initial)
@@ -260,6 +284,47 @@ def _stretch(c: Stretch, t: float) -> float:
     if before is None or after is None:
         return at(c.inner, min(t / c.factor, MAX_STEPS))
     return at(c.inner, before if t >= after else t * before / after)
+
+
+# -- what the shapes share ---------------------------------------------------------------------------------------------
+
+
+def _outside(c: Any, t: float) -> float:
+    """Exactly the start at step 0, exactly the end from step n on."""
+    return float(c.end if t >= c.steps else c.start)
+
+
+def _within(c: Any, found: float) -> float:
+    """Not beyond start or end by a rounding."""
+    return min(max(found, min(c.start, c.end)), max(c.start, c.end))
+
+
+def _line(t: float, n: float, start: float, end: float) -> float:
+    """From start at 0 to end at n; the division comes last, so that whole numbers stay whole."""
+    found = (start * (n - t) + end * t) / n
+    if not math.isfinite(found):  # the products overflow, what they are parts of does not
+        found = start * ((n - t) / n) + end * (t / n)
+    return min(max(found, min(start, end)), max(start, end))
+
+
+def _parts(exact: Fraction) -> tuple[float, float]:
+    """The nearest float64, and the rest."""
+    nearest = float(exact)
+    return nearest, float(exact - Fraction(nearest))
+
+
+def _raised(base: Fraction, power: float) -> float:
+    """base**power, for 0 < base."""
+    nearest, rest = _parts(base)
+    found = _power(nearest, power)
+    return found + found * (power * rest / nearest) if math.isfinite(found) else found
+
+
+def _geometric(ratio: float, exponent: Fraction) -> float:
+    """ratio**exponent, for 0 < ratio."""
+    nearest, rest = _parts(exponent)
+    found = _power(ratio, nearest)
+    return found + found * (math.log(ratio) * rest) if math.isfinite(found) else found
 
 
 # -- IEEE arithmetic where Python's would raise ------------------------------------------------------------------------

@@ -7,6 +7,10 @@ command line, plots, `wsd(shape=...)`) follows from the class.
 
 A bounded shape covers the steps 0..n-1, *reaches* its end value at n and holds it; n = 0 is a jump to the end value.
 Making and evaluating a schedule touches no tensor and no device: nothing here synchronises.
+
+No formula cancels: values are sums start * v + end * w of two weights that are each computed to full precision (never
+w = 1 - v where v is close to 1), so that every value lies within 4 ulp of the exact one, relative to itself; where it
+crosses 0, relative to the larger of start and end. Whole numbers come out whole.
 """
 
 from __future__ import annotations
@@ -21,27 +25,76 @@ import numpy as np
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.algebra import constant  # noqa: F401  a shape as well
+from tensorsched.schedules.doubles import HALF_PI, Pair, between, product, quotient, total
 from tensorsched.schedules.node import SHAPES, Array, Mark, node
 from tensorsched.schedules.schedule import Schedule
 
 
-def _ramp(t: Array, n: int, end: float, curve: Callable[[Array], Array]) -> Array:
-    """curve(t / n) before step n, exactly `end` from there on."""
+Weights = tuple[Array, ...]
+"""What start and end are multiplied with; two more are the low parts of these, to be multiplied likewise."""
+
+
+def _mix(t: Array, n: int, start: float, end: float, weights: Callable[[Array], Weights]) -> Array:
+    """start * v + end * w before step n, where (v, w) = weights(t); exactly `start` at 0 and `end` from n on."""
     out = np.full(t.shape, end)
     running = t < n
-    out[running] = curve(t[running] / n) if n else end
+    at = t[running]
+    v, w, *low = weights(at)
+    values = start * v + end * w
+    if low:
+        values = values + (start * low[0] + end * low[1])
+    out[running] = np.where(at == 0.0, start, between(start, end, values))
     return out
 
 
-def _fall(t: Array, n: int, start: float, end: float, left: Callable[[Array], Array]) -> Array:
-    """The curve end + (start - end) * left(t / n); exactly `start` at step 0, which that sum only comes near."""
-    curve = _ramp(t, n, end, lambda p: end + (start - end) * left(p))
-    return np.where((t == 0.0) & (n > 0), start, curve)
+def _line(t: Array, n: Array | int, start: Array | float, end: Array | float) -> Array:
+    """(start * (n - t) + end * t) / n for 0 <= t <= n: whole numbers stay whole."""
+    values = (start * (n - t) + end * t) / n
+    if np.isfinite(values).all():
+        return values
+    return start * ((n - t) / n) + end * (t / n)  # the products overflow, what they are parts of does not
+
+
+def _fraction(t: Array, n: float) -> Pair:
+    """The part t / n that has passed."""
+    return quotient((t, np.zeros_like(t)), n)
+
+
+def _power(base: Pair, exponent: float) -> Array:
+    """base**exponent, where base > 0."""
+    return _corrected(base[0] ** exponent, exponent * base[1] / base[0])
+
+
+def _power_weights(t: Array, n: int, power: float) -> Weights:
+    """(1 - t / n)**power and 1 minus that, for 0 <= t < n."""
+    left = quotient(total(n, -t), n)
+    v = _power(left, power)
+    log = np.where(2.0 * t <= n, np.log1p(-t / n), np.log(left[0]))
+    return v, np.where(v > 0.5, -np.expm1(power * log), 1.0 - v)  # noqa: PLR2004  half: 1 - v is exact enough below
+
+
+def _elapsed_weights(t: Array, n: int, power: float) -> Weights:
+    """(t / n)**power and 1 minus that, for 0 <= t < n."""
+    passed = _fraction(t, n)
+    with np.errstate(divide="ignore"):
+        log = np.where(2.0 * t <= n, np.log(passed[0]), np.log1p(-(n - t) / n))
+    w = np.where(t == 0.0, 0.0, _power((np.where(t == 0.0, 1.0, passed[0]), passed[1]), power))
+    return w, np.where(w > 0.5, -np.expm1(power * log), 1.0 - w)  # noqa: PLR2004  as above
+
+
+def _geometric(ratio: float, exponent: Pair) -> Array:
+    """ratio**exponent, where ratio > 0."""
+    return _corrected(np.power(ratio, exponent[0]), math.log(ratio) * exponent[1])
+
+
+def _corrected(value: Array, relative: Array) -> Array:
+    """value * (1 + relative), rounded once; inf stays inf."""
+    return np.where(np.isfinite(value), value + value * relative, value)
 
 
 @node
 class linear(Schedule):
-    """Straight line: f(t) = start + (end - start) * t / n.
+    """Straight line: f(t) = (start * (n - t) + end * t) / n.
 
     Args:
         start: value at step 0.
@@ -64,12 +117,17 @@ class linear(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return _ramp(t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p)
+        if not self.steps:
+            return np.full(t.shape, self.end)
+        line = _line(np.minimum(t, self.steps), self.steps, self.start, self.end)
+        return np.select([t == 0.0, t < self.steps], [self.start, between(self.start, self.end, line)], self.end)
 
 
 @node
 class cosine(Schedule):
-    """Half a cosine wave: f(t) = end + (start - end) * (1 + cos(pi * t / n)) / 2; exactly `start` at step 0.
+    """Half a cosine wave: f(t) = start * cos(pi * t / 2n)**2 + end * sin(pi * t / 2n)**2.
+
+    That is end + (start - end) * (1 + cos(pi * t / n)) / 2 as the papers write it, without losing digits near the end.
 
     Args:
         start: value at step 0.
@@ -92,7 +150,21 @@ class cosine(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return _fall(t, self.steps, self.start, self.end, lambda p: 0.5 * (1.0 + np.cos(np.pi * p)))
+        return _mix(t, self.steps, self.start, self.end, self._weights)
+
+    def _weights(self, t: Array) -> Weights:
+        n = self.steps
+        first = 2.0 * t <= n
+        part = quotient(total(np.where(first, 0.0, n), np.where(first, t, -t)), n)  # to the nearer end: at most 1/2
+        angle, low = product(part[0], HALF_PI[0])
+        low = low + (part[0] * HALF_PI[1] + part[1] * HALF_PI[0])
+        sine, cosine = np.sin(angle), np.cos(angle)
+        near, near_low = product(cosine, cosine)
+        far, far_low = product(sine, sine)
+        turned = 2.0 * sine * cosine * low  # what the low part of the angle moves from one to the other
+        near_low, far_low = near_low - turned, far_low + turned
+        pairs = ((near, far), (far, near), (near_low, far_low), (far_low, near_low))
+        return tuple(np.where(first, *pair) for pair in pairs)
 
 
 @node
@@ -130,11 +202,15 @@ class polynomial(Schedule):
     of: str = f.choice("remaining", "elapsed", default="remaining", kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        if self.of == "elapsed":
-            return _ramp(
-                t, self.steps, self.end, lambda p: self.start + (self.end - self.start) * p**self.power
-            )
-        return _fall(t, self.steps, self.start, self.end, lambda p: (1.0 - p) ** self.power)
+        if self.power == 1.0:
+            return linear(self.start, self.end, steps=self.steps)._at(t)
+        return _mix(t, self.steps, self.start, self.end, self._weights)
+
+    def _weights(self, t: Array) -> Weights:
+        if self.of == "remaining":
+            return _power_weights(t, self.steps, self.power)
+        w, v = _elapsed_weights(t, self.steps, self.power)
+        return v, w
 
 
 @node
@@ -181,14 +257,19 @@ class exponential(Schedule):
             )
 
     def _at(self, t: Array) -> Array:
-        return _ramp(t, self.steps, self.end, lambda p: self.start * (self.end / self.start) ** p)
+        out = np.full(t.shape, self.end)
+        running = t < self.steps
+        part = _fraction(t[running], self.steps or 1)
+        ratio = self.end / self.start
+        out[running] = between(self.start, self.end, self.start * _geometric(ratio, part))
+        return out
 
 
 @node
 class rex(Schedule):
     """Reflected exponential: f(t) = end + (start - end) * (1 - p) / (1 - d * p) with p = t / n; falls late.
 
-    Exactly `start` at step 0.
+    Computed as (start * (n - t) + end * (1 - d) * t) / (n - t + (1 - d) * t), which loses no digits.
 
     Args:
         start: value at step 0.
@@ -218,7 +299,11 @@ class rex(Schedule):
             raise f.refuse("rex: d", "a number above 0 and below 1", self.d)
 
     def _at(self, t: Array) -> Array:
-        return _fall(t, self.steps, self.start, self.end, lambda p: (1.0 - p) / (1.0 - self.d * p))
+        def weights(t: Array) -> Weights:
+            left, passed = self.steps - t, (1.0 - self.d) * t
+            return left / (left + passed), passed / (left + passed)
+
+        return _mix(t, self.steps, self.start, self.end, weights)
 
 
 @node
@@ -254,10 +339,19 @@ class tanh(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        def left(p: Array) -> Array:
-            return 0.5 * (1.0 - np.tanh(self.lower * (1.0 - p) + self.upper * p))
+        return _mix(t, self.steps, self.start, self.end, self._weights)
 
-        return _fall(t, self.steps, self.start, self.end, left)
+    def _weights(self, t: Array) -> Weights:
+        """1 / (1 + exp(2 a)) and 1 / (1 + exp(-2 a)), where a is the argument of tanh."""
+        before, passed = product(self.lower, self.steps - t), product(self.upper, t)
+        high, low = total(before[0], passed[0])
+        a = quotient((high, low + (before[1] + passed[1])), self.steps)
+        small = np.exp(-2.0 * np.abs(a[0]))
+        whole = 1.0 + small
+        moved = small * (2.0 * np.sign(a[0]) * a[1]) / (whole * whole)  # by the low part of a
+        falling = a[0] > 0.0
+        pairs = ((small / whole, 1.0 / whole), (1.0 / whole, small / whole), (-moved, moved), (moved, -moved))
+        return tuple(np.where(falling, *pair) for pair in pairs)
 
 
 @node
@@ -291,8 +385,9 @@ class exponential_decay(Schedule):
     staircase: bool = f.flag(default=False, kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        exponent = np.floor_divide(t, self.every) if self.staircase else t / self.every
-        return self.start * np.power(self.rate, exponent)
+        if self.staircase:
+            return self.start * np.power(self.rate, np.floor_divide(t, self.every))
+        return self.start * _geometric(self.rate, _fraction(t, self.every))
 
     def _reach_unbounded(self) -> int:
         """Until a thousandth, or a thousandfold, is left of it."""
@@ -399,8 +494,10 @@ class piecewise_linear(Schedule):
         # The last point at or before t; -1 in front of the first.
         before = np.searchsorted(at, t, side="right") - 1
         i, j = np.maximum(before, 0), np.minimum(before + 1, len(at) - 1)
-        width = np.maximum(at[j] - at[i], 1.0)  # 1 where both are the same point, whose value then stays
-        return value[i] + (value[j] - value[i]) * ((t - at[i]) / width)
+        width = np.where(i == j, 1.0, at[j] - at[i])  # 1 where both are the same point, whose value then stays
+        line = _line(np.where(i == j, 0.0, t - at[i]), width, value[i], value[j])
+        line = np.clip(line, np.minimum(value[i], value[j]), np.maximum(value[i], value[j]))
+        return np.where(t <= at[i], value[i], line)
 
     def _marks(self) -> Iterator[Mark]:
         return ((float(at), self.kind) for at in dict.fromkeys((0, *(step for step, _ in self.points))))
@@ -437,7 +534,7 @@ class from_values(Schedule):
         low = np.floor(t).astype(np.int64)
         part = t - low
         high = np.minimum(low + 1, len(entries) - 1)
-        return np.where(part == 0.0, entries[low], entries[low] + (entries[high] - entries[low]) * part)
+        return np.where(part == 0.0, entries[low], entries[low] * (1.0 - part) + entries[high] * part)
 
 
 def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
