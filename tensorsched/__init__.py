@@ -21,6 +21,7 @@ from tensorsched.errors import BindingError as BindingError, ScheduleError as Sc
 from tensorsched.recording.record import record as record
 from tensorsched.schedules import (
     Schedule as Schedule,
+    chain as chain,
     constant as constant,
     from_dict as from_dict,
     from_json as from_json,
@@ -50,6 +51,7 @@ if not TYPE_CHECKING:
         "ScheduleTable",
         "__version__",
         "attach",
+        "chain",
         "compare",
         "compile_step",
         "detach",

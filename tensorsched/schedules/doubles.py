@@ -23,14 +23,14 @@ _SPLITTER = 134217729.0  # 2**27 + 1: cuts a float64 into two halves of 26 bits 
 
 
 def total(a: Array | float, b: Array | float) -> Pair:
-    """a + b and its rounding error, exactly (Knuth's two-sum)."""
+    """The sum a + b and its rounding error, exactly (Knuth's two-sum)."""
     high = np.add(a, b)
     part = high - a
     return high, (a - (high - part)) + (b - part)
 
 
 def product(a: Array | float, b: Array | float) -> Pair:
-    """a * b and its rounding error, exactly (Dekker); an error of 0 where the halves would overflow."""
+    """The product a * b and its rounding error, exactly (Dekker); an error of 0 where the halves would overflow."""
     high = np.multiply(a, b)
     a1, a2 = _halves(a)
     b1, b2 = _halves(b)
@@ -45,7 +45,7 @@ def _halves(a: Array | float) -> Pair:
 
 
 def quotient(a: Pair, b: float) -> Pair:
-    """a / b, where b is not 0."""
+    """The quotient a / b, where b is not 0."""
     high = a[0] / b
     back, error = product(high, b)
     return high, (((a[0] - back) - error) + a[1]) / b

@@ -47,7 +47,7 @@ MAX_DEPTH = 100
 MAX_SIZE = 50_000
 """Most parts of one expression, a part that occurs twice counted twice: every walk visits it twice."""
 
-CALL, PRODUCT, SUM, CHAIN = 4, 3, 2, 1
+CALL, POWER, PRODUCT, SUM, CHAIN = 5, 4, 3, 2, 1
 """How tightly a piece of source text binds, for `repr`."""
 
 _BRIEF: ContextVar[bool] = ContextVar("_BRIEF", default=False)  # whether source text is for a message
@@ -234,9 +234,17 @@ class Node:
         return f"{self.kind}({', '.join(parts)})", CALL
 
     def _document(self) -> dict[str, Any]:
-        """Its kind and its fields by name, all plain numbers, strings, lists and such dicts."""
-        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]  # a dataclass
-        return {"kind": self.kind, **{name: _plain(getattr(self, name)) for name in names}}
+        """Its kind and its fields by name, all plain numbers, strings, lists and such dicts.
+
+        A field that version 1 of the format did not have yet is left out where it holds its default.
+        """
+        held = {field: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        written = {
+            field.name: _plain(value)
+            for field, value in held.items()
+            if not field.metadata.get("later") or value != field.default
+        }
+        return {"kind": self.kind, **written}
 
 
 def _plain(held: Any) -> Any:

@@ -46,11 +46,16 @@ METHODS: dict[str, Callable[..., Schedule]] = {
     for method in (
         Schedule.clamp,
         Schedule.delay,
+        Schedule.floor,
         Schedule.hold_each,
+        Schedule.mirror,
         Schedule.repeat,
+        Schedule.round,
         Schedule.skip,
+        Schedule.span,
         Schedule.stretch,
         Schedule.take,
+        Schedule.warp,
     )
 }
 _signature = functools.cache(inspect.signature)
@@ -199,12 +204,14 @@ class _Reader:
 
     def _operate(self, node: ast.BinOp, left: Any, right: Any) -> Any:
         numbers = not isinstance(left, Schedule) and not isinstance(right, Schedule)
+        apply: Callable[[Any, Any], Any]
         if isinstance(node.op, ast.Pow):
-            if not numbers or abs(right) > _LARGEST_POWER or abs(left) > _LARGEST_BASE:
+            if numbers and (abs(right) > _LARGEST_POWER or abs(left) > _LARGEST_BASE):
                 raise self._refused(
-                    node.right, f"** is for numbers, up to {_LARGEST_BASE:g} to the power of {_LARGEST_POWER}"
+                    node.right,
+                    f"** between numbers goes up to {_LARGEST_BASE:g} to the power of {_LARGEST_POWER}",
                 )
-            apply: Callable[[Any, Any], Any] = operator.pow
+            apply = operator.pow
         elif type(node.op) not in _OPERATORS or (numbers and isinstance(node.op, ast.RShift)):
             sign = (
                 ">> between two numbers"

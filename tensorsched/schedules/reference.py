@@ -1,12 +1,12 @@
-"""The oracle: `value(schedule, step)` in scalar float64, with nothing but `math`.
+"""The oracle: `value(schedule, step)` in scalar float64, with nothing but `math` and `fractions`.
 
 The tables are compared with these formulas, so they share no code with the vectorised ones: here is one small scalar
 function per kind of node, shapes first, then what combines them. `t` is a position in steps (a float, 0-based; a whole
 number unless a `stretch` or a growing `repeat` lies above), `n` a length in steps.
 
-A formula divides and multiplies positions exactly (`Fraction`), and calls the C library with a number in two parts: what
-a float holds of it, and the rest, by which the result is corrected. No formula cancels: the values lie within 4 ulp of
-the exact ones, and whole numbers come out whole.
+A formula divides and multiplies positions exactly (`Fraction`), and calls the C library with a number in two parts:
+what a float holds of it, and the rest, by which the result is corrected. No formula cancels: the values lie within 4
+ulp of the exact ones, and whole numbers come out whole.
 
 To add a shape, add its formula here. The arithmetic is IEEE's, like numpy's: a division by 0 and an overflow give inf,
 which a `minimum` above may bring back; only a result that is not finite is an error.
@@ -14,6 +14,7 @@ which a `minimum` above may bring back; only a result that is not finite is an e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -22,9 +23,11 @@ from typing import Any, TypeVar
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import shapes as s
 from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
+from tensorsched.schedules.clocks import Mirror, Span, Warp
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
 from tensorsched.schedules.validators import MAX_STEPS, check_count
+from tensorsched.schedules.whole import Floor, Round
 
 __all__ = ["value"]
 
@@ -170,7 +173,30 @@ def _tanh(c: s.tanh, t: float) -> float:
 @formula(s.exponential_decay)
 def _exponential_decay(c: s.exponential_decay, t: float) -> float:
     """f(t) = start * rate**(t / every); the exponent rounded down in a staircase."""
-    return c.start * (_power(c.rate, t // c.every) if c.staircase else _geometric(c.rate, Fraction(t) / c.every))
+    return c.start * (
+        _power(c.rate, t // c.every) if c.staircase else _geometric(c.rate, Fraction(t) / c.every)
+    )
+
+
+@formula(s.power_law)
+def _power_law(c: s.power_law, t: float) -> float:
+    """f(t) = peak * (1 + t / timescale)**-exponent."""
+    return c.peak * _raised(1 + Fraction(t) / Fraction(c.timescale), -c.exponent)
+
+
+@formula(s.inverse_time)
+def _inverse_time(c: s.inverse_time, t: float) -> float:
+    """f(t) = start / (1 + rate * t / every); t / every rounded down in a staircase."""
+    return c.start / (1.0 + c.rate * (t // c.every if c.staircase else t / c.every))
+
+
+@formula(s.logarithmic)
+def _logarithmic(c: s.logarithmic, t: float) -> float:
+    """f(t) = (start * log((1 + n) / (1 + t)) + end * log(1 + t)) / log(1 + n)."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    left, passed, whole = math.log1p((c.steps - t) / (1.0 + t)), math.log1p(t), math.log1p(c.steps)
+    return _within(c, c.start * (left / whole) + c.end * (passed / whole))
 
 
 @formula(s.inverse_sqrt)
@@ -198,6 +224,41 @@ def _piecewise_linear(c: s.piecewise_linear, t: float) -> float:
     if t == a:
         return low
     return min(max(_line(t - a, b - a, low, high), min(low, high)), max(low, high))
+
+
+@formula(s.spline)
+def _spline(c: s.spline, t: float) -> float:
+    """A Bezier curve between the last point at or before t and the next; its inner control values from the slopes."""
+    if t <= c.points[0][0]:
+        return c.points[0][1]
+    passed = sum(at_step <= t for at_step, _ in c.points)
+    a, low = c.points[passed - 1]
+    if passed == len(c.points) or t == a:
+        return low
+    b, high = c.points[passed]
+    before, after = _slope(c, passed - 1), _slope(c, passed)
+    first, second = float(Fraction(low) + before * (b - a) / 3), float(Fraction(high) - after * (b - a) / 3)
+    p, q, h = t - a, b - t, float(b - a)
+    found = ((low * q * q * q + high * p * p * p) + 3.0 * p * q * (first * q + second * p)) / (h * h * h)
+    return min(max(found, min(low, high)), max(low, high))
+
+
+def _slope(c: s.spline, i: int) -> Fraction:
+    """The slope at point i: the weighted harmonic mean of the two lines', at an end that of a parabola."""
+    at_steps, levels = [step for step, _ in c.points], [Fraction(level) for _, level in c.points]
+    width = [b - a for a, b in itertools.pairwise(at_steps)]
+    line = [(b - a) / h for a, b, h in zip(levels, levels[1:], width, strict=False)]
+    if len(line) == 1:
+        return line[0]
+    if 0 < i < len(line):
+        a, b, h, k = line[i - 1], line[i], width[i - 1], width[i]
+        return 3 * (h + k) / ((h + 2 * k) / a + (2 * h + k) / b) if a * b > 0 else Fraction(0)
+    edge, inner = (0, 1) if i == 0 else (-1, -2)
+    h, k = width[edge], width[inner]
+    slope = ((2 * h + k) * line[edge] - h * line[inner]) / (h + k)
+    if slope * line[edge] <= 0:
+        return Fraction(0)
+    return slope if abs(slope) <= 3 * abs(line[edge]) else 3 * line[edge]
 
 
 @formula(s.from_values)
@@ -245,16 +306,17 @@ def _repeat(c: Repeat, t: float) -> float:
         cycle = min(t // first, last)
         u = t - cycle * first
     else:
-        cycle, start, length = 0.0, 0, first
+        cycle, start, length = 0.0, 0.0, float(first)
         while cycle < last and start + length <= t:
             cycle, start, length = cycle + 1.0, start + length, _next_length(c, length)
         u = (t - start) * first / length if t - start < length else first
     return at(c.inner, u) if c.value_mult == 1.0 else at(c.inner, u) * _power(c.value_mult, cycle)
 
 
-def _next_length(c: Repeat, length: int) -> int:
-    """Rounded down; at most the largest float64, which no step comes near."""
-    return int(min(length * c.length_mult, math.nextafter(math.inf, 0.0)))
+def _next_length(c: Repeat, length: float) -> float:
+    """Rounded down, unless it keeps fractions; at most the largest float64, which no step comes near."""
+    following = min(length * c.length_mult, math.nextafter(math.inf, 0.0))
+    return int(following) if c.round_lengths else following
 
 
 @formula(Delay)
@@ -284,6 +346,44 @@ def _stretch(c: Stretch, t: float) -> float:
     if before is None or after is None:
         return at(c.inner, min(t / c.factor, MAX_STEPS))
     return at(c.inner, before if t >= after else t * before / after)
+
+
+@formula(Mirror)
+def _mirror(c: Mirror, t: float) -> float:
+    n = c.inner.steps or 0
+    return at(c.inner, t if t <= n else max(2.0 * n - t, 0.0))
+
+
+@formula(Warp)
+def _warp(c: Warp, t: float) -> float:
+    """Read at n * (t / n)**k."""
+    n = c.inner.steps or 0
+    return at(c.inner, n * (t / n) ** c.k if t < n else n)
+
+
+@formula(Span)
+def _span(c: Span, t: float) -> float:
+    """Read at n * (t + offset) / length."""
+    n = c.inner.steps or 0
+    return at(c.inner, (t + c.offset) / c.length * n if t + c.offset < c.length else n)
+
+
+@formula(Floor)
+def _floor(c: Floor, t: float) -> float:
+    found = at(c.inner, t)
+    return _multiple(found, c.to, math.floor) if math.isfinite(found) else found
+
+
+@formula(Round)
+def _round(c: Round, t: float) -> float:
+    found = at(c.inner, t)
+    return _multiple(found, c.to, round) if math.isfinite(found) else found
+
+
+def _multiple(value: float, to: float, whole: Callable[[Fraction], int]) -> float:
+    """Python rounds a fraction exactly, and halfway to the even number."""
+    multiple = float(whole(Fraction(value) / Fraction(to)))
+    return multiple * to
 
 
 # -- what the shapes share ---------------------------------------------------------------------------------------------
@@ -335,6 +435,8 @@ def _power(x: float, y: float) -> float:
         return math.pow(x, y)
     except OverflowError:
         return -math.inf if x < 0.0 and y % 2.0 == 1.0 else math.inf
+    except ValueError:  # 0 to a negative power, or a fraction of a negative number
+        return math.nan if x else math.copysign(math.inf, x) if y % 2.0 == 1.0 else math.inf
 
 
 def _divide(a: float, b: float) -> float:
@@ -354,6 +456,7 @@ OPERATORS: dict[str, Callable[[float, float], float]] = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": _divide,
+    "**": _power,
     "minimum": _minimum,
     "maximum": _maximum,
 }

@@ -78,12 +78,14 @@ def _decode(entry: Any, path: str, depth: int) -> Node:
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
         raise ScheduleError(f"{path}.kind: unknown kind {shown(kind)}; known are {', '.join(sorted(NODES))}")
-    known = {field.name for field in dataclasses.fields(NODES[kind])}  # type: ignore[arg-type]  # a dataclass
+    fields = dataclasses.fields(NODES[kind])  # type: ignore[arg-type]  # a dataclass
+    known = {field.name for field in fields}
+    needed = {field.name for field in fields if not field.metadata.get("later")}
     given = set(entry) - {"kind"}
     if given - known:
         raise ScheduleError(f"{path}.{_name(given - known)}: {kind} has no such argument")
-    if known - given:
-        raise ScheduleError(f"{path}.{_name(known - given)}: missing; {kind} needs it")
+    if needed - given:
+        raise ScheduleError(f"{path}.{_name(needed - given)}: missing; {kind} needs it")
     arguments = {name: _decode_argument(entry[name], f"{path}.{name}", depth) for name in sorted(given)}
     try:
         return NODES[kind](**arguments)

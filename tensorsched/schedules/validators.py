@@ -59,6 +59,14 @@ def check_positive(where: str, value: object) -> float:
     return number
 
 
+def check_not_negative(where: str, value: object) -> float:
+    """A finite number of at least 0."""
+    number = check_real(where, value)
+    if number < 0.0:
+        raise refuse(where, "a number of at least 0", value)
+    return number
+
+
 def check_count(where: str, value: object, *, least: int = 0) -> int:
     """A whole number of steps, `least <= value <= 2**53`; a float is refused even if it is whole."""
     # To Python True is an int: steps=True would be a schedule of one step.
@@ -109,10 +117,10 @@ def check_reals(where: str, value: object) -> tuple[float, ...]:
 
 
 def check_boundaries(where: str, value: object) -> tuple[int, ...]:
-    """A strictly increasing sequence of steps; may be empty."""
+    """Steps that never decrease; may be empty."""
     steps = tuple(check_count(f"{where}[{i}]", item) for i, item in enumerate(_items(where, value, "steps")))
-    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-        raise refuse(where, "strictly increasing steps", value)
+    if any(later < earlier for earlier, later in itertools.pairwise(steps)):
+        raise refuse(where, "steps in increasing order", value)
     return steps
 
 
@@ -170,9 +178,9 @@ def optional_count(*, least: int = 0, **options: Any) -> Any:
     )
 
 
-def flag(**options: Any) -> Any:
-    """A field that holds True or False."""
-    return declare(check_flag, **options)
+def flag(*, later: bool = False, **options: Any) -> Any:
+    """A field that holds True or False; one that came later than the format is not in every document."""
+    return dataclasses.field(metadata={"check": check_flag, "later": later}, **options)
 
 
 def choice(*words: str, **options: Any) -> Any:
@@ -186,7 +194,7 @@ def reals() -> Any:
 
 
 def boundaries() -> Any:
-    """A field that holds a tuple of increasing steps."""
+    """A field that holds a tuple of steps that never decrease."""
     return declare(check_boundaries)
 
 
