@@ -396,7 +396,8 @@ def _outside(c: Any, t: float) -> float:
 
 def _within(c: Any, found: float) -> float:
     """Not beyond start or end by a rounding."""
-    return min(max(found, min(c.start, c.end)), max(c.start, c.end))
+    low, high = float(min(c.start, c.end)), float(max(c.start, c.end))
+    return min(max(found, low), high)
 
 
 def _line(t: float, n: float, start: float, end: float) -> float:
