@@ -32,6 +32,8 @@ from tensorsched.schedules import (
     reference as reference,
     shapes as _shapes,
 )
+from tensorsched.schedules.check import Finding as Finding, check as check
+from tensorsched.schedules.parse import argument as argument, parse as parse
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.shapes import *  # noqa: F403
 from tensorsched.schedules.views.plot import compare as compare
@@ -45,13 +47,16 @@ if not TYPE_CHECKING:
         "Attachment",
         "BindingError",
         "CompiledStep",
+        "Finding",
         "Schedule",
         "ScheduleEngine",
         "ScheduleError",
         "ScheduleTable",
         "__version__",
+        "argument",
         "attach",
         "chain",
+        "check",
         "compare",
         "compile_step",
         "detach",
@@ -60,6 +65,7 @@ if not TYPE_CHECKING:
         "initial",
         "maximum",
         "minimum",
+        "parse",
         "record",
         "reference",
         "register_optimizer",

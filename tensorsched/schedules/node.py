@@ -15,9 +15,11 @@ where its phases start (`_marks`); both have a default that serves a new shape.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
@@ -26,6 +28,7 @@ import numpy.typing as npt
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
+from tensorsched.schedules.words import ArgumentError, answer
 
 Array = npt.NDArray[np.float64]
 Mark = tuple[float, str]
@@ -81,7 +84,24 @@ def node(cls: NodeType) -> NodeType:
     NODES[cls.kind] = cls
     if cls.kind == cls.__name__:
         SHAPES[cls.kind] = cls
-    return cast("NodeType", dataclasses.dataclass(frozen=True, repr=False)(cls))
+    made = cast("NodeType", dataclasses.dataclass(frozen=True, repr=False)(cls))
+    made.__init__ = _answering(made.kind, made.__init__)  # type: ignore[method-assign]
+    return made
+
+
+def _answering(kind: str, init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor; a call that does not fit it is answered with what to write."""
+
+    @functools.wraps(init)
+    def construct(self: Node, *args: Any, **options: Any) -> None:
+        try:
+            init(self, *args, **options)
+        except TypeError as error:
+            if not isinstance(error, ArgumentError):
+                answer(kind, inspect.signature(type(self)), args, options)
+            raise
+
+    return construct
 
 
 class Node:

@@ -70,7 +70,7 @@ def one_cycle(
         first = float(up) if f.is_whole(rise) else rise * n
         last = float(max(n - 1, 0))
         ends = [first - 1.0, 2.0 * first - 2.0, last] if three else [first - 1.0, last]
-        return _between_steps(levels, [max(end, -1.0) for end in ends], shape)
+        return _between_steps(levels, ends, shape)
     down = n - up * (len(levels) - 2)
     if down < 0:
         raise ScheduleError(
@@ -89,11 +89,13 @@ def _between_steps(levels: list[float], ends: list[float], shape: Shape) -> Sche
         until = min(max(math.ceil(end), since), last)
         if begins == since < end == until:
             parts.append(phase("one_cycle: shape", shape, a, b, until - since))
-        elif until > since:
+        elif end == until == last and (begins < last or not last) and since == last:
+            parts.append(phase("one_cycle: shape", shape, a, b, 0))  # its end is its only step
+        elif until > since or begins < last == since:
             part = phase("one_cycle: shape", shape, a, b, 1).span(end - begins, since - begins)
             parts.append(part if part.steps == until - since else part.take(until - since))
         begins, since = end, until
-    return chain(parts or [phase("one_cycle: shape", shape, *levels[-2:], 0)])
+    return chain(parts)
 
 
 @worded
