@@ -58,7 +58,10 @@ class Mirror(_Bounded):
     def _marks(self) -> Iterator[Mark]:
         n = float(self._inner_steps)
         there = list(itertools.islice(self.inner._marks_before(n), _MOST_MIRRORED + 1))
-        yield from there or [(0.0, self.kind)]
+        if not there:  # it takes no step
+            yield 0.0, self.kind
+            return
+        yield from there
         if len(there) > _MOST_MIRRORED:
             yield n, "back"
             return

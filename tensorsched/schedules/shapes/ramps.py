@@ -127,8 +127,8 @@ class polynomial(Schedule):
         >>> import tensorsched as ts
         >>> ts.polynomial(1.0, 0.0, 2.0, steps=4).values(6).tolist()
         [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
-        >>> ts.polynomial(1.0, 0.0, 0.5, steps=4, of="elapsed").values(5).tolist()
-        [1.0, 0.5, 0.2928932188134524, 0.1339745962155614, 0.0]
+        >>> ts.polynomial(1.0, 0.0, 0.5, steps=4, of="elapsed").values(5).round(9).tolist()
+        [1.0, 0.5, 0.292893219, 0.133974596, 0.0]
     """
 
     start: float = f.real()
@@ -307,8 +307,8 @@ class logarithmic(Schedule):
 
     Example:
         >>> import tensorsched as ts
-        >>> ts.logarithmic(0.0, 2.0, steps=3).values(5).tolist()
-        [0.0, 1.0, 1.584962500721156, 2.0, 2.0]
+        >>> ts.logarithmic(0.0, 2.0, steps=3).values(5).round(9).tolist()
+        [0.0, 1.0, 1.584962501, 2.0, 2.0]
     """
 
     start: float = f.real()
