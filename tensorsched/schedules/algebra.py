@@ -18,6 +18,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import CALL, CHAIN, POWER, PRODUCT, SUM, Array, Mark, Node, brief, node
 from tensorsched.schedules.schedule import Schedule, as_schedule, check_schedule, maximum, minimum
+from tensorsched.schedules.words import worded
 
 __all__ = [
     "Combine",
@@ -177,6 +178,7 @@ class Sequence(Schedule):
         return " >> ".join(part._source()[0] for part in self.parts), CHAIN
 
 
+@worded
 def chain(parts: Iterable[Schedule | float]) -> Schedule:
     """One after the other: `chain([a, b, c])` is `a >> b >> c`, for parts that are computed.
 

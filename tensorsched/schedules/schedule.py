@@ -15,6 +15,7 @@ import numpy as np
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import FORMAT, VERSION, Node, make
 from tensorsched.schedules.views import notebook, plot
+from tensorsched.schedules.words import worded
 
 __all__ = ["Schedule", "as_schedule", "check_schedule", "maximum", "minimum"]
 
@@ -376,6 +377,7 @@ def as_schedule(value: Schedule | float) -> Schedule:
     return value if isinstance(value, Schedule) else _make("constant", value)
 
 
+@worded
 def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
     """Step by step the smaller of the two schedules, as numpy.minimum; either may be a number.
 
@@ -390,6 +392,7 @@ def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
     return _make("combine", as_schedule(a), as_schedule(b), op="minimum")
 
 
+@worded
 def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
     """Step by step the larger of the two schedules, as numpy.maximum; either may be a number.
 

@@ -114,7 +114,7 @@ def test_nothing_but_a_schedule_error_comes_out(kind, options):
     try:
         made = ts.from_dict({"kind": kind, **options})
     except ScheduleError as error:
-        assert len(str(error)) < 1500
+        assert len(str(error)) < 1500  # noqa: PT017  whatever else comes out is a failure
     else:
         assert isinstance(made, ts.Schedule)
 

@@ -14,6 +14,7 @@ from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import Array, Mark, node
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes.weights import straight
+from tensorsched.schedules.words import worded
 
 
 @node
@@ -131,6 +132,7 @@ class from_values(Schedule):
         return np.where(part == 0.0, entries[low], entries[low] * (1.0 - part) + entries[high] * part)
 
 
+@worded
 def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
     """Tabulate fn(0), ..., fn(steps - 1): called once each, here, and never again; the last value is held.
 
