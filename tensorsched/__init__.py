@@ -22,6 +22,7 @@ from tensorsched.errors import BindingError as BindingError, ScheduleError as Sc
 from tensorsched.recording.record import record as record
 from tensorsched.schedules import (
     Schedule as Schedule,
+    chain as chain,
     constant as constant,
     from_dict as from_dict,
     from_json as from_json,
@@ -32,6 +33,8 @@ from tensorsched.schedules import (
     reference as reference,
     shapes as _shapes,
 )
+from tensorsched.schedules.check import Finding as Finding, check as check
+from tensorsched.schedules.parse import argument as argument, parse as parse
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.shapes import *  # noqa: F403
 from tensorsched.schedules.views.plot import compare as compare
@@ -45,12 +48,16 @@ if not TYPE_CHECKING:
         "Attachment",
         "BindingError",
         "CompiledStep",
+        "Finding",
         "Schedule",
         "ScheduleEngine",
         "ScheduleError",
         "ScheduleTable",
         "__version__",
+        "argument",
         "attach",
+        "chain",
+        "check",
         "compare",
         "compile_step",
         "detach",
@@ -59,6 +66,7 @@ if not TYPE_CHECKING:
         "initial",
         "maximum",
         "minimum",
+        "parse",
         "record",
         "reference",
         "register_optimizer",

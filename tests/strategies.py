@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules import Delay, HoldEach, Repeat, Skip, Stretch, Take
+from tensorsched.schedules import (
+    Delay,
+    Floor,
+    HoldEach,
+    Mirror,
+    Repeat,
+    Round,
+    Skip,
+    Span,
+    Stretch,
+    Take,
+    Warp,
+)
 from tensorsched.schedules.algebra import Combine, Sequence
 from tensorsched.schedules.validators import MAX_STEPS
 
@@ -37,9 +49,12 @@ def ordered(least: int, *, unique: bool) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, 60), min_size=least, max_size=4, unique=unique).map(sorted)
 
 
-levels = ordered(0, unique=True).flatmap(lambda at: st.tuples(several(values, len(at) + 1), st.just(at)))
+levels = ordered(0, unique=False).flatmap(lambda at: st.tuples(several(values, len(at) + 1), st.just(at)))
 points = st.builds(
     lambda at, value: list(zip(at, value, strict=False)), ordered(1, unique=False), several(values, 4)
+)
+knots = st.builds(
+    lambda at, value: list(zip(at, value, strict=False)), ordered(2, unique=True), several(values, 4)
 )
 either_part = st.sampled_from(["remaining", "elapsed"])
 
@@ -54,9 +69,13 @@ SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "exponential_decay": st.builds(
         ts.exponential_decay, values, st.floats(0.5, 1.5), every=counts, staircase=st.booleans()
     ),
+    "logarithmic": st.builds(ts.logarithmic, values, values, steps=lengths),
+    "power_law": st.builds(ts.power_law, values, positive, timescale=positive),
+    "inverse_time": st.builds(ts.inverse_time, values, positive, every=counts, staircase=st.booleans()),
     "inverse_sqrt": st.builds(ts.inverse_sqrt, values, timescale=positive),
     "piecewise_constant": levels.map(lambda pair: ts.piecewise_constant(*pair)),
     "piecewise_linear": st.builds(ts.piecewise_linear, points),
+    "spline": st.builds(ts.spline, knots),
     "from_values": st.builds(ts.from_values, st.lists(values, min_size=1, max_size=9)),
 }
 shapes = st.one_of(*SHAPES.values())
@@ -77,6 +96,25 @@ def combinators(inner: st.SearchStrategy[ts.Schedule]) -> dict[str, st.SearchStr
         "repeat": _made(Repeat, ended, times=st.none() | st.integers(1, 5), value_mult=value_mults),
         "growing repeat": _made(
             Repeat, ended, times=st.integers(1, 5), length_mult=st.floats(0.4, 3.0), value_mult=value_mults
+        ),
+        "power": _made(
+            Combine, inner, inner, op=st.just("**")
+        ),  # may have no real value: an error on every side
+        "safe power": _made(
+            Combine, inner.map(lambda s: s * s + 0.5), st.floats(-2.0, 2.0).map(ts.constant), op=st.just("**")
+        ),
+        "round": _made(Round, inner, st.sampled_from([1.0, 0.25, 64.0, 0.3])),
+        "floor": _made(Floor, inner, st.sampled_from([1.0, 0.25, 64.0, 0.3])),
+        "mirror": _made(Mirror, ended),
+        "warp": _made(Warp, ended, st.floats(0.2, 4.0)),
+        "span": _made(Span, ended, st.floats(0.1, 60.0), st.sampled_from([0.0, 0.0, 0.3, 5.5])),
+        "fractional repeat": _made(
+            Repeat,
+            ended,
+            times=st.integers(1, 5),
+            length_mult=st.floats(0.4, 3.0),
+            value_mult=value_mults,
+            round_lengths=st.just(False),
         ),
         "endless repeat": _made(Repeat, ended, length_mult=st.sampled_from([1.3, 2.0])),
         "delay": _made(Delay, inner, lengths),

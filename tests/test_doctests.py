@@ -24,8 +24,9 @@ def test_examples(name):
 def test_there_are_examples():
     """Control: every recipe and shape has one."""
     found = sum(
-        doctest.testmod(importlib.import_module(f"tensorsched.schedules.{m}")).attempted
-        for m in ("shapes", "recipes")
+        doctest.testmod(importlib.import_module(name)).attempted
+        for name in MODULES
+        if name.startswith(("tensorsched.schedules.shapes.", "tensorsched.schedules.recipes."))
     )
     assert found > 40
 

@@ -38,7 +38,8 @@ def show(options: argparse.Namespace) -> int:
     wide = options.width or min(terminal.width(), 100)
     shown = picture([schedule], last=options.steps, points=2 * wide)
     (line,) = shown.lines
-    curve = terminal.draw(shown, width=wide, height=options.height, style=style)
+    log = {"auto": None, "log": True, "linear": False}[options.scale]
+    curve = terminal.draw(shown, width=wide, height=options.height, style=style, log=log)
     note = [] if line.schedule is schedule else ["(initial, which only an optimizer knows, is drawn as 1)"]
     _print(style.paint(brief(schedule), "bold"), *note, "", *curve)
     _print("", *terminal.table(_facts(line, shown.last)), "", *_phase_lines(line, shown.last))
@@ -192,16 +193,25 @@ def _differences(a: Schedule, b: Schedule, last: int, rtol: float) -> tuple[int,
 
 
 def check(options: argparse.Namespace) -> int:
-    """What is odd about a schedule."""
-    schedule = read_schedule(options.expr)
-    found = checker.check(schedule, steps=options.steps, peak=options.peak)
+    """What is odd about schedules."""
+    if options.expr.count("-") > 1:
+        raise ScheduleError("only one of the schedules can come from standard input")
     style = terminal.Style(sys.stdout)
-    for sentence in found:
-        rule, colon, rest = sentence.partition(":")
-        _print(f"{style.paint(rule, 'bad')}{colon}{rest}")
-    if not found:
-        _print("nothing found")
-    return FOUND if found else OK
+    status = OK
+    for text in options.expr:
+        found = checker.check(read_schedule(text), steps=options.steps, peak=options.peak)
+        told = [finding for finding in found if finding.code not in options.allow]
+        before = (
+            f"{text if len(text) <= _LEGEND else text[: _LEGEND - 3] + '...'}: "
+            if len(options.expr) > 1
+            else ""
+        )
+        for finding in told:
+            _print(f"{before}{style.paint(finding.code, 'bad')}: {finding.sentence}")
+        if not told:
+            _print(f"{before}nothing found" + (f" ({len(found)} allowed)" if found else ""))
+        status = FOUND if told else status
+    return status
 
 
 def _print(*lines: str) -> None:

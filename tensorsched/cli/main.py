@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensorsched import __version__
 from tensorsched.cli import commands
 from tensorsched.errors import ScheduleError
+from tensorsched.schedules.check import CODES
 
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[..., Any]
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tensorsched {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (run, text, add_arguments) in _COMMANDS.items():
         made = subparsers.add_parser(
@@ -98,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 def _show(add: Add) -> None:
     add("expr", metavar="EXPR")
     _picture(add)
+    text = "of the value axis; auto (default): logarithmic where the values span powers of ten evenly"
+    add("--scale", choices=("auto", "linear", "log"), default="auto", help=text)
 
 
 def _plot(add: Add) -> None:
@@ -123,10 +128,12 @@ def _diff(add: Add) -> None:
 
 
 def _check(add: Add) -> None:
-    add("expr", metavar="EXPR")
+    add("expr", metavar="EXPR", nargs="+")
     add("--steps", type=commands.step_count, metavar="N", help="length of the run")
     text = "largest value that is meant; default: what the warm-up leads to"
     add("--peak", type=float, metavar="X", help=text)
+    text = "a finding that is meant, and not told; may be repeated: " + ", ".join(CODES)
+    add("--allow", action="append", choices=tuple(CODES), default=[], metavar="CODE", help=text)
 
 
 def _bench(add: Add) -> None:
@@ -145,8 +152,9 @@ def _picture(add: Add) -> None:
 
 
 _LOOKS_FOR = (
-    "look for mistakes: jumps, phases without a step, ends that are not reached, values above the peak or below 0, a "
-    "warm-up longer than the run, a value that never changes"
+    "look for mistakes: jumps, phases without a step, ends that are not reached or come long before the run's, values "
+    "above the peak or below 0, a warm-up longer than the run or of one step, + where >> was meant, a value that never "
+    "changes"
 )
 _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
     "show": (commands.show, "draw a schedule in the terminal, with its length, peak, area and phases", _show),

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tensorsched.schedules import recipes, shapes
-from tensorsched.schedules.algebra import Initial as Initial, constant as constant, initial as initial
+from tensorsched.schedules.algebra import (
+    Initial as Initial,
+    chain as chain,
+    constant as constant,
+    initial as initial,
+)
+from tensorsched.schedules.clocks import Mirror as Mirror, Span as Span, Warp as Warp
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
 from tensorsched.schedules.serialize import from_dict as from_dict, from_json as from_json
@@ -23,10 +29,23 @@ from tensorsched.schedules.transforms import (
     Take as Take,
 )
 
+from tensorsched.schedules.whole import Floor as Floor, Round as Round
+
 # A list that is computed is one that type checkers cannot read: they would export nothing but what they find in it.
 # Left without one, they export what is imported with `*` or `as`.
 if not TYPE_CHECKING:
-    __all__ = ["Delay", "HoldEach", "Initial", "Repeat", "Schedule", "Skip", "Stretch", "Take"]
-    __all__ += ["from_dict", "from_json", "initial", "maximum", "minimum"]
+    __all__ = [
+        "Delay",
+        "Floor",
+        "HoldEach",
+        "Initial",
+        "Mirror",
+        "Repeat",
+        "Round",
+        "Schedule",
+        "Skip",
+        "Span",
+    ]
+    __all__ += ["Stretch", "Take", "Warp", "chain", "from_dict", "from_json", "initial", "maximum", "minimum"]
     __all__ += recipes.__all__
     __all__ += shapes.__all__

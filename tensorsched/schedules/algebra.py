@@ -1,4 +1,4 @@
-"""The nodes that expressions are made of: a constant, `initial`, `a >> b`, and `+ - * /`, minimum and maximum.
+"""The nodes that expressions are made of: a constant, `initial`, `a >> b`, and `+ - * / **`, minimum and maximum.
 
 They are built by the operators of `Schedule`. The nodes that read their inner schedule at another position (repeat,
 delay, ...) are in `transforms`; what a node is, in `node`.
@@ -9,15 +9,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeGuard, cast
 
 import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.node import CALL, CHAIN, PRODUCT, SUM, Array, Mark, Node, brief, node
+from tensorsched.schedules.node import CALL, CHAIN, POWER, PRODUCT, SUM, Array, Mark, Node, brief, node
 from tensorsched.schedules.schedule import Schedule, as_schedule, check_schedule, maximum, minimum
+from tensorsched.schedules.words import worded
 
 __all__ = [
     "Combine",
@@ -25,6 +26,7 @@ __all__ = [
     "Schedule",
     "Sequence",
     "as_schedule",
+    "chain",
     "check_schedule",
     "constant",
     "has_initial",
@@ -176,20 +178,44 @@ class Sequence(Schedule):
         return " >> ".join(part._source()[0] for part in self.parts), CHAIN
 
 
+@worded
+def chain(parts: Iterable[Schedule | float]) -> Schedule:
+    """One after the other: `chain([a, b, c])` is `a >> b >> c`, for parts that are computed.
+
+    Args:
+        parts: at least one; all but the last have a length. A number is a constant, at the end.
+
+    Raises:
+        ScheduleError: no parts, something that is neither a schedule nor a number, or one without a length in front.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.chain(ts.linear(1.0, 0.0, steps=2) for _ in range(2)).values().tolist()
+        [1.0, 0.5, 1.0, 0.5]
+    """
+    if isinstance(parts, (str, Schedule)) or not isinstance(parts, Iterable):
+        raise f.refuse("chain: parts", "a sequence of schedules", parts)
+    made = [as_schedule(part) for part in parts]
+    if not made:
+        raise f.refuse("chain: parts", "at least one schedule", [])
+    return made[0] if len(made) == 1 else Sequence(tuple(made))
+
+
 _OPS: dict[str, Callable[[Array, Array], Array]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
     "/": np.divide,
+    "**": np.power,
     "minimum": np.minimum,
     "maximum": np.maximum,
 }
-_BINDS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT}
+_BINDS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "**": POWER}
 
 
 @node
 class Combine(Schedule):
-    """Two schedules step by step: f(t) = left(t) op right(t), op one of + - * / minimum maximum.
+    """Two schedules step by step: f(t) = left(t) op right(t), op one of + - * / ** minimum maximum.
 
     As long as the longer of the two; an unbounded constant does not affect the length.
     """
@@ -243,6 +269,10 @@ class Combine(Schedule):
         right, right_binds = (
             (_number_or_source(self.right), CALL) if _is_number(self.right) else self.right._source()
         )
+        if self.op == "**":  # it alone groups from the right, and binds tighter than a minus in front
+            left = left if left_binds > binds and left[0] != "-" else f"({left})"
+            right = right if right_binds >= binds else f"({right})"
+            return f"{left} ** {right}", binds
         left = left if left_binds >= binds else f"({left})"
         right = right if right_binds > binds else f"({right})"
         return f"{left} {self.op} {right}", binds

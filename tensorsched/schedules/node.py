@@ -15,9 +15,11 @@ where its phases start (`_marks`); both have a default that serves a new shape.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
@@ -26,6 +28,7 @@ import numpy.typing as npt
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
+from tensorsched.schedules.words import ArgumentError, answer
 
 Array = npt.NDArray[np.float64]
 Mark = tuple[float, str]
@@ -47,7 +50,7 @@ MAX_DEPTH = 100
 MAX_SIZE = 50_000
 """Most parts of one expression, a part that occurs twice counted twice: every walk visits it twice."""
 
-CALL, PRODUCT, SUM, CHAIN = 4, 3, 2, 1
+CALL, POWER, PRODUCT, SUM, CHAIN = 5, 4, 3, 2, 1
 """How tightly a piece of source text binds, for `repr`."""
 
 _BRIEF: ContextVar[bool] = ContextVar("_BRIEF", default=False)  # whether source text is for a message
@@ -81,7 +84,24 @@ def node(cls: NodeType) -> NodeType:
     NODES[cls.kind] = cls
     if cls.kind == cls.__name__:
         SHAPES[cls.kind] = cls
-    return cast("NodeType", dataclasses.dataclass(frozen=True, repr=False)(cls))
+    made = cast("NodeType", dataclasses.dataclass(frozen=True, repr=False)(cls))
+    made.__init__ = _answering(made.kind, made.__init__)  # type: ignore[method-assign]
+    return made
+
+
+def _answering(kind: str, init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor; a call that does not fit it is answered with what to write."""
+
+    @functools.wraps(init)
+    def construct(self: Node, *args: Any, **options: Any) -> None:
+        try:
+            init(self, *args, **options)
+        except TypeError as error:
+            if not isinstance(error, ArgumentError):
+                answer(kind, inspect.signature(type(self)), args, options)
+            raise
+
+    return construct
 
 
 class Node:
@@ -234,9 +254,17 @@ class Node:
         return f"{self.kind}({', '.join(parts)})", CALL
 
     def _document(self) -> dict[str, Any]:
-        """Its kind and its fields by name, all plain numbers, strings, lists and such dicts."""
-        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]  # a dataclass
-        return {"kind": self.kind, **{name: _plain(getattr(self, name)) for name in names}}
+        """Its kind and its fields by name, all plain numbers, strings, lists and such dicts.
+
+        A field that version 1 of the format did not have yet is left out where it holds its default.
+        """
+        held = {field: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        written = {
+            field.name: _plain(value)
+            for field, value in held.items()
+            if not field.metadata.get("later") or value != field.default
+        }
+        return {"kind": self.kind, **written}
 
 
 def _plain(held: Any) -> Any:

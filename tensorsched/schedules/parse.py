@@ -1,7 +1,7 @@
-"""Text -> schedule, for the command line: the library's own expression syntax, and nothing else of Python.
+"""Text -> schedule, for configs and the command line: the library's own expression syntax, and nothing else of Python.
 
 The text is parsed by Python's `ast`, and the tree is walked with a list of what is allowed: numbers, `+ - * / >>` and
-`**` between small numbers, the names of shapes and recipes (also as `ts.name`), the methods of a schedule, and as
+`**` (between small numbers), the names of shapes and recipes (also as `ts.name`), the methods of a schedule, and as
 their arguments lists and tuples of numbers, words, True, False and None. Nothing is evaluated by Python, no attribute
 is looked up by a name from the text, and the text's length, nesting and numbers are bounded before they are used. What
 is refused is shown with a caret under the column.
@@ -11,25 +11,27 @@ is refused is shown with a caret under the column.
 
 from __future__ import annotations
 
+import argparse
 import ast
-import difflib
 import functools
 import inspect
 import operator
 import re
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import recipes
-from tensorsched.schedules.algebra import constant, initial
+from tensorsched.schedules.algebra import chain, constant, initial
 from tensorsched.schedules.node import SHAPES
 from tensorsched.schedules.schedule import Schedule, maximum, minimum
-from tensorsched.schedules.validators import shown
+from tensorsched.schedules.template import Template
+from tensorsched.schedules.validators import refuse, shown
+from tensorsched.schedules.words import ArgumentError, hint, usage
 
-__all__ = ["parse"]
+__all__ = ["argument", "parse"]
 
 MAX_TEXT = 1_000_000
 """Most characters of an expression: room for a table of 50,000 numbers."""
@@ -37,8 +39,16 @@ MAX_TEXT = 1_000_000
 MAX_NESTING = 150
 """Deepest nesting of the text; schedules nest less deeply (100), and Python's parser has room for more."""
 
-_OTHERS: dict[str, Any] = {"maximum": maximum, "minimum": minimum}
-_RECIPES: dict[str, Any] = {name: getattr(recipes, name) for name in recipes.__all__}
+_OTHERS: dict[str, Any] = {"chain": chain, "maximum": maximum, "minimum": minimum}
+_ELSEWHERE = {
+    "seesaw": "it gives two schedules, lr and batch size; make them in Python and save each with to_json()",
+    "from_function": "it needs a function; tabulate it in Python and save it with to_json()",
+    "from_dict": "save the document as a .json file and name that",
+    "from_json": "save the document as a .json file and name that",
+}
+_RECIPES: dict[str, Any] = {
+    name: getattr(recipes, name) for name in recipes.__all__ if name not in _ELSEWHERE
+}
 _SHAPES: dict[str, Any] = SHAPES  # the registry itself: a shape that is made later is known as well
 FUNCTIONS: Mapping[str, Callable[..., Schedule]] = ChainMap(_OTHERS, _RECIPES, _SHAPES)
 METHODS: dict[str, Callable[..., Schedule]] = {
@@ -46,11 +56,16 @@ METHODS: dict[str, Callable[..., Schedule]] = {
     for method in (
         Schedule.clamp,
         Schedule.delay,
+        Schedule.floor,
         Schedule.hold_each,
+        Schedule.mirror,
         Schedule.repeat,
+        Schedule.round,
         Schedule.skip,
+        Schedule.span,
         Schedule.stretch,
         Schedule.take,
+        Schedule.warp,
     )
 }
 _signature = functools.cache(inspect.signature)
@@ -64,61 +79,102 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 _MODULE = ("ts", "tensorsched")  # what a name may be an attribute of
 _LARGEST_POWER = 64  # 10**10**10 would fill the memory before anything could refuse it
 _LARGEST_BASE = 1e6
+_HOLE = re.compile(r"(\w+)\s*=\s*(\?)")
+_SUPPOSED = 1 << 30  # what a number that is not known yet is taken for, to find mistakes in the rest
 _LARGEST = 1e308  # of a number; what is larger is no float64
 _LONGEST_WORD = 40
 _SHOWN = 100  # characters of a long line that an error repeats
-_ELSEWHERE = {
-    "from_function": "it needs a function; tabulate it in Python and save it with to_json()",
-    "from_dict": "save the document as a .json file and name that",
-    "from_json": "save the document as a .json file and name that",
-}
 
 
-def parse(text: str) -> Schedule:
+def parse(text: str, **known: float) -> Schedule:
     """The schedule that the text describes, for example `linear(0, 3e-4, steps=500) >> cosine(3e-4, 0, steps=9500)`.
 
     Args:
-        text: a Python expression over the names and operators above; line breaks are white space.
+        text: a Python expression over the names and operators above; line breaks are white space. `name=?` stands for a
+            number that is not known yet.
+        known: the numbers that stand for `?`, by the name in front of it.
 
     Returns:
-        The schedule; a number alone is a constant.
+        The schedule; a number alone is a constant. With a `?` that is not known a `Template`: `.bind(total=n)` makes
+        the schedule.
 
     Raises:
         ScheduleError: anything else. The message says what, and points at the column.
 
     Example:
-        >>> from tensorsched.schedules.parse import parse
-        >>> parse("0.5 * ts.warmup_cosine(3e-4, total=100, warmup=0.1)")
+        >>> import tensorsched as ts
+        >>> ts.parse("0.5 * ts.warmup_cosine(3e-4, total=100, warmup=0.1)")
         0.5 * (linear(0.0, 0.0003, steps=10) >> cosine(0.0003, 0.0, steps=90))
+        >>> ts.parse("cosine(1, 0, steps=?)").bind(steps=4)
+        cosine(1.0, 0.0, steps=4)
     """
-    reader = _Reader(text)
+    if not isinstance(text, str):
+        raise refuse("parse: text", "text", text)
+    reader = _Reader(text, known)
+    missing = tuple(name for name in dict.fromkeys(reader.holes.values()) if name not in known)
+    if missing:
+        if {"steps", "total"}.issuperset(
+            missing
+        ):  # whatever these are, what is wrong elsewhere shows at once
+            reader.read(check=True)
+        return Template(text.strip(), missing)
     value = reader.read()
     if not isinstance(value, (Schedule, int, float)) or isinstance(value, bool):
         raise ScheduleError(f"an expression must be a schedule or a number, got {shown(value)}")
     return value if isinstance(value, Schedule) else constant(value)
 
 
+def argument(text: str) -> Schedule:
+    """`parse` for argparse: `parser.add_argument("--lr", type=ts.argument)`; argparse shows the message as it is.
+
+    Args:
+        text: what stands on the command line; `?` for a number that is not known yet.
+
+    Returns:
+        The schedule, or a `Template`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no schedule; the message points at the column.
+
+    Example:
+        >>> import argparse, tensorsched as ts
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument("--lr", type=ts.argument)
+        >>> parser.parse_args(["--lr", "cosine(3e-4, 0, steps=100)"]).lr
+        cosine(0.0003, 0.0, steps=100)
+    """
+    try:
+        return parse(text)
+    except ScheduleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class _Reader:
     """One text on its way to a schedule."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, known: Mapping[str, float]) -> None:
         if len(text) > MAX_TEXT:
             raise ScheduleError(
                 f"the expression has {len(text)} characters, more than {MAX_TEXT}; save the schedule with to_json() "
                 "and name the file"
             )
         self.text = text.strip()
+        # Where a `?` stands, and the name in front of it; Python reads a name of one character there.
+        self.holes = {found.start(2): found[1] for found in _HOLE.finditer(self.text)}
+        self.known = known
         self.lines = self.text.split("\n")
         if not self.text:
             raise ScheduleError("the expression is empty; write for example 'cosine(3e-4, 0, steps=1000)'")
 
-    def read(self) -> Any:
+    def read(self, *, check: bool = False) -> Any:
+        """The value; with `check` a `?` is read as a large number."""
         self._bound_nesting()
+        self.checking = check
         # In parentheses, so that line breaks are white space; `_refused_at` takes the added one back.
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # such as "invalid escape sequence": refused below anyway
-                tree = ast.parse(f"({self.text}\n)", mode="eval")
+                tree = ast.parse(f"({self._filled()}\n)", mode="eval")
         except SyntaxError as error:
             raise self._refused_at(
                 error.lineno or 1, (error.offset or 1) - 1, f"not an expression: {error.msg}"
@@ -134,6 +190,19 @@ class _Reader:
             raise ScheduleError(
                 "the expression is nested too deep; save the schedule with to_json() and name the file"
             ) from None
+
+    def _filled(self) -> str:
+        characters = list(self.text)
+        for position in self.holes:
+            characters[position] = "_"
+        return "".join(characters)
+
+    def _hole(self, keyword: ast.keyword) -> Any:
+        """What a `?` stands for; None where the value is something else."""
+        node = keyword.value
+        if not isinstance(node, ast.Name) or node.id != "_" or keyword.arg not in self.holes.values():
+            return None
+        return _SUPPOSED if self.checking else self.known[keyword.arg or ""]
 
     # -- the tree -----------------------------------------------------------------------------------------------------
 
@@ -171,8 +240,8 @@ class _Reader:
 
     def _entry(self, node: ast.expr) -> Any:
         value = self._value(node)
-        if isinstance(value, (str, Schedule)) or value is None:
-            raise self._refused(node, "a list holds numbers")
+        if isinstance(value, str) or value is None:
+            raise self._refused(node, "a list holds numbers, or schedules for chain")
         return value
 
     def _sign(self, node: ast.UnaryOp) -> Any:
@@ -199,12 +268,14 @@ class _Reader:
 
     def _operate(self, node: ast.BinOp, left: Any, right: Any) -> Any:
         numbers = not isinstance(left, Schedule) and not isinstance(right, Schedule)
+        apply: Callable[[Any, Any], Any]
         if isinstance(node.op, ast.Pow):
-            if not numbers or abs(right) > _LARGEST_POWER or abs(left) > _LARGEST_BASE:
+            if numbers and (abs(right) > _LARGEST_POWER or abs(left) > _LARGEST_BASE):
                 raise self._refused(
-                    node.right, f"** is for numbers, up to {_LARGEST_BASE:g} to the power of {_LARGEST_POWER}"
+                    node.right,
+                    f"** between numbers goes up to {_LARGEST_BASE:g} to the power of {_LARGEST_POWER}",
                 )
-            apply: Callable[[Any, Any], Any] = operator.pow
+            apply = operator.pow
         elif type(node.op) not in _OPERATORS or (numbers and isinstance(node.op, ast.RShift)):
             sign = (
                 ">> between two numbers"
@@ -238,11 +309,14 @@ class _Reader:
         known = dict.fromkeys(list(_signature(function).parameters)[len(receiver) :])
         options = self._options(name, node.keywords, known)
         try:
-            _signature(function).bind(*receiver, *arguments, **options)
+            if receiver:
+                _signature(function).bind(*receiver, *arguments, **options)
             return function(*receiver, *arguments, **options)
+        except ArgumentError as error:
+            raise self._refused(node, str(error)) from None
         except TypeError as error:
-            usage = _usage(function, method=bool(receiver))
-            raise self._refused(node, f"{name}: {error}; it is {name}{usage}") from None
+            way = _usage(function, method=bool(receiver))
+            raise self._refused(node, f"{name}: {error}; it is {name}{way}") from None
         except (ScheduleError, ArithmeticError) as error:
             raise self._refused(node, str(error)) from None
 
@@ -254,11 +328,13 @@ class _Reader:
                     keyword.value, "write the arguments one by one: ** is not part of the expression syntax"
                 )
             if keyword.arg not in known:
-                text = f"{name} has no argument {shown(keyword.arg)}{_near(keyword.arg, known)}"
+                value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+                text = f"{name} has no argument {shown(keyword.arg)}{hint(keyword.arg, known, value)}"
                 raise self._refused(keyword, text)
             if keyword.arg in options:
                 raise self._refused(keyword, f"the argument {keyword.arg} is given twice")
-            options[keyword.arg] = self._argument(keyword.value)
+            hole = self._hole(keyword)
+            options[keyword.arg] = self._argument(keyword.value) if hole is None else hole
         return options
 
     def _argument(self, node: ast.expr) -> Any:
@@ -281,12 +357,10 @@ class _Reader:
     def _refused_name(self, node: ast.expr) -> ScheduleError:
         name = self._name(node)
         if name is None and isinstance(node, ast.Attribute) and node.attr in METHODS:
-            usage = _usage(METHODS[node.attr], method=True)
-            return self._refused(node, f"{node.attr} needs its arguments: .{node.attr}{usage}", at_end=True)
+            way = _usage(METHODS[node.attr], method=True)
+            return self._refused(node, f"{node.attr} needs its arguments: .{node.attr}{way}", at_end=True)
         if name is None and isinstance(node, ast.Attribute):
-            return self._refused(
-                node, f"no such method: .{node.attr}{_near(node.attr, METHODS)}", at_end=True
-            )
+            return self._refused(node, f"no such method: .{node.attr}{hint(node.attr, METHODS)}", at_end=True)
         if name is None:
             return self._refused(
                 node, f"{_spoken(node)} cannot be called; known are {', '.join(sorted(FUNCTIONS))}"
@@ -295,7 +369,7 @@ class _Reader:
             return self._refused(node, f"{name} needs its arguments: {name}{_usage(FUNCTIONS[name])}")
         if name in _ELSEWHERE:
             return self._refused(node, f"{name} cannot be used here: {_ELSEWHERE[name]}")
-        return self._refused(node, f"unknown name {shown(name)}{_near(name, FUNCTIONS)}")
+        return self._refused(node, f"unknown name {shown(name)}{hint(name, FUNCTIONS)}")
 
     # -- bounds and errors --------------------------------------------------------------------------------------------
 
@@ -359,19 +433,5 @@ def _spoken(node: ast.AST) -> str:
     return _SPOKEN.get(type(node).__name__, type(node).__name__)
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    near = difflib.get_close_matches(name[:_LONGEST_WORD], names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
-
-
 def _usage(function: Callable[..., Schedule], *, method: bool = False) -> str:
-    parameters = list(_signature(function).parameters.values())[1 if method else 0 :]
-    texts, keyword_only = [], False
-    for parameter in parameters:
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:
-            keyword_only = True
-            texts.append("*")
-        default = "" if parameter.default is inspect.Parameter.empty else "=" + repr(parameter.default)
-        texts.append(parameter.name + default)
-    return f"({', '.join(texts)})"
+    return usage(_signature(function), method=method)

@@ -1,8 +1,12 @@
-"""The oracle: `value(schedule, step)` in scalar float64, with nothing but `math`.
+"""The oracle: `value(schedule, step)` in scalar float64, with nothing but `math` and `fractions`.
 
 The tables are compared with these formulas, so they share no code with the vectorised ones: here is one small scalar
 function per kind of node, shapes first, then what combines them. `t` is a position in steps (a float, 0-based; a whole
 number unless a `stretch` or a growing `repeat` lies above), `n` a length in steps.
+
+A formula divides and multiplies positions exactly (`Fraction`), and calls the C library with a number in two parts:
+what a float holds of it, and the rest, by which the result is corrected. No formula cancels: the values lie within 4
+ulp of the exact ones, and whole numbers come out whole.
 
 To add a shape, add its formula here. The arithmetic is IEEE's, like numpy's: a division by 0 and an overflow give inf,
 which a `minimum` above may bring back; only a result that is not finite is an error.
@@ -10,16 +14,20 @@ which a `minimum` above may bring back; only a result that is not finite is an e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import shapes as s
 from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
+from tensorsched.schedules.clocks import Mirror, Span, Warp
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
 from tensorsched.schedules.validators import MAX_STEPS, check_count
+from tensorsched.schedules.whole import Floor, Round
 
 __all__ = ["value"]
 
@@ -83,6 +91,8 @@ def formula(kind: type[S]) -> Callable[[Callable[[S, float], float]], Callable[[
 
 # -- shapes: n is the length, p = t / n the part that has passed; from n on the end value ------------------------------
 
+HALF_PI = Fraction("1.5707963267948966192313216916397514420985846996876")
+
 
 @formula(constant)
 def _constant(c: constant, _t: float) -> float:
@@ -91,64 +101,102 @@ def _constant(c: constant, _t: float) -> float:
 
 @formula(s.linear)
 def _linear(c: s.linear, t: float) -> float:
-    """f(t) = start + (end - start) * p."""
-    return c.end if t >= c.steps else c.start + (c.end - c.start) * (t / c.steps)
+    """f(t) = (start * (n - t) + end * t) / n."""
+    return _line(t, c.steps, c.start, c.end) if 0 < t < c.steps else _outside(c, t)
 
 
 @formula(s.cosine)
 def _cosine(c: s.cosine, t: float) -> float:
-    """f(t) = end + (start - end) * (1 + cos(pi * p)) / 2."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
-    return c.end + (c.start - c.end) * ((1.0 + math.cos(math.pi * (t / c.steps))) / 2.0)
+    """f(t) = start * cos(pi * p / 2)**2 + end * sin(pi * p / 2)**2, from the nearer end."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    first = 2.0 * t <= c.steps
+    near, far = (c.start, c.end) if first else (c.end, c.start)
+    angle, rest = _parts(HALF_PI * Fraction(t if first else c.steps - t) / c.steps)
+    sine, cosine = math.sin(angle), math.cos(angle)
+    turned = 2.0 * sine * cosine * rest
+    return _within(c, near * (cosine * cosine) + far * (sine * sine) + (far - near) * turned)
 
 
 @formula(s.polynomial)
 def _polynomial(c: s.polynomial, t: float) -> float:
-    """f(t) = end + (start - end) * (1 - p)**power, or of the elapsed part: start + (end - start) * p**power."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
+    """f(t) = start * v + end * w with v = (1 - p)**power and v + w = 1, or w = p**power."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    if c.power == 1.0:
+        return _line(t, c.steps, c.start, c.end)
+    left = Fraction(c.steps) - Fraction(t)
     if c.of == "elapsed":
-        return c.start + (c.end - c.start) * _power(t / c.steps, c.power)
-    return c.end + (c.start - c.end) * _power(1.0 - t / c.steps, c.power)
+        w, v = _power_and_rest(Fraction(t) / c.steps, left / c.steps, c.power)
+    else:
+        v, w = _power_and_rest(left / c.steps, Fraction(t) / c.steps, c.power)
+    return _within(c, c.start * v + c.end * w)
+
+
+def _power_and_rest(base: Fraction, missing: Fraction, power: float) -> tuple[float, float]:
+    """base**power, and 1 minus that without cancelling; base + missing = 1."""
+    raised = _raised(base, power)
+    if raised <= 0.5:  # noqa: PLR2004  half: 1 - raised is exact enough below
+        return raised, 1.0 - raised
+    return raised, -math.expm1(power * (math.log1p(-missing) if missing < base else math.log(base)))
 
 
 @formula(s.exponential)
 def _exponential(c: s.exponential, t: float) -> float:
     """f(t) = start * (end / start)**p."""
-    return c.end if t >= c.steps else c.start * _power(c.end / c.start, t / c.steps)
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    return _within(c, c.start * _geometric(c.end / c.start, Fraction(t) / c.steps))
 
 
 @formula(s.rex)
 def _rex(c: s.rex, t: float) -> float:
-    """f(t) = end + (start - end) * (1 - p) / (1 - d * p)."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
-    p = t / c.steps
-    return c.end + (c.start - c.end) * ((1.0 - p) / (1.0 - c.d * p))
+    """f(t) = (start * (n - t) + end * (1 - d) * t) / (n - t + (1 - d) * t)."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    left, passed = c.steps - t, (1.0 - c.d) * t
+    return _within(c, c.start * (left / (left + passed)) + c.end * (passed / (left + passed)))
 
 
 @formula(s.tanh)
 def _tanh(c: s.tanh, t: float) -> float:
-    """f(t) = end + (start - end) * (1 - tanh(lower * (1 - p) + upper * p)) / 2."""
-    if t >= c.steps:
-        return c.end
-    if t == 0:
-        return c.start
-    p = t / c.steps
-    return c.end + (c.start - c.end) * ((1.0 - math.tanh(c.lower * (1.0 - p) + c.upper * p)) / 2.0)
+    """f(t) = start / (1 + exp(2 a)) + end / (1 + exp(-2 a)) with a = lower * (1 - p) + upper * p."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    p = Fraction(t) / c.steps
+    a, rest = _parts(Fraction(c.lower) * (1 - p) + Fraction(c.upper) * p)
+    small = math.exp(-2.0 * abs(a)) * (1.0 - 2.0 * math.copysign(rest, rest * a))
+    near, far = (c.end, c.start) if a > 0.0 else (c.start, c.end)
+    return _within(c, near * (1.0 / (1.0 + small)) + far * (small / (1.0 + small)))
 
 
 @formula(s.exponential_decay)
 def _exponential_decay(c: s.exponential_decay, t: float) -> float:
     """f(t) = start * rate**(t / every); the exponent rounded down in a staircase."""
-    return c.start * _power(c.rate, t // c.every if c.staircase else t / c.every)
+    return c.start * (
+        _power(c.rate, t // c.every) if c.staircase else _geometric(c.rate, Fraction(t) / c.every)
+    )
+
+
+@formula(s.power_law)
+def _power_law(c: s.power_law, t: float) -> float:
+    """f(t) = peak * (1 + t / timescale)**-exponent."""
+    return c.peak * _raised(1 + Fraction(t) / Fraction(c.timescale), -c.exponent)
+
+
+@formula(s.inverse_time)
+def _inverse_time(c: s.inverse_time, t: float) -> float:
+    """f(t) = start / (1 + rate * t / every); t / every rounded down in a staircase."""
+    return c.start / (1.0 + c.rate * (t // c.every if c.staircase else t / c.every))
+
+
+@formula(s.logarithmic)
+def _logarithmic(c: s.logarithmic, t: float) -> float:
+    """f(t) = (start * log((1 + n) / (1 + t)) + end * log(1 + t)) / log(1 + n)."""
+    if not 0 < t < c.steps:
+        return _outside(c, t)
+    left, passed, whole = math.log1p((c.steps - t) / (1.0 + t)), math.log1p(t), math.log1p(c.steps)
+    return _within(c, c.start * (left / whole) + c.end * (passed / whole))
 
 
 @formula(s.inverse_sqrt)
@@ -173,7 +221,44 @@ def _piecewise_linear(c: s.piecewise_linear, t: float) -> float:
     if passed == len(c.points):
         return low
     b, high = c.points[passed]
-    return low + (high - low) * ((t - a) / (b - a))
+    if t == a:
+        return low
+    return min(max(_line(t - a, b - a, low, high), min(low, high)), max(low, high))
+
+
+@formula(s.spline)
+def _spline(c: s.spline, t: float) -> float:
+    """A Bezier curve between the last point at or before t and the next; its inner control values from the slopes."""
+    if t <= c.points[0][0]:
+        return c.points[0][1]
+    passed = sum(at_step <= t for at_step, _ in c.points)
+    a, low = c.points[passed - 1]
+    if passed == len(c.points) or t == a:
+        return low
+    b, high = c.points[passed]
+    before, after = _slope(c, passed - 1), _slope(c, passed)
+    first, second = float(Fraction(low) + before * (b - a) / 3), float(Fraction(high) - after * (b - a) / 3)
+    p, q, h = t - a, b - t, float(b - a)
+    found = ((low * q * q * q + high * p * p * p) + 3.0 * p * q * (first * q + second * p)) / (h * h * h)
+    return min(max(found, min(low, high)), max(low, high))
+
+
+def _slope(c: s.spline, i: int) -> Fraction:
+    """The slope at point i: the weighted harmonic mean of the two lines', at an end that of a parabola."""
+    at_steps, levels = [step for step, _ in c.points], [Fraction(level) for _, level in c.points]
+    width = [b - a for a, b in itertools.pairwise(at_steps)]
+    line = [(b - a) / h for a, b, h in zip(levels, levels[1:], width, strict=False)]
+    if len(line) == 1:
+        return line[0]
+    if 0 < i < len(line):
+        a, b, h, k = line[i - 1], line[i], width[i - 1], width[i]
+        return 3 * (h + k) / ((h + 2 * k) / a + (2 * h + k) / b) if a * b > 0 else Fraction(0)
+    edge, inner = (0, 1) if i == 0 else (-1, -2)
+    h, k = width[edge], width[inner]
+    slope = ((2 * h + k) * line[edge] - h * line[inner]) / (h + k)
+    if slope * line[edge] <= 0:
+        return Fraction(0)
+    return slope if abs(slope) <= 3 * abs(line[edge]) else 3 * line[edge]
 
 
 @formula(s.from_values)
@@ -182,7 +267,7 @@ def _from_values(c: s.from_values, t: float) -> float:
     i = int(t)
     if i >= len(c.entries) - 1:
         return c.entries[-1]
-    return c.entries[i] if t == i else c.entries[i] + (c.entries[i + 1] - c.entries[i]) * (t - i)
+    return c.entries[i] if t == i else c.entries[i] * (1.0 - (t - i)) + c.entries[i + 1] * (t - i)
 
 
 @formula(Initial)
@@ -221,16 +306,17 @@ def _repeat(c: Repeat, t: float) -> float:
         cycle = min(t // first, last)
         u = t - cycle * first
     else:
-        cycle, start, length = 0.0, 0, first
+        cycle, start, length = 0.0, 0.0, float(first)
         while cycle < last and start + length <= t:
             cycle, start, length = cycle + 1.0, start + length, _next_length(c, length)
         u = (t - start) * first / length if t - start < length else first
     return at(c.inner, u) if c.value_mult == 1.0 else at(c.inner, u) * _power(c.value_mult, cycle)
 
 
-def _next_length(c: Repeat, length: int) -> int:
-    """Rounded down; at most the largest float64, which no step comes near."""
-    return int(min(length * c.length_mult, math.nextafter(math.inf, 0.0)))
+def _next_length(c: Repeat, length: float) -> float:
+    """Rounded down, unless it keeps fractions; at most the largest float64, which no step comes near."""
+    following = min(length * c.length_mult, math.nextafter(math.inf, 0.0))
+    return int(following) if c.round_lengths else following
 
 
 @formula(Delay)
@@ -262,6 +348,86 @@ def _stretch(c: Stretch, t: float) -> float:
     return at(c.inner, before if t >= after else t * before / after)
 
 
+@formula(Mirror)
+def _mirror(c: Mirror, t: float) -> float:
+    n = c.inner.steps or 0
+    return at(c.inner, t if t <= n else max(2.0 * n - t, 0.0))
+
+
+@formula(Warp)
+def _warp(c: Warp, t: float) -> float:
+    """Read at n * (t / n)**k."""
+    n = c.inner.steps or 0
+    return at(c.inner, n * (t / n) ** c.k if t < n else n)
+
+
+@formula(Span)
+def _span(c: Span, t: float) -> float:
+    """Read at n * (t + offset) / length."""
+    n = c.inner.steps or 0
+    return at(c.inner, (t + c.offset) / c.length * n if t + c.offset < c.length else n)
+
+
+@formula(Floor)
+def _floor(c: Floor, t: float) -> float:
+    found = at(c.inner, t)
+    return _multiple(found, c.to, math.floor) if math.isfinite(found) else found
+
+
+@formula(Round)
+def _round(c: Round, t: float) -> float:
+    found = at(c.inner, t)
+    return _multiple(found, c.to, round) if math.isfinite(found) else found
+
+
+def _multiple(value: float, to: float, whole: Callable[[Fraction], int]) -> float:
+    """Python rounds a fraction exactly, and halfway to the even number."""
+    multiple = float(whole(Fraction(value) / Fraction(to)))
+    return multiple * to
+
+
+# -- what the shapes share ---------------------------------------------------------------------------------------------
+
+
+def _outside(c: Any, t: float) -> float:
+    """Exactly the start at step 0, exactly the end from step n on."""
+    return float(c.end if t >= c.steps else c.start)
+
+
+def _within(c: Any, found: float) -> float:
+    """Not beyond start or end by a rounding."""
+    low, high = float(min(c.start, c.end)), float(max(c.start, c.end))
+    return min(max(found, low), high)
+
+
+def _line(t: float, n: float, start: float, end: float) -> float:
+    """From start at 0 to end at n; the division comes last, so that whole numbers stay whole."""
+    found = (start * (n - t) + end * t) / n
+    if not math.isfinite(found):  # the products overflow, what they are parts of does not
+        found = start * ((n - t) / n) + end * (t / n)
+    return min(max(found, min(start, end)), max(start, end))
+
+
+def _parts(exact: Fraction) -> tuple[float, float]:
+    """The nearest float64, and the rest."""
+    nearest = float(exact)
+    return nearest, float(exact - Fraction(nearest))
+
+
+def _raised(base: Fraction, power: float) -> float:
+    """base**power, for 0 < base."""
+    nearest, rest = _parts(base)
+    found = _power(nearest, power)
+    return found + found * (power * rest / nearest) if math.isfinite(found) else found
+
+
+def _geometric(ratio: float, exponent: Fraction) -> float:
+    """ratio**exponent, for 0 < ratio."""
+    nearest, rest = _parts(exponent)
+    found = _power(ratio, nearest)
+    return found + found * (math.log(ratio) * rest) if math.isfinite(found) else found
+
+
 # -- IEEE arithmetic where Python's would raise ------------------------------------------------------------------------
 
 
@@ -270,6 +436,8 @@ def _power(x: float, y: float) -> float:
         return math.pow(x, y)
     except OverflowError:
         return -math.inf if x < 0.0 and y % 2.0 == 1.0 else math.inf
+    except ValueError:  # 0 to a negative power, or a fraction of a negative number
+        return math.nan if x else math.copysign(math.inf, x) if y % 2.0 == 1.0 else math.inf
 
 
 def _divide(a: float, b: float) -> float:
@@ -289,6 +457,7 @@ OPERATORS: dict[str, Callable[[float, float], float]] = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": _divide,
+    "**": _power,
     "minimum": _minimum,
     "maximum": _maximum,
 }

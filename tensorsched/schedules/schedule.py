@@ -15,6 +15,7 @@ import numpy as np
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import FORMAT, VERSION, Node, make
 from tensorsched.schedules.views import notebook, plot
+from tensorsched.schedules.words import worded
 
 __all__ = ["Schedule", "as_schedule", "check_schedule", "maximum", "minimum"]
 
@@ -25,7 +26,7 @@ class Schedule(Node):
     Immutable, hashable and comparable; `repr` gives Python source that builds an equal schedule. Build one with the
     shapes (`linear`, `cosine`, ...) and recipes (`warmup_cosine`, ...), combine with the operators:
 
-    `a >> b` runs a, then b; `a + b`, `a - b`, `a * b`, `a / b` work step by step, also with numbers.
+    `a >> b` runs a, then b; `a + b`, `a - b`, `a * b`, `a / b`, `a ** b` work step by step, also with numbers.
 
     Example:
         >>> import tensorsched as ts
@@ -74,6 +75,14 @@ class Schedule(Node):
         """Step by step quotient."""
         return _combine("/", other, self)
 
+    def __pow__(self, other: Schedule | float) -> Schedule:
+        """Step by step power; what has no real value (a fraction of a negative number) is an error when tabulated."""
+        return _combine("**", self, other)
+
+    def __rpow__(self, other: float) -> Schedule:
+        """Step by step power."""
+        return _combine("**", other, self)
+
     def __neg__(self) -> Schedule:
         """The same as `-1.0 * schedule`."""
         return _combine("*", -1.0, self)
@@ -93,8 +102,45 @@ class Schedule(Node):
         capped = self if high is None else minimum(self, high)
         return capped if low is None else maximum(capped, low)
 
+    def round(self, to: float = 1.0) -> Schedule:
+        """The nearest multiple of `to` at each step; halfway, the even multiple, as Python's round.
+
+        Args:
+            to: above 0, such as 64 for a batch size that is a multiple of 64.
+
+        Raises:
+            ScheduleError: to is not above 0.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(64, 256, steps=4).round(to=64).values(5).tolist()
+            [64.0, 128.0, 128.0, 192.0, 256.0]
+        """
+        return _make("round", self, to)
+
+    def floor(self, to: float = 1.0) -> Schedule:
+        """The largest multiple of `to` that is not above the value, at each step.
+
+        Args:
+            to: above 0.
+
+        Raises:
+            ScheduleError: to is not above 0.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0, 3, steps=4).floor().values(5).tolist()
+            [0.0, 0.0, 1.0, 2.0, 3.0]
+        """
+        return _make("floor", self, to)
+
     def repeat(
-        self, times: int | None = None, *, length_mult: float = 1.0, value_mult: float = 1.0
+        self,
+        times: int | None = None,
+        *,
+        length_mult: float = 1.0,
+        value_mult: float = 1.0,
+        round_lengths: bool = True,
     ) -> Schedule:
         """Run again from the start.
 
@@ -102,7 +148,9 @@ class Schedule(Node):
             times: how often, an int >= 1; None (the default): for ever.
             length_mult: each cycle is this much longer than the one before, rounded down (torch's T_mult, timm's
                 cycle_mul).
-            value_mult: multiplies the values from cycle to cycle (timm's cycle_decay).
+            value_mult: multiplies the values from cycle to cycle (timm's cycle_decay, where its lr_min is 0).
+            round_lengths: False: a cycle keeps the fraction of a step that length_mult gives it, and the next one
+                starts between two steps (timm, keras); True (the default): rounded down (ignite).
 
         Raises:
             ScheduleError: an argument is out of range, or the schedule is unbounded or of length 0.
@@ -112,7 +160,67 @@ class Schedule(Node):
             >>> ts.linear(0.0, 1.0, steps=2).repeat(2).values(6).tolist()
             [0.0, 0.5, 0.0, 0.5, 1.0, 1.0]
         """
-        return _make("repeat", self, times=times, length_mult=length_mult, value_mult=value_mult)
+        return _make(
+            "repeat",
+            self,
+            times=times,
+            length_mult=length_mult,
+            value_mult=value_mult,
+            round_lengths=round_lengths,
+        )
+
+    def mirror(self) -> Schedule:
+        """The schedule, then the same backwards: twice as long, and back at its first value.
+
+        `cosine(peak, floor, steps=n).mirror().repeat()` is the endless wave of torch's CosineAnnealingLR,
+        transformers' cosine and mmengine's past their T_max.
+
+        Raises:
+            ScheduleError: the schedule is unbounded.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0, 2, steps=2).mirror().values(6).tolist()
+            [0.0, 1.0, 2.0, 1.0, 0.0, 0.0]
+        """
+        return _make("mirror", self)
+
+    def warp(self, k: float) -> Schedule:
+        """The same curve of the same length n, read at n * (t / n)**k: later for k above 1, earlier below.
+
+        Args:
+            k: above 0 (timm's k_decay).
+
+        Raises:
+            ScheduleError: k is not above 0, or the schedule is unbounded.
+
+        Source: Zhang and Li 2020 (arXiv 2004.05909), k-decay.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0, 4, steps=4).warp(2).values(5).tolist()
+            [0.0, 0.25, 1.0, 2.25, 4.0]
+        """
+        return _make("warp", self, k)
+
+    def span(self, length: float, offset: float = 0.0) -> Schedule:
+        """The whole curve laid over `length` steps, `offset` of which are over: neither need be whole.
+
+        What `stretch` rounds is kept here: read at n * (t + offset) / length, and at its end from length - offset on.
+
+        Args:
+            length: in steps, above 0.
+            offset: in steps, at least 0.
+
+        Raises:
+            ScheduleError: an argument is out of range, or the schedule is unbounded.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> ts.linear(0, 5, steps=1).span(2.5).values(4).tolist()
+            [0.0, 2.0, 4.0, 5.0]
+        """
+        return _make("span", self, length, offset)
 
     def delay(self, n: int) -> Schedule:
         """Hold the first value for n steps, then run (optax's transition_begin).
@@ -269,6 +377,7 @@ def as_schedule(value: Schedule | float) -> Schedule:
     return value if isinstance(value, Schedule) else _make("constant", value)
 
 
+@worded
 def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
     """Step by step the smaller of the two schedules, as numpy.minimum; either may be a number.
 
@@ -283,6 +392,7 @@ def minimum(a: Schedule | float, b: Schedule | float) -> Schedule:
     return _make("combine", as_schedule(a), as_schedule(b), op="minimum")
 
 
+@worded
 def maximum(a: Schedule | float, b: Schedule | float) -> Schedule:
     """Step by step the larger of the two schedules, as numpy.maximum; either may be a number.
 

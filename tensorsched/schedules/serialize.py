@@ -1,5 +1,9 @@
 """Plain dict / JSON -> schedule; the way out is `Schedule.to_dict`. Loading never executes code.
 
+Two forms are read. What people write in a config is a call by name: `{"kind": "warmup_cosine", "peak": "3e-4", ...}`,
+any shape or recipe, with defaults, and with numbers in strings (YAML reads 3e-4 as one). What a program wrote is a
+document, in which nothing is left out:
+
 A document is `{"format": "tensorsched/schedule", "version": 1, "schedule": NODE}`; a NODE is `{"kind": "linear", ...}`
 with the node's constructor arguments by name, nested where an argument is a schedule. What is read back goes through
 the same checks as a constructor call; an error names the path inside the document.
@@ -9,19 +13,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import FORMAT, MAX_DEPTH, NODES, VERSION, Node
+from tensorsched.schedules.parse import FUNCTIONS, parse
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.validators import shown
+from tensorsched.schedules.words import hint
 
 __all__ = ["from_dict", "from_json"]
 
+_NUMBER = re.compile(r"[+-]?(\d[\d_]{0,20}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?", re.ASCII)
+
 
 def from_dict(document: Mapping[str, Any]) -> Schedule:
-    """The schedule that a document describes; `from_dict(s.to_dict()) == s`.
+    """The schedule that a document or a config describes; `from_dict(s.to_dict()) == s`.
+
+    Args:
+        document: what `to_dict` gave; or the name of a shape or recipe as `kind` beside its arguments, of which a
+            schedule may be such a dict again, a number may stand in a string ("3e-4"; with an exponent and a whole
+            value it counts steps: "1e5"), and "?" is a number that is not known yet (see `Template`).
 
     Raises:
         ScheduleError: not such a document, a newer version, an unknown kind, a missing or unknown argument, a wrong
@@ -31,9 +45,13 @@ def from_dict(document: Mapping[str, Any]) -> Schedule:
         >>> import tensorsched as ts
         >>> ts.from_dict(ts.linear(1.0, 0.0, steps=4).to_dict())
         linear(1.0, 0.0, steps=4)
+        >>> ts.from_dict({"kind": "warmup_cosine", "peak": "3e-4", "total": "1e4", "warmup": 0.1})
+        linear(0.0, 0.0003, steps=1000) >> cosine(0.0003, 0.0, steps=9000)
     """
     if not isinstance(document, Mapping):
         raise ScheduleError(f"a schedule document must be a dict, got {type(document).__name__}")
+    if "kind" in document and "format" not in document:
+        return _configured(document, "", 1)
     if document.get("format") != FORMAT:
         raise ScheduleError(
             f"format: must be {FORMAT!r}, got {shown(document.get('format'))}; is this a to_dict() document?"
@@ -70,6 +88,54 @@ def from_json(text: str | bytes) -> Schedule:
     return from_dict(document)
 
 
+def _configured(entry: Mapping[Any, Any], path: str, depth: int) -> Schedule:
+    """A call by name; `path` is empty, or where it stands and a colon."""
+    if depth > MAX_DEPTH:
+        raise ScheduleError(f"{path[:60]} nested more than {MAX_DEPTH} levels deep")
+    kind = entry["kind"]
+    if not isinstance(kind, str) or kind not in FUNCTIONS:
+        raise ScheduleError(f"{path}unknown kind {shown(kind)}{hint(str(kind), FUNCTIONS)}")
+    options = {str(name): value for name, value in entry.items() if name != "kind"}
+    if "?" in options.values():
+        written = ", ".join(
+            f"{name}={'?' if value == '?' else _scalar(name, value)}" for name, value in options.items()
+        )
+        return parse(f"{kind}({written})")
+    made = {name: _configured_argument(value, f"{path}{name}", depth) for name, value in options.items()}
+    try:
+        return FUNCTIONS[kind](**made)
+    except ScheduleError as error:
+        raise ScheduleError(f"{path}{error}") from None
+
+
+def _scalar(name: str, value: Any) -> str:
+    made = _number(value)
+    if not isinstance(made, (int, float, str)):
+        raise ScheduleError(
+            f"{name}: beside a ? there is room for numbers and words only, got {shown(value)}"
+        )
+    return repr(made)
+
+
+def _configured_argument(value: Any, path: str, depth: int) -> Any:
+    if isinstance(value, Mapping) and "kind" in value:
+        return _configured(value, f"{path}: ", depth + 1)
+    if isinstance(value, (list, tuple)):
+        return [_configured_argument(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    """The number that a string holds; anything else as it is."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        return value
+    text = value.strip().replace("_", "")
+    if text.lstrip("+-").isdigit():
+        return int(text)
+    number = float(text)
+    return int(number) if "." not in text and number.is_integer() else number
+
+
 def _decode(entry: Any, path: str, depth: int) -> Node:
     if not isinstance(entry, Mapping):
         raise ScheduleError(f"{path}: must be a dict that describes a schedule, got {type(entry).__name__}")
@@ -78,12 +144,14 @@ def _decode(entry: Any, path: str, depth: int) -> Node:
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
         raise ScheduleError(f"{path}.kind: unknown kind {shown(kind)}; known are {', '.join(sorted(NODES))}")
-    known = {field.name for field in dataclasses.fields(NODES[kind])}  # type: ignore[arg-type]  # a dataclass
+    fields = dataclasses.fields(NODES[kind])  # type: ignore[arg-type]  # a dataclass
+    known = {field.name for field in fields}
+    needed = {field.name for field in fields if not field.metadata.get("later")}
     given = set(entry) - {"kind"}
     if given - known:
         raise ScheduleError(f"{path}.{_name(given - known)}: {kind} has no such argument")
-    if known - given:
-        raise ScheduleError(f"{path}.{_name(known - given)}: missing; {kind} needs it")
+    if needed - given:
+        raise ScheduleError(f"{path}.{_name(needed - given)}: missing; {kind} needs it")
     arguments = {name: _decode_argument(entry[name], f"{path}.{name}", depth) for name in sorted(given)}
     try:
         return NODES[kind](**arguments)

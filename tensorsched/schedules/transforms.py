@@ -28,7 +28,7 @@ _MOST_SKIPPED = (
 )
 
 
-def _receiver(inner: Schedule) -> str:
+def receiver(inner: Schedule) -> str:
     """Source of `inner` in front of a method call."""
     text, binds = inner._source()
     return text if binds >= CALL else f"({text})"
@@ -39,8 +39,9 @@ class Repeat(Schedule):
     """The inner schedule again and again.
 
     Cycle k = 0, 1, ... has the length n_k with n_0 = inner.steps and n_{k+1} = int(n_k * length_mult) (as ignite; torch
-    and optax agree where both are whole), reads inner at u * n_0 / n_k (u counts steps within the cycle), and
-    multiplies the value by value_mult**k. With `times` it holds the last cycle's end value, else it never ends.
+    and optax agree where both are whole), or without int where round_lengths is False (timm, keras). It reads inner at
+    u * n_0 / n_k (u counts steps within the cycle) and multiplies the value by value_mult**k. With `times` it holds the
+    last cycle's end value, else it never ends.
 
     Example:
         >>> import tensorsched as ts
@@ -52,6 +53,7 @@ class Repeat(Schedule):
     times: int | None = f.optional_count(least=1, default=None, kw_only=True)
     length_mult: float = f.positive(kw_only=True, default=1.0)
     value_mult: float = f.real(kw_only=True, default=1.0)
+    round_lengths: bool = f.flag(kw_only=True, default=True, later=True)
 
     def _prepare(self) -> None:
         length = self.inner.steps
@@ -67,22 +69,27 @@ class Repeat(Schedule):
             )
         total = None
         if self.times is not None:
-            total = sum(n for _, n in self._cycles()) if changes else length * self.times
+            total = length * self.times
+            if changes:
+                total = math.ceil(sum(list(self._cycles())[-1]))
             f.check_count("repeat: total length", total)
         object.__setattr__(self, "steps", total)
 
-    def _after(self, length: int) -> int:
+    def _after(self, length: float) -> float:
         """The length of the cycle that follows one of `length` steps."""
-        return int(min(length * self.length_mult, _HUGE))
+        following = min(length * self.length_mult, _HUGE)
+        return int(following) if self.round_lengths else following
 
     def _changes(self) -> bool:
         """Whether a cycle differs in length from the one before: if the second does not, none does."""
         length = self.inner.steps or 0
         return self._after(length) != length
 
-    def _cycles(self) -> Iterator[tuple[int, int]]:
+    def _cycles(self) -> Iterator[tuple[float, float]]:
         """(start, length) of each cycle, up to the first one that starts beyond the exact steps."""
-        start, length, changes = 0, self.inner.steps or 0, self._changes()
+        start: float = 0
+        length: float = self.inner.steps or 0
+        changes = self._changes()
         for cycle in itertools.count():
             if cycle == self.times or start > f.MAX_STEPS:
                 return
@@ -130,7 +137,7 @@ class Repeat(Schedule):
     def _reach_unbounded(self) -> int:
         """Four cycles; the fifth starts with a jump, so that its first step is left out."""
         starts = [start for start, _ in itertools.islice(self._cycles(), _CYCLES_SHOWN + 1)]
-        return max(starts[-1] - 1, 1)
+        return max(math.ceil(starts[-1]) - 1, 1)
 
     def _marks(self) -> Iterator[Mark]:
         first = self.inner.steps or 1
@@ -145,10 +152,12 @@ class Repeat(Schedule):
             for name in ("length_mult", "value_mult")
             if getattr(self, name) != 1.0
         ]
-        return f"{_receiver(self.inner)}.repeat({', '.join(options)})", CALL
+        if not self.round_lengths:
+            options.append("round_lengths=False")
+        return f"{receiver(self.inner)}.repeat({', '.join(options)})", CALL
 
 
-class _Warp(Schedule):
+class Moved(Schedule):
     """A schedule that reads its inner one at another position: f(t) = inner(position(t)).
 
     A subclass has one field more: the argument of the method that builds it, which is named like its kind.
@@ -192,11 +201,11 @@ class _Warp(Schedule):
 
     def _source(self) -> tuple[str, int]:
         _, argument = dataclasses.fields(self)  # type: ignore[arg-type]  # every concrete node is a dataclass
-        return f"{_receiver(self.inner)}.{self.kind}({getattr(self, argument.name)!r})", CALL
+        return f"{receiver(self.inner)}.{self.kind}({getattr(self, argument.name)!r})", CALL
 
 
 @node
-class Delay(_Warp):
+class Delay(Moved):
     """f(t) = inner(max(t - n, 0)): the first value is held for n more steps."""
 
     inner: Schedule = f.declare(check_schedule)
@@ -213,7 +222,7 @@ class Delay(_Warp):
 
 
 @node
-class Take(_Warp):
+class Take(Moved):
     """f(t) = inner(min(t, n)): exactly n steps long, whatever the length of inner."""
 
     inner: Schedule = f.declare(check_schedule)
@@ -236,7 +245,7 @@ class Take(_Warp):
 
 
 @node
-class Skip(_Warp):
+class Skip(Moved):
     """f(t) = inner(t + n): the first n steps are left out."""
 
     inner: Schedule = f.declare(check_schedule)
@@ -263,7 +272,7 @@ class Skip(_Warp):
 
 
 @node
-class HoldEach(_Warp):
+class HoldEach(Moved):
     """f(t) = inner(t // n): every value is held for n steps, so that inner may count epochs of n steps."""
 
     inner: Schedule = f.declare(check_schedule)
@@ -277,7 +286,7 @@ class HoldEach(_Warp):
 
 
 @node
-class Stretch(_Warp):
+class Stretch(Moved):
     """The inner curve at another pace.
 
     A bounded one of length n becomes m = floor(n * factor + 1/2) steps long and is read at t * n / m (at its end from

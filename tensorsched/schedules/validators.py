@@ -59,6 +59,14 @@ def check_positive(where: str, value: object) -> float:
     return number
 
 
+def check_not_negative(where: str, value: object) -> float:
+    """A finite number of at least 0."""
+    number = check_real(where, value)
+    if number < 0.0:
+        raise refuse(where, "a number of at least 0", value)
+    return number
+
+
 def check_count(where: str, value: object, *, least: int = 0) -> int:
     """A whole number of steps, `least <= value <= 2**53`; a float is refused even if it is whole."""
     # To Python True is an int: steps=True would be a schedule of one step.
@@ -79,7 +87,25 @@ def check_flag(where: str, value: object) -> bool:
     return bool(value)
 
 
-def _items(where: str, value: object, what: str) -> list[Any]:
+def is_number(value: object) -> bool:
+    """Whether it is a number, not a flag."""
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a number of steps, not a fraction."""
+    return isinstance(value, numbers.Integral)
+
+
+def check_text(where: str, value: object) -> str:
+    """A str."""
+    if not isinstance(value, str):
+        raise refuse(where, "text", value)
+    return value
+
+
+def items(where: str, value: object, what: str) -> list[Any]:
+    """The entries of a list, a tuple or a one-dimensional array."""
     if hasattr(value, "__array__"):  # numpy arrays and CPU tensors alike
         try:
             array = np.asarray(value)
@@ -99,28 +125,28 @@ def _items(where: str, value: object, what: str) -> list[Any]:
 
 def check_reals(where: str, value: object) -> tuple[float, ...]:
     """A non-empty sequence (or 1-d array) of finite numbers, as a tuple of floats."""
-    items = _items(where, value, "finite numbers")
-    if not items:
+    entries = items(where, value, "finite numbers")
+    if not entries:
         raise refuse(where, "a sequence of at least one number", value)
     # The common case, a million values at a time: one by one they take a second.
-    if set(map(type, items)) == {float} and np.isfinite(array := np.array(items)).all():
+    if set(map(type, entries)) == {float} and np.isfinite(array := np.array(entries)).all():
         return tuple((array + 0.0).tolist())
-    return tuple(check_real(f"{where}[{i}]", item) for i, item in enumerate(items))
+    return tuple(check_real(f"{where}[{i}]", item) for i, item in enumerate(entries))
 
 
 def check_boundaries(where: str, value: object) -> tuple[int, ...]:
-    """A strictly increasing sequence of steps; may be empty."""
-    steps = tuple(check_count(f"{where}[{i}]", item) for i, item in enumerate(_items(where, value, "steps")))
-    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-        raise refuse(where, "strictly increasing steps", value)
+    """Steps that never decrease; may be empty."""
+    steps = tuple(check_count(f"{where}[{i}]", item) for i, item in enumerate(items(where, value, "steps")))
+    if any(later < earlier for earlier, later in itertools.pairwise(steps)):
+        raise refuse(where, "steps in increasing order", value)
     return steps
 
 
 def check_points(where: str, value: object) -> tuple[tuple[int, float], ...]:
     """A non-empty sequence of (step, value) pairs whose steps never decrease; an equal step is a jump."""
     points: list[tuple[int, float]] = []
-    for i, item in enumerate(_items(where, value, "(step, value) pairs")):
-        pair = _items(f"{where}[{i}]", item, "a step and a value")
+    for i, item in enumerate(items(where, value, "(step, value) pairs")):
+        pair = items(f"{where}[{i}]", item, "a step and a value")
         if len(pair) != 2:  # noqa: PLR2004  a pair has two parts
             raise refuse(f"{where}[{i}]", "a (step, value) pair", item)
         step = check_count(f"{where}[{i}] step", pair[0])
@@ -170,9 +196,9 @@ def optional_count(*, least: int = 0, **options: Any) -> Any:
     )
 
 
-def flag(**options: Any) -> Any:
-    """A field that holds True or False."""
-    return declare(check_flag, **options)
+def flag(*, later: bool = False, **options: Any) -> Any:
+    """A field that holds True or False; one that came later than the format is not in every document."""
+    return dataclasses.field(metadata={"check": check_flag, "later": later}, **options)
 
 
 def choice(*words: str, **options: Any) -> Any:
@@ -186,7 +212,7 @@ def reals() -> Any:
 
 
 def boundaries() -> Any:
-    """A field that holds a tuple of increasing steps."""
+    """A field that holds a tuple of steps that never decrease."""
     return declare(check_boundaries)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 import tensorsched as ts
 from tensorsched.cli.main import main
-from tensorsched.schedules.check import check
+from tensorsched.schedules.check import CODES
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -229,19 +229,26 @@ CLEAN = [
     ("wsd(1, total=100, warmup=10, decay=10)",), ("noam(512, warmup=100)",), ("multistep(1, [3, 5])",),
     ("constant(1, steps=10) >> constant(0.1, steps=10)",), ("warm_restarts(1, period=10)",),
     ("warmup_cosine(1, total=100, warmup=10, ramp='skip_start')",), ("one_cycle(1, total=100)",),
+    ("warmup_constant(1, warmup=500)", "--steps", "2000"), ("one_cycle(0.85, total=100, start=0.95, end=0.95)",),
+    ("linear(0.1, 0.2, steps=9) + linear(0.5, 0.1, steps=20)",),
 ]  # fmt: skip
 FOUND = [
     (("linear(0, 1, steps=10) >> cosine(0.9, 0, steps=10)",), ["jump: from 1 to 0.9 at step 10"]),
     (("0.5 * (linear(0, 1, steps=10) >> cosine(0.9, 0, steps=10))",), ["jump" ]),
-    (("cosine(1, 0, steps=20).take(10)",), ["unreachable end: take(10) cuts"]),
-    ((COSINE, "--steps", "10000"), ["unreachable end: the schedule is 20000 steps long and the run 10000"]),
-    (("warmup_cosine(1, total=100, warmup=0)",), ["zero-length phase: linear(0.0, 1.0, steps=0) at step 0"]),
-    ((COSINE, "--peak", "1e-4"), ["above the peak: 0.0003 at step 500 (first at step 167)"]),
-    (("linear(0, 1, steps=10) >> linear(1, 2, steps=10)",), ["above the peak: 2 at step 20 (first at step 11)"]),
-    ((COSINE, "--steps", "400"), ["warm-up: it takes 500 steps, the run 400"]),
-    (("constant(1)",), ["never changes: 1 at every step"]),
-    (("linear(1, -1, steps=10)",), ["below 0: -1 at step 10 (first at step 6)"]),
-    (("1 / linear(1, 0, steps=4)",), ["not finite: the value at step 4"]),
+    (("cosine(1, 0, steps=20).take(10)",), ["unreachable-end: take(10) cuts"]),
+    ((COSINE, "--steps", "10000"), ["unreachable-end: the schedule is 20000 steps long and the run 10000"]),
+    (("warmup_cosine(1, total=100, warmup=0)",), ["zero-length: linear(0.0, 1.0, steps=0) at step 0"]),
+    ((COSINE, "--peak", "1e-4"), ["above-peak: 0.0003 at step 500 (first at step 167)"]),
+    (("linear(0, 1, steps=10) >> linear(1, 2, steps=10)",), ["ends-at-peak: it rises to 2", "above-peak: 2 at step 20 (first at step 11)"]),
+    ((COSINE, "--steps", "400"), ["long-warm-up: it takes 500 steps, the run 400"]),
+    (("cosine(1, 0, steps=500)", "--steps", "1000"), ["held-at-0: 0 from step 500 on, for 500 of the 1000 steps"]),
+    (("linear(0, 1, steps=10) >> cosine(1, 0, steps=90) >> constant(0, steps=100)",), ["held-at-0: 0 from step 100 on"]),
+    (("warmup_cosine(1, total=1000, warmup=1)",), ["one-step-warm-up: the warm-up is one of 1001 steps"]),
+    (("linear(0, 1, steps=100)",), ["ends-at-peak: it rises to 1 at its end, step 100"]),
+    (("linear(0, 1, steps=10) + cosine(1, 0, steps=20)",), ["sum-of-phases: + adds linear(0.0, 1.0, steps=10)"]),
+    (("constant(1)",), ["never-changes: 1 at every step"]),
+    (("linear(1, -1, steps=10)",), ["below-0: -1 at step 10 (first at step 6)"]),
+    (("1 / linear(1, 0, steps=4)",), ["not-finite: the value at step 4"]),
 ]  # fmt: skip
 
 
@@ -259,22 +266,50 @@ def test_check_finds(run, arguments, says):
     assert all(line.startswith(start) for line, start in zip(lines, says, strict=True))
 
 
-def test_every_rule_of_check_has_a_row():
-    rules = {
-        "jump",
-        "unreachable end",
-        "zero-length phase",
-        "above the peak",
-        "warm-up",
-        "never changes",
-        "below 0",
-        "not finite",
-    }
-    assert {start.partition(":")[0] for _, says in FOUND for start in says} == rules
+def test_every_code_of_check_has_a_row():
+    assert {start.partition(":")[0] for _, says in FOUND for start in says} == set(CODES)
 
 
 def test_check_is_a_function_too():
-    assert check(ts.constant(1.0)) == ["never changes: 1 at every step"]
+    (found,) = ts.check(ts.constant(1.0))
+    assert (found.code, found.step, found.sentence) == ("never-changes", 0, "1 at every step")
+    assert str(found) == "never-changes: 1 at every step"
+
+
+def test_check_takes_several_and_lets_through_what_is_allowed(run):
+    status, out, _ = run("check", COSINE, "constant(1)", "cosine(1, 0, steps=9).take(3)")
+    assert status == 1
+    assert [line.split(": ")[1] for line in out.splitlines()] == [
+        "nothing found",
+        "never-changes",
+        "unreachable-end",
+    ]
+    assert out.startswith(f"{COSINE}: ") or COSINE[:50] in out
+    status, out, _ = run("check", "constant(1)", "--allow", "never-changes", "--allow", "jump")
+    assert (status, out) == (0, "nothing found (1 allowed)\n")
+    assert run("check", "constant(1)", "--allow", "jump")[0] == 1
+    assert run("check", "constant(1)", "--allow", "jumps")[0] == 2
+    assert run("check", "-", "-")[0] == 2
+
+
+def test_the_version(run):
+    assert run("--version") == (0, f"tensorsched {ts.__version__}\n", "")
+
+
+def test_show_takes_a_logarithmic_axis_where_it_serves(run):
+    """Of an lr range test: a straight line, and a wall on a linear axis."""
+
+    def heights(*options):
+        _, out, _ = run(
+            "show", "exponential(1e-7, 1, steps=1000)", "--width", "60", "--height", "12", *options
+        )
+        rows = [re.split("[│┤]", line)[1].ljust(60) for line in out.split("\n") if re.search("[│┤]", line)]
+        return [next(i for i, row in enumerate(rows) if row[column].strip()) for column in range(2, 48)]
+
+    assert heights() == heights("--scale", "log") != heights("--scale", "linear")
+    assert len(set(heights())) == 12 or len(set(heights())) >= 10
+    assert len(set(heights("--scale", "linear"))) < 8
+    assert run("show", "cosine(1, -1, steps=9)", "--scale", "log")[0] == 0
 
 
 # -- where EXPR comes from, and errors --------------------------------------------------------------------------------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import parse as expression
 from tensorsched.schedules.parse import MAX_TEXT, parse
+from tensorsched.schedules.template import Template
 from tests import strategies
 
 NAMES = {"__builtins__": {}, **{name: getattr(ts, name) for name in ts.__all__}, "ts": ts, "tensorsched": ts}
@@ -48,6 +51,10 @@ def test_another_schedule_does_not_read_back(schedule):
         "initial * warmup_linear(1, total=9, warmup=2, ramp='skip_start')",
         "linear(0, 1,\n  steps=4)\n>> 0.1  # a remark",
         "  cosine(1, 0, steps=4)\n",
+        "cosine(1, 0, steps=4) ** 2 + 2 ** linear(0, 1, steps=3)",
+        "chain([linear(0, 1, steps=3), 0.1 + cosine(1, 0, steps=4).mirror().warp(2).span(7.5, 0.5)])",
+        "cosine(512, 64, steps=4).round(to=64).floor()",
+        "adamc(cosine(1, 0, steps=4), 0.1) >> wsd_s([1, 0.5], periods=[9, 9], warmup=1)",
     ],
 )  # fmt: skip
 def test_it_is_what_python_makes_of_it(text):
@@ -60,7 +67,7 @@ def test_a_number_is_a_constant():
 
 def test_every_public_shape_and_recipe_is_known():
     makes = {name for name in ts.schedules.__all__ if name[0].islower() and name != "initial"}
-    assert makes == expression.FUNCTIONS.keys() | {"from_function", "from_dict", "from_json"}
+    assert makes == expression.FUNCTIONS.keys() | {"from_function", "from_dict", "from_json", "seesaw"}
 
 
 def test_every_method_that_makes_a_schedule_is_known():
@@ -89,8 +96,15 @@ ERRORS = [
     ("1 / 0", 5, "division by zero"),
     ("2 >> 3", 6, ">> between two numbers"),
     ("cosine(1, 0, steps=4) % 2", 25, "the operator % is not part"),
-    ("cosine(1, 0, steps=4) ** 2", 26, "** is for numbers"),
-    ("2 ** 65", 6, "** is for numbers"),
+    ("2 ** 65", 6, "** between numbers goes up to"),
+    ("cosine(1e-3, 0, 1000)", 1, "2 arguments go by position (start, end), got 3: write steps=1000"),
+    ("cosine(1, 0, T_max=4)", 14, "cosine has no argument 'T_max': write steps=4"),
+    ("warmup_cosine(1, total=9, warmup_steps=2)", 27, "warmup_cosine has no argument 'warmup_steps': write warmup=2"),
+    ("warmup_cosine(x, total=?, warmup=2)", 15, "unknown name 'x'"),
+    ("cosin(1, 0, steps=?)", 1, "did you mean cosine?"),
+    ("cosine(?, 0, steps=4)", 8, "not an expression"),
+    ("seesaw(cosine(1, 0, steps=4))", 1, "it gives two schedules"),
+    ("chain(['a'])", 8, "a list holds numbers, or schedules for chain"),
     ("from_function(f, 4)", 1, "it needs a function"),
     ("cosine('ö', 0, steps=4) + x", 1, "cosine: start must be a finite number, got 'ö'"),
     ("'ö' + 1", 1, "an operator needs a schedule or a number"),
@@ -108,6 +122,33 @@ def test_an_error_points_at_the_column(text, column, says):
     assert says in message
     assert shown == f"  {text}"
     assert caret == f"  {' ' * (column - 1)}^"
+
+
+@given(st.integers(100, 10**6), st.floats(0.0, 0.4), st.floats(0.01, 0.4))
+def test_a_template_is_the_schedule_that_is_bound_later(total, warmup, decay):
+    text = f"0.5 * wsd(3e-4, total=?, warmup={warmup!r}, decay={decay!r})"
+    plan = ts.parse(text)
+    assert (repr(plan), plan.missing, plan) == (text, ("total",), ts.parse(f" {text} "))
+    assert plan.bind(total=total) == parse(text.replace("?", str(total))) == ts.parse(text, total=total)
+
+
+def test_a_template_may_miss_several():
+    plan = parse("linear(0, 1, steps=?) >> cosine(1, end=?, steps=9)")
+    assert plan.missing == ("steps", "end")
+    half = plan.bind(steps=4)
+    assert isinstance(half, Template)
+    assert half.missing == ("end",)
+    assert plan.bind(end=0.5, steps=4) == parse("linear(0, 1, steps=4) >> cosine(1, 0.5, steps=9)")
+
+
+def test_argparse_shows_the_message(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lr", type=ts.argument)
+    assert parser.parse_args(["--lr", "cosine(1, 0, steps=4)"]).lr == ts.cosine(1, 0, steps=4)
+    assert parser.parse_args(["--lr", "cosine(1, 0, steps=?)"]).lr.bind(steps=4) == ts.cosine(1, 0, steps=4)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--lr", "cosin(1, 0, steps=4)"])
+    assert "argument --lr: column 1: unknown name 'cosin'; did you mean cosine?" in capsys.readouterr().err
 
 
 def test_an_error_on_a_later_line_names_the_line():
@@ -165,7 +206,7 @@ SYNTAX = [
     "from_values([])", "{}", "{'a': 1}", "{1, 2}", "{**{}}", "[*[1]]", "*[1]", "linear(*[0, 1], steps=3)",
     "linear(**{'start': 0})", "[1][0]", "x[0]", "cosine[0]", f"{C}[0]", f"{C}[0:9]", "1 if 1 else 2", "1 < 2", "1 == 1",
     "1 in [1]", "1 is 1", "not 1", "1 and 2", "1 or 2", "~1", "1 | 2", "1 & 2", "1 ^ 2", "1 << 9", "1 << 10**9", "1 // 2",
-    "1 % 2", "1 @ 2", f"{C} @ {C}", f"{C} // 2", f"2 ** {C}", f"{C} << 1", "yield", "yield 1", "yield from [1]", "await x",
+    "1 % 2", "1 @ 2", f"{C} @ {C}", f"{C} // 2", f"{C} << 1", "yield", "yield 1", "yield from [1]", "await x",
     "x = 1", "x += 1", "import os", "from os import *", "del x", "pass", "return 1", "raise x", "assert 1", "global x",
     "def f(): pass", "class A: pass", "while 1: pass", "for x in y: z", "with x: y", "try: x", "1; 2", "1\n2", "1,", "1, 2",
     "async def f(): pass", "print 1", "`1`", "$1", "?", "!", "\\", "\x00", "1\x00", "\ufeff", "\u202e1", "#", "'", '"',

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
+import operator
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -58,7 +61,7 @@ def test_values_are_the_references(schedule):
 EXACT = st.one_of(
     *(
         SHAPES[kind]
-        for kind in ("constant", "linear", "piecewise_constant", "piecewise_linear", "from_values")
+        for kind in ("constant", "linear", "piecewise_constant", "piecewise_linear", "spline", "from_values")
     )
 )
 GROUPS = {**SHAPES, **combinators(EXACT)}
@@ -71,7 +74,9 @@ def test_each_kinds_values_are_the_references(group):
         for t in steps_to_try(schedule):
             reading = analyse(schedule, t)
             assert agrees(outcome(schedule, t), reading), (t, schedule(t), reading)
-            assert reading.exact or group in SHAPES or "value_mult" in repr(schedule)
+            assert (
+                reading.exact or group in SHAPES or "value_mult" in repr(schedule) or "**" in repr(schedule)
+            )
 
     check()
 
@@ -198,6 +203,42 @@ def test_a_combination_is_step_by_step(a, b, op):
             with np.errstate(over="ignore"):
                 expected = float(numpy(x, y))
             assert outcome(both, t) == (expected if math.isfinite(expected) else None)
+
+
+@given(bounded(), st.integers(0, 3))
+def test_a_mirror_goes_there_and_back(s, n):
+    both = s.mirror()
+    assert both.steps == 2 * s.steps
+    for t in steps_to_try(both):
+        assert outcome(both, t) == outcome(s, t if t <= s.steps else max(2 * s.steps - t, 0))
+    if s.steps:
+        assert same(both.mirror(), both.repeat(2), [t for t in steps_to_try(both) if t < both.steps])
+    assert same(s.span(s.steps + n), s, [0]) if s.steps + n else True
+
+
+@given(bounded())
+def test_warping_by_one_and_spanning_the_length_change_nothing(s):
+    assume(0 < s.steps < 100)
+    assert s.warp(1.0).steps == s.span(s.steps).steps == s.steps
+    edges = [0, s.steps, s.steps + 7]
+    assert same(s.warp(1.0), s, edges)
+    assert same(s.span(s.steps), s, edges)
+
+
+@given(schedules(), st.sampled_from([1.0, 64.0, 0.25]))
+def test_a_multiple_is_the_nearest_or_the_one_below(s, to):
+    for t in steps_to_try(s):
+        value = outcome(s, t)
+        if value is None:
+            continue
+        exact = Fraction(value) / Fraction(to)
+        assert s.floor(to)(t) == math.floor(exact) * to
+        assert s.round(to)(t) == round(exact) * to
+
+
+@given(st.lists(bounded(), min_size=1, max_size=4))
+def test_a_chain_is_one_after_the_other(parts):
+    assert ts.chain(parts) == functools.reduce(operator.rshift, parts)
 
 
 @given(schedules())

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import time
 
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 
 import tensorsched as ts
 from tensorsched import ScheduleError, reference
-from tests.rounding import U, analyse
+from tests.rounding import SHAPE_ULPS, U, analyse, scale
 from tests.strategies import SHAPES, shapes, steps_to_try
 
 
@@ -36,6 +38,39 @@ def interpolate(points, t):
     return mix(low, high, (t - a) / (b - a))
 
 
+def pchip(points, t):
+    """As scipy's PchipInterpolator writes it: Hermite's cubic, with the slopes of Fritsch and Butland."""
+    after = next((i for i, (step, _) in enumerate(points) if step > t), len(points))
+    if after in (0, len(points)):
+        return points[max(after - 1, 0)][1]
+    h = [b - a for (a, _), (b, _) in itertools.pairwise(points)]
+    d = [(y - x) / (b - a) for (a, x), (b, y) in itertools.pairwise(points)]
+    slopes = [edge(h, d), *map(inner, h, h[1:], d, d[1:]), edge(h[::-1], d[::-1])]
+    (a, low), (b, high) = points[after - 1 : after + 1]
+    x, width = (t - a) / (b - a), b - a
+    return (
+        low * (1 + 2 * x) * (1 - x) ** 2
+        + high * x**2 * (3 - 2 * x)
+        + width * x * (1 - x) * (slopes[after - 1] * (1 - x) - slopes[after] * x)
+    )
+
+
+def inner(h0, h1, d0, d1):
+    if d0 * d1 <= 0:
+        return 0
+    w0, w1 = 2 * h1 + h0, h1 + 2 * h0
+    return (w0 + w1) / (w0 / d0 + w1 / d1)
+
+
+def edge(h, d):
+    if len(d) == 1:
+        return d[0]
+    slope = ((2 * h[0] + h[1]) * d[0] - h[0] * d[1]) / (h[0] + h[1])
+    if mpmath.sign(slope) != mpmath.sign(d[0]):
+        return 0
+    return 3 * d[0] if mpmath.sign(d[0]) != mpmath.sign(d[1]) and abs(slope) > abs(3 * d[0]) else slope
+
+
 # Each formula on 50-digit numbers, written differently than in the package: s the schedule's fields, t the step.
 TRUTH = {
     "constant": lambda s, _: s.value,
@@ -54,9 +89,17 @@ TRUTH = {
     "exponential_decay": lambda s, t: (
         s.start * mpmath.exp(mpmath.log(s.rate) * (mpmath.floor(t / s.every) if s.staircase else t / s.every))
     ),
+    "logarithmic": ramp(
+        lambda s, p: mix(s.start, s.end, mpmath.log(1 + p * s.steps) / mpmath.log(1 + s.steps))
+    ),
+    "power_law": lambda s, t: s.peak / ((s.timescale + t) / s.timescale) ** s.exponent,
+    "inverse_time": lambda s, t: (
+        s.start * s.every / (s.every + s.rate * (t - t % s.every if s.staircase else t))
+    ),
     "inverse_sqrt": lambda s, t: s.peak * mpmath.sqrt(s.timescale) / mpmath.sqrt(s.timescale + t),
     "piecewise_constant": lambda s, t: s.levels[len([b for b in s.boundaries if b <= t])],
     "piecewise_linear": lambda s, t: interpolate(s.points, t),
+    "spline": lambda s, t: pchip(s.points, t),
     "from_values": lambda s, t: s.entries[min(int(t), len(s.entries) - 1)],
 }
 
@@ -103,6 +146,68 @@ def test_each_formula(kind):
             assert within(schedule, step, truth(schedule, step)), step
 
     check()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRUTH if kind != "from_values"])
+def test_each_value_lies_within_four_ulp(kind):
+    """At every step, of the table and of the reference alike; near the end of a fall to 0 as well."""
+
+    @given(SHAPES[kind])
+    @settings(max_examples=30)
+    def check(schedule):
+        last = min(schedule.steps or 60, 60)
+        long = schedule.steps or 10**6
+        for step in {*range(last + 1), *(long * k // 11 for k in range(12)), max(long - 1, 0)}:
+            exact = truth(schedule, step)
+            if 1e-290 < abs(exact) < 1e300:
+                ulp = math.ulp(scale(schedule, step, float(exact)))
+                for value in (schedule(step), reference.value(schedule, step)):
+                    assert abs(exact - mpf(value)) <= SHAPE_ULPS * mpf(ulp), (step, value, exact)
+
+    check()
+
+
+def test_what_used_to_cancel():
+    """By up to 5,781 and 10**7 ulp, when they were written start + (end - start) * p."""
+    for schedule in (
+        ts.linear(1e-5, 0, steps=20_000),
+        ts.cosine(3e-4, 0, steps=20_000),
+        ts.rex(1, 0, steps=999),
+    ):
+        for step in range(schedule.steps - 300, schedule.steps):
+            exact = truth(schedule, step)
+            for value in (schedule(step), reference.value(schedule, step)):
+                assert abs(exact - mpf(value)) <= SHAPE_ULPS * mpf(math.ulp(float(exact)))
+
+
+@given(
+    st.integers(-(10**6), 10**6),
+    st.integers(1, 10**4),
+    st.integers(-50, 50),
+    st.sampled_from(["linear", "polynomial"]),
+)
+def test_whole_numbers_are_whole(start, steps, slope, kind):
+    line = getattr(ts, kind)(start, start + slope * steps, steps=steps)
+    for step in {0, 1, steps // 2, steps // 3, steps - 1, steps}:
+        assert line(step) == reference.value(line, step) == start + slope * step
+
+
+def test_the_ends_and_level_curves_are_exact():
+    for a, b in ((0.1, 0.7), (0.7, 0.1), (1 / 3, 1 / 3)):
+        for made in (
+            ts.linear,
+            ts.cosine,
+            ts.exponential,
+            ts.rex,
+            ts.tanh,
+            ts.logarithmic,
+            functools.partial(ts.polynomial, power=0.3),
+        ):
+            curve = made(a, b, steps=49)
+            values = [*curve.values(60).tolist(), *(reference.value(curve, t) for t in range(60))]
+            assert (values[0], values[49], values[59]) == (a, b, b)
+            assert min(a, b) <= min(values)
+            assert max(values) <= max(a, b)
 
 
 OPERATORS = {

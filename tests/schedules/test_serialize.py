@@ -85,7 +85,7 @@ BAD = {
     "no schedule": (HEAD, "schedule: must be a dict that describes a schedule, got NoneType"),
     "a schedule that is a number": (document(1.0), "schedule: must be a dict .* got float"),
     "no kind": (document({}), "schedule.kind: unknown kind None; known are .*linear"),
-    "an unknown kind": (document({"kind": "spline"}), "schedule.kind: unknown kind 'spline'; known are .*linear"),
+    "an unknown kind": (document({"kind": "spiral"}), "schedule.kind: unknown kind 'spiral'; known are .*linear"),
     "a kind that is no word": (document({"kind": ["linear"]}), r"schedule.kind: unknown kind \['linear'\]"),
     "an argument missing": (document({"kind": "linear", "start": 0.0, "end": 1.0}), "schedule.steps: missing; linear needs it"),
     "an argument too many": (document({**LINEAR, "power": 2}), "schedule.power: linear has no such argument"),
@@ -106,8 +106,8 @@ BAD = {
     "a bad part": (document({"kind": "sequence", "parts": [LINEAR, {"kind": "x"}]}), r"schedule\.parts\[1\]\.kind: unknown kind 'x'"),
     "a part that is no schedule": (document({"kind": "sequence", "parts": [LINEAR, 1]}), r"schedule\.parts\[1\]: must be a dict"),
     "an unknown operator": (
-        document({"kind": "combine", "left": LINEAR, "right": LINEAR, "op": "**"}),
-        r"schedule: combine: op must be one of '\+'.*got '\*\*'",
+        document({"kind": "combine", "left": LINEAR, "right": LINEAR, "op": "%"}),
+        r"schedule: combine: op must be one of '\+'.*got '%'",
     ),
     "a bad leaf, deep": (
         document({"kind": "take", "n": 1, "inner": {"kind": "combine", "op": "+", "left": LINEAR, "right": {**LINEAR, "end": None}}}),

@@ -29,6 +29,8 @@ MOST_PHASES = 64
 
 _SELECTED = 200_000  # steps of a selection
 _SHORT = 10  # steps of a window onto something that does not change
+_SMALL, _ENOUGH = 0.01, 0.4  # a log axis serves where 40 % of the curve are below a hundredth of its peak
+_LOWEST, _FEW = 1e-4, 0.05  # of the peak: where a log axis is cut, if so little of the curve lies below
 _TINY = 1e-300  # an axis shorter than that has no round numbers
 
 
@@ -89,6 +91,27 @@ class Picture:
         elif low / 2 < high < 0.0:
             high = 0.0
         return low, high
+
+    def logarithmic(self, asked: bool | None) -> bool:  # noqa: FBT001  handed on by name
+        """Whether the value axis is one: as asked, or where much of a curve would be a flat line at 0."""
+        high = max(line.peak[0] for line in self.lines)
+        if asked is not None:
+            return asked and high > 0.0
+        values = np.concatenate([line.values for line in self.lines])
+        return min(line.lowest[0] for line in self.lines) >= 0.0 and bool(
+            np.mean((values > 0.0) & (values < _SMALL * high)) >= _ENOUGH
+        )
+
+    def log_axis(self) -> tuple[float, float]:
+        """What a logarithmic value axis spans: up to the peak, from the smallest value above 0.
+
+        Where only a twentieth of the curve is below 1e-4 of the peak (the end of a cosine to 0), from there.
+        """
+        high = max(line.peak[0] for line in self.lines)
+        values = np.concatenate([line.values for line in self.lines])
+        above = values[values > 0.0]
+        low = max(float(above.min()), min(_LOWEST * high, float(np.quantile(above, _FEW))))
+        return (low, high) if low < high else (high / 10.0, high)
 
 
 def picture(schedules: Iterable[Node], *, last: int | None = None, points: int = 1000) -> Picture:

@@ -33,7 +33,6 @@ _MOST_LINES = len(_COLOURS)  # told apart one by one; more become a family from 
 _FIT_INSIDE, _LONG_NAME = 4, 24  # lines whose names find room among the curves; characters of such a name
 _MOST_EDGES = 12  # phase boundaries that are marked
 _APART = 0.05  # of the width: boundaries nearer than this share one name
-_SMALL, _ENOUGH = 0.01, 0.4  # a log axis serves where 40 % of the curve are below a hundredth of its peak
 
 
 def plot_schedule(
@@ -199,10 +198,11 @@ def _scale(axes: Axes, shown: Picture, log: bool | None) -> None:  # noqa: FBT00
     axes.set_xlim(0, shown.last)
     values = np.concatenate([line.values for line in shown.lines])
     low, high = float(values.min()), float(values.max())
-    if log is None:
-        log = low >= 0.0 and float(np.mean((values > 0.0) & (values < _SMALL * high))) >= _ENOUGH
-    if log:
+    if shown.logarithmic(log):
         axes.set_yscale("log", nonpositive="mask")
+        cut, _ = shown.log_axis()
+        if cut > values[values > 0.0].min():
+            axes.set_ylim(bottom=cut)
     elif 0.0 <= low < high / 2:
         axes.set_ylim(bottom=0.0 if low > 0.0 else None)
     axes.grid(visible=True, alpha=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TextIO
 import numpy as np
 
 from tensorsched.schedules.node import Array
-from tensorsched.schedules.views.picture import Line, Picture, count, ticks
+from tensorsched.schedules.views.picture import Picture, count, ticks
 
 _STYLES = {"curve": "36", "other": "33", "faint": "2", "bad": "31", "bold": "1"}
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # braille: 4 rows of 2 in a cell
@@ -40,24 +41,40 @@ def plain_ascii(text: str, style: Style) -> str:
     return text if style.braille else text.encode("ascii", "replace").decode()
 
 
-def draw(picture: Picture, *, width: int, height: int, style: Style) -> list[str]:
+def draw(picture: Picture, *, width: int, height: int, style: Style, log: bool | None = False) -> list[str]:
     """The lines of a picture, `width` characters wide, axis numbers included.
+
+    On a logarithmic axis (log=True, or None where it serves) what is below its lower end is drawn there.
 
     Of two curves the first is drawn in braille dots (or `*`), the second in `o`; where they agree, the first shows.
 
     Raises:
         ScheduleError: the values are too far apart.
     """
-    low, high = picture.axis()
-    numbers = ticks(low, high, max(2, min(6, height // 2)))
-    margin = max(len(f"{number:.4g}") for number in numbers)
+    most = max(2, min(6, height // 2))
+    logarithmic = picture.logarithmic(log)
+    if logarithmic:
+        low, high = (math.log10(end) for end in picture.log_axis())
+        labels = {number: f"{10.0**number:.3g}" for number in ticks(low, high, most)}
+    else:
+        low, high = picture.axis()
+        labels = {number: f"{number:.4g}" for number in ticks(low, high, most)}
+    margin = max(map(len, labels.values()))
     columns = max(width - margin - 2, _LEAST_WIDTH)
-    layers = [_cells(line, picture.last, (low, high), columns, height) for line in picture.lines]
-    rows = {round((high - number) / (high - low) * (height - 1)): number for number in reversed(numbers)}
+    curves = [
+        np.log10(np.maximum(line.values, 10.0**low)) if logarithmic else line.values for line in picture.lines
+    ]
+    layers = [
+        _cells(line.steps / picture.last, values, (low, high), columns, height)
+        for line, values in zip(picture.lines, curves, strict=True)
+    ]
+    rows = {
+        round((high - number) / (high - low) * (height - 1)): labels[number] for number in reversed(labels)
+    }
     bar, tick, corner, line = "│┤└─" if style.braille else "|++-"
     lines = []
     for row in range(height):
-        label = f"{rows[row]:.4g}".rjust(margin) if row in rows else " " * margin
+        label = rows.get(row, "").rjust(margin)
         axis = tick if row in rows else bar
         lines.append(f"{style.paint(f'{label} {axis}', 'faint')}{_row(layers, row, style)}")
     below = " " * (margin + 1) + corner + line * columns
@@ -80,11 +97,11 @@ def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[s
     ]
 
 
-def _cells(line: Line, last: int, between: tuple[float, float], columns: int, height: int) -> Array:
+def _cells(along: Array, values: Array, between: tuple[float, float], columns: int, height: int) -> Array:
     """Which dots of each character cell are set, as braille bits: (height, columns)."""
     low, high = between
-    x = np.clip(line.steps / last * (2 * columns - 1), 0, 2 * columns - 1)
-    y = np.clip((high - line.values) / (high - low) * (4 * height - 1), 0, 4 * height - 1)
+    x = np.clip(along * (2 * columns - 1), 0, 2 * columns - 1)
+    y = np.clip((high - values) / (high - low) * (4 * height - 1), 0, 4 * height - 1)
     dots = np.zeros((4 * height, 2 * columns), dtype=bool)
     for x0, y0, x1, y1 in zip(x, y, x[1:], y[1:], strict=False):
         steps = int(max(abs(x1 - x0), abs(y1 - y0))) + 1

@@ -1,0 +1,67 @@
+"""A schedule whose total is not known yet: text with `total=?` in it, bound when the number of steps is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NoReturn
+
+from tensorsched.errors import ScheduleError
+from tensorsched.schedules import validators as f
+from tensorsched.schedules.node import CALL, Array, brief
+from tensorsched.schedules.schedule import Schedule
+
+__all__ = ["Template"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Template(Schedule):
+    """What `parse` makes of text with `name=?`: it has no values until `.bind(name=n)` says what is missing.
+
+    It prints as its text, compares by it, and is no document: bind it first. In front of `>>` it has no length.
+
+    Args:
+        text: the expression.
+        missing: the names that are to be bound.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> plan = ts.parse("wsd(3e-4, total=?, warmup=0.1, decay=0.2)")
+        >>> plan.missing
+        ('total',)
+        >>> plan.bind(total=100)
+        linear(0.0, 0.0003, steps=10) >> constant(0.0003, steps=70) >> linear(0.0003, 0.0, steps=20)
+    """
+
+    kind: ClassVar[str] = "template"
+    text: str = f.declare(f.check_text)
+    missing: tuple[str, ...] = ()
+
+    def bind(self, **values: float) -> Schedule:
+        """The schedule with these numbers in the place of `?`; still a template where one is missing.
+
+        Raises:
+            ScheduleError: a name that is not missing, or what the schedule's own arguments refuse.
+        """
+        from tensorsched.schedules.parse import parse  # noqa: PLC0415  parse makes templates
+
+        extra = sorted(values.keys() - set(self.missing))
+        if extra:
+            raise ScheduleError(
+                f"bind: {extra[0]} is not missing in {self.text!r}; missing are {', '.join(self.missing)}"
+            )
+        return parse(self.text, **values)
+
+    def _at(self, t: Array) -> Array:  # noqa: ARG002  it has no values
+        self._refuse()
+
+    def _document(self) -> dict[str, Any]:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        written = ", ".join(f"{name}=n" for name in self.missing)
+        raise ScheduleError(
+            f"{', '.join(self.missing)} of {brief(self)} is not known yet; write .bind({written}) when it is"
+        )
+
+    def _source(self) -> tuple[str, int]:
+        return self.text, CALL
