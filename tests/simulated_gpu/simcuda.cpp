@@ -84,6 +84,7 @@ static std::vector<std::string> syncs;     // host reads and blocking copies
 static int sync_mode = 0;                  // 2: error
 struct Step { std::function<void()> run; };
 static std::vector<Step>* tape = nullptr;  // not null: capturing
+static std::set<c10::StorageImpl*> fresh;  // allocated since the capture began
 
 bool Guard::isStreamCapturing(const c10::Stream&) const { return tape != nullptr; }
 
@@ -193,11 +194,12 @@ static void fallback(const c10::OperatorHandle& op, Stack* stack) {
     for (auto& v : on_cpu(op, arguments, call)) stack->push_back(call.turn(v, true));
     return;
   }
-  // Capturing: nothing of the arguments may change. The operation runs on copies, for the shapes of its results.
+  // Capturing: nothing of the arguments may change, so what the operation writes is put back (what is new held nothing, and
+  // an index that is left unwritten would be out of range). It runs for the shapes of its results.
   std::vector<std::pair<at::Tensor, at::Tensor>> saved;
   {
     Call call;
-    auto keep = [&](const at::Tensor& t) { if (t.defined() && t.is_cuda()) { auto c = call.down(t); saved.emplace_back(c, c.clone()); } };
+    auto keep = [&](const at::Tensor& t) { if (t.defined() && t.is_cuda() && !fresh.count(t.storage().unsafeGetStorageImpl())) { auto c = call.down(t); saved.emplace_back(c, c.clone()); } };
     for (const auto& v : arguments) {
       if (v.isTensor()) keep(v.toTensor());
       if (v.isTensorList()) for (const at::Tensor t : v.toTensorList()) keep(t);
@@ -226,11 +228,15 @@ static void fallback(const c10::OperatorHandle& op, Stack* stack) {
   }});
 }
 
+static at::Tensor noted(at::Tensor t) {
+  if (tape) fresh.insert(t.storage().unsafeGetStorageImpl());
+  return t;
+}
 static at::Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>, std::optional<at::MemoryFormat> format) {
-  return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), &memory, c10::DispatchKeySet(c10::DispatchKey::CUDA), c10::dtype_or_default(dtype), format);
+  return noted(at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), &memory, c10::DispatchKeySet(c10::DispatchKey::CUDA), c10::dtype_or_default(dtype), format));
 }
 static at::Tensor empty_strided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride, std::optional<at::ScalarType> dtype, std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>) {
-  return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), &memory, c10::DispatchKeySet(c10::DispatchKey::CUDA), c10::dtype_or_default(dtype));
+  return noted(at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), &memory, c10::DispatchKeySet(c10::DispatchKey::CUDA), c10::dtype_or_default(dtype)));
 }
 
 static at::Tensor& set_storage(at::Tensor& self, c10::Storage source, c10::SymInt offset, c10::SymIntArrayRef size, c10::SymIntArrayRef stride) {
@@ -260,7 +266,7 @@ PYBIND11_MODULE(simcuda, m) {
   m.def("syncs", [] { return syncs; });
   m.def("clear", [] { launched.clear(); syncs.clear(); });
   m.def("set_sync_mode", [](int mode) { sync_mode = mode; });
-  m.def("capture_begin", [] { tape = new std::vector<Step>(); });
+  m.def("capture_begin", [] { fresh.clear(); tape = new std::vector<Step>(); });
   m.def("capturing", [] { return tape != nullptr; });
   m.def("record", [](py::function f) { if (tape) tape->push_back({[f] { f(); }}); });  // a launch that is no aten operation
   m.def("capture_end", []() -> py::capsule {
