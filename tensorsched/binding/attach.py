@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tensorsched.binding.arguments import read_free, read_schedules
@@ -98,13 +99,29 @@ def attach(
     free_values = read_free(groups, {} if free is None else free)
     schedules = read_schedules(groups, hyperparameters) if hyperparameters else {}
     refuse_claimed(optimizer, schedules)
-    for other in attachments_of(optimizer):
-        other._use_eager()
     auto = advance == "auto"
     options = Options(auto, resident, steps, new_groups, capacity, on_mismatch)
-    device = live_device(groups)
-    slots = [place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()]
-    return Attachment(optimizer, slots, free_values, options)
+    with _eagerly(optimizer):
+        device = live_device(groups)
+        slots = [
+            place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()
+        ]
+        return Attachment(optimizer, slots, free_values, options)
+
+
+@contextlib.contextmanager
+def _eagerly(optimizer: Any) -> Iterator[None]:
+    """Other attachments leave graph mode; after an error they are back, for graphs of the user's own look there."""
+    in_graph = [other for other in attachments_of(optimizer) if other._mode.in_graph]
+    for other in in_graph:
+        other._use_eager()
+    try:
+        yield
+    except BaseException:
+        for other in in_graph:
+            if other._graph is not None:
+                other._graph.resume(other)
+        raise
 
 
 def detach(optimizer: Any) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from tensorsched.binding.arguments import read_free, read_group, read_schedules
-from tensorsched.binding.carried import Carrier, fingerprint_of
+from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
-from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near
+from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near, same_number
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
@@ -78,6 +78,7 @@ class Attachment:
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told = -1  # the step at which the user last said where to go on
         carried = self._carrier.read(groups)
+        self._began_before = _begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
@@ -152,10 +153,8 @@ class Attachment:
         # Floats are checked as they are written. Tensors are, before the next optimizer.step(), where that is reported.
         if not self._hooks.active and not self._mode.check(self.optimizer.param_groups):
             self._settle()
-        found_inf = self._found_inf
-        if found_inf is not None:
-            self._found_inf = None
-        self._advance(found_inf)
+        self._advance(self._found_inf)
+        self._found_inf = None
 
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
@@ -261,7 +260,7 @@ class Attachment:
             The scheduler, the same one at each call: isinstance(..., torch.optim.lr_scheduler.LRScheduler).
 
         Raises:
-            BindingError: it was attached with advance="manual", or is detached.
+            BindingError: it was attached with advance="manual", has a compiled step, or is detached.
 
         Does not synchronise, but where `step_count` does.
 
@@ -276,6 +275,11 @@ class Attachment:
         if not self._options.auto:
             raise BindingError(
                 "lr_scheduler() needs to know of the optimizer's steps: attach with advance='auto' (the default)"
+            )
+        if self._mode.in_graph:
+            raise BindingError(
+                "a compiled step counts by itself, so the schedule cannot wait for a trainer: call release() on what "
+                "compile_step() returned first, or use it without lr_scheduler()"
             )
         if self._face is None:
             self._face = AttachmentLR(self, self._options.on_mismatch)
@@ -306,6 +310,7 @@ class Attachment:
         """
         self._require_attached()
         groups, first = param_groups(self.optimizer), self._group_count
+        self._refuse_other_groups(groups)
         if len(groups) == first:
             raise BindingError(
                 "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
@@ -349,13 +354,19 @@ class Attachment:
             return
         self.attached = False
         forget(self)
-        self._hooks.remove(self.optimizer)
+        if (optimizer := self._optimizer()) is None:
+            return  # gone, and with it all that there was to give back
+        self._hooks.remove(optimizer)
         self._make_graphs_stale()
         step = self.step_count
-        self._use_eager(for_good=True)
-        groups = self.optimizer.param_groups
+        if self._graph is not None and self._mode.in_graph:
+            # Without binding: groups may have been taken away, which is a reason to detach.
+            self._graph.leave(optimizer, for_good=True)
+            self._mode = self._eager
+            self._mode.seek(step)
+        groups = optimizer.param_groups
         give_back(self.slots, groups, step)
-        self._carrier.unmark(groups, {place.key for place in self._places})
+        self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
         return slot_table(
@@ -363,7 +374,9 @@ class Attachment:
         )
 
     def __repr__(self) -> str:
-        return f"<Attachment of {len(self.slots)} slots to {type(self.optimizer).__name__}>"
+        optimizer = self._optimizer()
+        to = "an optimizer that is gone" if optimizer is None else type(optimizer).__name__
+        return f"<Attachment of {len(self.slots)} slots to {to}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._require_attached()
@@ -410,22 +423,22 @@ class Attachment:
         """
         self._require_attached()
         groups = self.optimizer.param_groups
-        if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
-        for index, (bound, group) in enumerate(zip(self._bound, groups, strict=False)):
-            if bound is not group and not _same_parameters(bound, group):
-                raise BindingError(
-                    f"group {index} holds other parameters than when the schedule was attached: param_groups were "
-                    "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
-                    "call detach(), attach() again and seek() to the step"
-                )
+        self._refuse_other_groups(groups)
         step = self.step_count
         for slot in self.slots:
             if not holds(slot, groups, step, self._mode.expected(slot)):
                 raise displaced(slot, groups, step)
+        for name, schedule in self.free.items():
+            found, expected = self._mode.free_value(name).item(), schedule(step)
+            if not same_number(found, expected):
+                raise BindingError(
+                    f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
+                    f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
+                )
         if len(groups) > self._group_count:
             self._adopt(groups)
-        self.seek(step)
+        self._mode.seek(step)
+        self._bind()
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -472,6 +485,7 @@ class Attachment:
         """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
         self._make_graphs_stale()
         groups = param_groups(self.optimizer)
+        self._refuse_other_groups(groups)
         carried = self._carrier.read(groups)
         if carried is None and self._told != (step := self.step_count):
             wrong = [slot for slot in self.slots if not is_near(slot, groups, step)]
@@ -499,7 +513,7 @@ class Attachment:
             )
         else:
             doubt = ""
-        self._mode.seek(check_count("the step in the optimizer's checkpoint", step))
+        self._mode.seek(step)
         self._doubt = doubt
         if self._face is not None:
             self._face.moved()
@@ -541,8 +555,7 @@ class Attachment:
         if self._optimizer() is None:
             return  # gone: what it held can still be saved
         groups = self.optimizer.param_groups
-        if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
+        self._refuse_other_groups(groups)
         if self._options.new_groups is not None and len(groups) > self._group_count:
             self._adopt(groups)
 
@@ -570,6 +583,7 @@ class Attachment:
         extended = self._eager.extended(slots, device, self._options.capacity)
         step = self.step_count
         self._use_eager()
+        self._began_before |= _begun(schedules, groups)
         self._mode = self._eager = extended
         self._places += [slot.place for slot in slots]
         self._group_count = len(groups)
@@ -578,6 +592,18 @@ class Attachment:
         self._make_graphs_stale()
         extended.seek(step)
         self._bind()
+
+    def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
+        """The groups that were bound must be there, in their order; others behind them are none of ours yet."""
+        if len(groups) < self._group_count:
+            raise self._other_groups(len(groups))
+        for index, (bound, group) in enumerate(zip(self._bound, groups, strict=False)):
+            if bound is not group and not _same_parameters(bound, group):
+                raise BindingError(
+                    f"group {index} holds other parameters than when the schedule was attached: param_groups were "
+                    "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
+                    "call detach(), attach() again and seek() to the step"
+                )
 
     def _other_groups(self, count: int) -> BindingError:
         way_out = "call detach() and attach() again, which starts at step 0: seek() to the step that it had"
@@ -602,6 +628,11 @@ class Attachment:
 def _weakly(optimizer: Any) -> Callable[[], Any]:
     """A reference that does not keep an optimizer alive that holds us by its hooks: the two would wait in a circle."""
     return weakref.ref(optimizer) if has_hooks(optimizer) else lambda: optimizer
+
+
+def _begun(places: Iterable[Place], groups: Sequence[Mapping[str, Any]]) -> set[Place]:
+    """The places whose initial_lr somebody else has written, such as a torch scheduler: it stays there."""
+    return {p for p in places if initial_key(p.key) in groups[p.group] and not carries(groups[p.group])}
 
 
 def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

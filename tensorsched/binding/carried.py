@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from tensorsched.param_groups import Group, Place, as_float
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.validators import check_count
 
 __all__ = ["Carrier", "carries", "fingerprint_of", "initial_key"]
 
@@ -43,11 +44,14 @@ class Carrier(NamedTuple):
             if place.element is None and (number := as_float(original)) is not None:
                 groups[place.group].setdefault(initial_key(place.key), number)
 
-    def unmark(self, groups: Iterable[Group], keys: Iterable[str]) -> None:
-        """Take all of it out of the groups."""
+    def unmark(self, groups: Sequence[Group], places: Iterable[Place]) -> None:
+        """Take the entries out of all groups, and what these places held before."""
         for group in groups:
-            for name in (*self, *map(initial_key, keys)):
+            for name in self:
                 group.pop(name, None)
+        for place in places:
+            if place.group < len(groups):
+                groups[place.group].pop(initial_key(place.key), None)
 
     def write(self, groups: Iterable[Group], step: int, fingerprint: int) -> None:
         """Put the true numbers into the groups of a state_dict."""
@@ -55,11 +59,16 @@ class Carrier(NamedTuple):
             group[self.step], group[self.schedules] = step, fingerprint
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-        """The step and the fingerprint that groups from a checkpoint carry, if they do."""
+        """The step and the fingerprint that groups from a checkpoint carry, if they do.
+
+        Raises:
+            ScheduleError: the step is no count.
+        """
         step, fingerprint = (as_float(groups[0].get(name)) for name in self)
         if step is None or not fingerprint:  # 0: our own placeholder
             return None
-        return int(groups[0][self.step]), int(groups[0][self.schedules])
+        whole = int(step) if step.is_integer() else step  # a tensor too: some checkpoints make them of ints
+        return check_count("the step in the optimizer's checkpoint", whole), int(groups[0][self.schedules])
 
 
 def carries(group: Mapping[str, Any]) -> bool:

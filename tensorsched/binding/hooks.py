@@ -108,7 +108,7 @@ class Hooks:
         """Put them on the optimizer, whose slots are bound, if it has hooks."""
         if not has_hooks(optimizer):
             return
-        overwritten = False
+        overwritten, alive = False, self._alive
         may_overwrite = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
 
         def rebind() -> None:
@@ -118,17 +118,20 @@ class Hooks:
                 sched._bind()
 
         def saved(_: Any, state_dict: dict[str, Any]) -> None:
-            sched._saved(state_dict["param_groups"])
+            if alive:
+                sched._saved(state_dict["param_groups"])
 
         def loaded(_: Any) -> None:
             nonlocal overwritten
+            if not alive:
+                return
             sched._loaded()
             # A load_state_dict of its own may go on after torch's: ZeroRedundancyOptimizer then copies the checkpoint's
             # values over ours. So once more, before the next step.
             overwritten = may_overwrite
 
         before, after, self.follow = _step_hooks(
-            optimizer, sched, auto=auto, rebind=rebind if may_overwrite else None, alive=self._alive
+            optimizer, sched, auto=auto, rebind=rebind if may_overwrite else None, alive=alive
         )
         self._handles = [
             optimizer.register_state_dict_post_hook(saved),
@@ -185,7 +188,8 @@ def _step_hooks(  # noqa: C901  four functions
                 hidden = True
                 sched._mode.hide(optimizer, hidden=True)
                 return
-            _refuse_part_of_a_step(optimizer, args, kwargs)
+            if alive:
+                _refuse_part_of_a_step(optimizer, args, kwargs)
         if not check(optimizer.param_groups) and alive:
             sched._mode.before_step(sched)
 

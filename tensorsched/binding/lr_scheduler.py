@@ -8,6 +8,7 @@ a schedule that counts epochs.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tensorsched.binding.carried import initial_key
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.movers import Groups
+from tensorsched.errors import BindingError
 from tensorsched.param_groups import as_float
 
 __all__ = ["AttachmentLR"]
@@ -58,8 +60,14 @@ class AttachmentLR(LRScheduler):
             BindingError: something else wrote to a slot, or the schedule is detached. Nothing has changed.
         """
         if self._stepped:
-            self._stepped, found_inf = False, self._found_inf
-            self._sched._advance(found_inf)
+            found_inf = self._found_inf
+            try:
+                self._sched._advance(found_inf)
+            except KeyboardInterrupt:  # counted or not: the counter knows
+                if self._sched.step_count != self._last_epoch:
+                    self.moved()
+                raise
+            self._stepped = False
             self._last_epoch = self._last_epoch + 1 if found_inf is None else self._sched.step_count
         self._step_count = self._last_epoch + 1
 
@@ -77,6 +85,12 @@ class AttachmentLR(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, step: int) -> None:
+        if sys._getframe(1).f_globals.get("__name__") == torch.optim.lr_scheduler.__name__:
+            self._sched._resynchronise()  # SequentialLR has written initial_lr into the groups
+            raise BindingError(
+                "torch's SequentialLR winds its schedulers back, and this one counts the optimizer's steps: write one "
+                "schedule, a >> b, and attach that"
+            )
         self._sched.seek(step)
         self._last_epoch, self._stepped = step, False
         self._step_count = step + 1
@@ -124,3 +138,13 @@ class AttachmentLR(LRScheduler):
 
     def __repr__(self) -> str:
         return f"AttachmentLR({self._sched!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._sched, self._stepped, self._found_inf, self._said)
+
+
+def _again(sched: Any, stepped: bool, found_inf: torch.Tensor | None, said: bool) -> AttachmentLR:  # noqa: FBT001
+    """The face of a copied or unpickled attachment, which then waits for it as the original does."""
+    face: AttachmentLR = sched.lr_scheduler()
+    face._stepped, face._found_inf, face._said = stepped, found_inf, said
+    return face

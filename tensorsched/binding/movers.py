@@ -36,7 +36,8 @@ class Mover(NamedTuple):
         check: whether the groups are those that were bound, in order, and every slot holds what was put there. Changes
             nothing.
         advance: count one step and put the next values there. False, and nothing has changed, where a float slot does
-            not hold what was put there; nothing where the tensor that it is given (GradScaler's found_inf) is not 0,
+            not hold what was put there, or somebody wrote to a tensor; nothing where the
+            tensor that it is given (GradScaler's found_inf) is not 0,
             which float slots read on the host.
     """
 
@@ -152,8 +153,10 @@ def tensor_mover(groups: Groups, views: Mapping[Place, torch.Tensor], engine: Sc
         # Every in-place operation of torch on a view raises the version counter of what it is a view of.
         return live._version == driver.version and same(groups, held)
 
-    def advance(_: Groups, found_inf: torch.Tensor | None) -> None:
-        forward(found_inf)
+    def advance(_: Groups, found_inf: torch.Tensor | None) -> bool | None:
+        if live._version != driver.version:  # a hook of somebody else may have written since the check
+            return False
+        return forward(found_inf)
 
     if not _is_one_key(blocks, groups):
         return Mover(check, advance)
@@ -184,9 +187,9 @@ def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:
         if floats:
             if found_inf is not None and found_inf.item() != 0:
                 return None
-            if not check(groups):
-                return False
             found_inf = None
+        if not check(groups):
+            return False
         for each in advances:
             each(groups, found_inf)
         return True

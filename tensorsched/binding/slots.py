@@ -145,7 +145,15 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
 
 def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int) -> None:
     """Put the value of `step` into every place as what it held before: a float, or the very tensor that was there."""
-    originals = [id(slot.original) for slot in slots]
+    # Everything else that holds the same tensor: other slots' originals, and places that are none of ours.
+    mine = {slot.place for slot in slots}
+    users = [id(slot.original) for slot in slots]
+    users += [
+        id(value)
+        for index, group in enumerate(groups)
+        for key, value in group.items()
+        if isinstance(value, torch.Tensor) and Place(index, key) not in mine
+    ]
     for slot in slots:
         index, key, element = slot.place
         if index >= len(groups) or (element is not None and key not in groups[index]):
@@ -153,7 +161,7 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int
         value: Any = slot.schedule(step)
         if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
-            own = originals.count(id(slot.original)) == 1
+            own = users.count(id(slot.original)) == 1
             # Not through autograd: a learned lr is a leaf that requires grad.
             value = _filled(slot.original, value) if own else torch.full_like(slot.original, value)
         slot.place.write(groups, value)
@@ -175,9 +183,12 @@ def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torc
 def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> bool:
     """Whether a place holds the value of its slot at `step`, as a float or a tensor."""
     number = as_float(slot.place.read(groups)) if slot.place.exists(groups) else None
-    expected = slot.schedule(step)
-    # Two float32 roundings: what is read from a tensor slot has one, and so may what was written.
-    return number is not None and abs(number - expected) <= abs(expected) * 2**-23 + 2**-149
+    return number is not None and same_number(number, slot.schedule(step))
+
+
+def same_number(found: float, expected: float) -> bool:
+    """Whether both are the same but for float32: what is read from a tensor has one rounding, what was written too."""
+    return abs(found - expected) <= abs(expected) * 2**-23 + 2**-149
 
 
 def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:

@@ -194,6 +194,9 @@ class CompiledStep:
             for hooks in (_global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks):
                 for hook in hooks.values():
                     hook(optimizer, (), {})
+            # Hooks of somebody else ran after ours; the graph takes what live holds, and then writes over it.
+            if self.sched._mode is graph.stepping and not graph.check(optimizer.param_groups):
+                self.sched._settle()
             _unscale(optimizer.param_groups, grad_scale)
             compiled = self._run(found_inf)
             if compiled:

@@ -14,7 +14,7 @@ from tensorsched.schedules import Schedule
 __all__ = ["check_supported", "refusal", "refuse_zero_momentum"]
 
 
-def check_supported(sched: Attachment) -> None:
+def check_supported(sched: Attachment) -> None:  # noqa: C901  one reason after another
     """Refuse what cannot be one graph.
 
     Raises:
@@ -34,6 +34,11 @@ def check_supported(sched: Attachment) -> None:
     if not sched._options.auto:
         raise refusal(
             "the graph counts the step itself, and advance='manual' would count it twice; attach with 'auto'"
+        )
+    if sched._face is not None:
+        raise refusal(
+            "the graph counts the step itself, and lr_scheduler() was called, which makes the schedule wait for a "
+            f"trainer; detach() and attach() again without it, or {instead}"
         )
     if len(attachments_of(optimizer)) > 1:
         raise refusal("another attachment moves values of this optimizer too; attach all of them in one call")
