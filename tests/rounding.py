@@ -197,7 +197,9 @@ def _formula(formula: Callable[[Any, float], float], node: Schedule, t: float) -
     value = formula(node, float(t))
     if type(node) in NO_ARITHMETIC or not math.isfinite(value):
         return Bounded(value)
-    return Bounded(value, SHAPE_ULPS * math.ulp(scale(node, float(t), value)))
+    # Where the curve itself is subnormal, what it is multiplied with multiplies the spacing of those.
+    factor = max(1.0, abs(getattr(node, "peak", 1.0)))
+    return Bounded(value, SHAPE_ULPS * (math.ulp(scale(node, float(t), value)) + (factor - 1.0) * TINY))
 
 
 NO_ARITHMETIC = (ts.constant, ts.piecewise_constant)

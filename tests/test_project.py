@@ -40,7 +40,18 @@ OPTIONAL = {"ignite", "matplotlib", "tqdm", "transformers"}
 NARROWER = {
     "errors": set(sys.stdlib_module_names),
     "schedules": set(sys.stdlib_module_names) | {"numpy", "matplotlib"},
-    "schedules.reference": {"__future__", "collections", "dataclasses", "functools", "math", "typing"},
+    "schedules.reference": {
+        *(
+            "__future__",
+            "collections",
+            "dataclasses",
+            "fractions",
+            "functools",
+            "itertools",
+            "math",
+            "typing",
+        ),
+    },
 }
 
 

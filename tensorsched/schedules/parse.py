@@ -79,7 +79,8 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 _MODULE = ("ts", "tensorsched")  # what a name may be an attribute of
 _LARGEST_POWER = 64  # 10**10**10 would fill the memory before anything could refuse it
 _LARGEST_BASE = 1e6
-_HOLE = re.compile(r"(\w+)\s*=\s*(\?)")
+# Possessive, and from the start of a word: a long word costs one look, not one for each of its letters.
+_HOLE = re.compile(r"\b(\w++)\s*+=\s*+(\?)")
 _SUPPOSED = 1 << 30  # what a number that is not known yet is taken for, to find mistakes in the rest
 _LARGEST = 1e308  # of a number; what is larger is no float64
 _LONGEST_WORD = 40
@@ -117,7 +118,7 @@ def parse(text: str, **known: float) -> Schedule:
             missing
         ):  # whatever these are, what is wrong elsewhere shows at once
             reader.read(check=True)
-        return Template(text.strip(), missing)
+        return Template(text.strip(), missing, parse)
     value = reader.read()
     if not isinstance(value, (Schedule, int, float)) or isinstance(value, bool):
         raise ScheduleError(f"an expression must be a schedule or a number, got {shown(value)}")

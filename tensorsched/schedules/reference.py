@@ -105,6 +105,9 @@ def _linear(c: s.linear, t: float) -> float:
     return _line(t, c.steps, c.start, c.end) if 0 < t < c.steps else _outside(c, t)
 
 
+_HEIGHTS = {Fraction(1, 2): 0.5, Fraction(1, 3): 0.75}
+
+
 @formula(s.cosine)
 def _cosine(c: s.cosine, t: float) -> float:
     """f(t) = start * cos(pi * p / 2)**2 + end * sin(pi * p / 2)**2, from the nearer end."""
@@ -112,7 +115,10 @@ def _cosine(c: s.cosine, t: float) -> float:
         return _outside(c, t)
     first = 2.0 * t <= c.steps
     near, far = (c.start, c.end) if first else (c.end, c.start)
-    angle, rest = _parts(HALF_PI * Fraction(t if first else c.steps - t) / c.steps)
+    passed = Fraction(t if first else c.steps - t) / c.steps
+    if passed in _HEIGHTS:  # the only parts of a half wave whose height is a fraction
+        return _within(c, near * _HEIGHTS[passed] + far * (1.0 - _HEIGHTS[passed]))
+    angle, rest = _parts(HALF_PI * passed)
     sine, cosine = math.sin(angle), math.cos(angle)
     turned = 2.0 * sine * cosine * rest
     return _within(c, near * (cosine * cosine) + far * (sine * sine) + (far - near) * turned)

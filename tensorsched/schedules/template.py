@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 from tensorsched.errors import ScheduleError
@@ -11,6 +12,10 @@ from tensorsched.schedules.node import CALL, Array, brief
 from tensorsched.schedules.schedule import Schedule
 
 __all__ = ["Template"]
+
+
+def _unread(text: str, **values: float) -> NoReturn:
+    raise ScheduleError(f"bind: {text!r} was not made by parse(), which alone reads it with {values}")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -22,6 +27,7 @@ class Template(Schedule):
     Args:
         text: the expression.
         missing: the names that are to be bound.
+        reader: `parse`, which made it.
 
     Example:
         >>> import tensorsched as ts
@@ -35,6 +41,7 @@ class Template(Schedule):
     kind: ClassVar[str] = "template"
     text: str = f.declare(f.check_text)
     missing: tuple[str, ...] = ()
+    reader: Callable[..., Schedule] = dataclasses.field(default=_unread, compare=False)
 
     def bind(self, **values: float) -> Schedule:
         """The schedule with these numbers in the place of `?`; still a template where one is missing.
@@ -42,14 +49,12 @@ class Template(Schedule):
         Raises:
             ScheduleError: a name that is not missing, or what the schedule's own arguments refuse.
         """
-        from tensorsched.schedules.parse import parse  # noqa: PLC0415  parse makes templates
-
         extra = sorted(values.keys() - set(self.missing))
         if extra:
             raise ScheduleError(
                 f"bind: {extra[0]} is not missing in {self.text!r}; missing are {', '.join(self.missing)}"
             )
-        return parse(self.text, **values)
+        return self.reader(self.text, **values)
 
     def _at(self, t: Array) -> Array:  # noqa: ARG002  it has no values
         self._refuse()

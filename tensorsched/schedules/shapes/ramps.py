@@ -99,6 +99,12 @@ class cosine(Schedule):
         far, far_low = product(sine, sine)
         turned = 2.0 * sine * cosine * low  # what the low part of the angle moves from one to the other
         near_low, far_low = near_low - turned, far_low + turned
+        # The only parts of a half wave whose height is a fraction are its half and its thirds: exact, so that whole
+        # numbers come out whole.
+        off = np.where(first, t, n - t)
+        half, third = 2.0 * off == n, 3.0 * off == n
+        near, far = np.select([half, third], [0.5, 0.75], near), np.select([half, third], [0.5, 0.25], far)
+        near_low, far_low = (np.where(half | third, 0.0, part) for part in (near_low, far_low))
         pairs = ((near, far), (far, near), (near_low, far_low), (far_low, near_low))
         return tuple(np.where(first, *pair) for pair in pairs)
 
