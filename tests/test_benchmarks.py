@@ -41,8 +41,8 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     for part in result["build"]:
         assert part["nbytes"] <= part["unshared_nbytes"] == 201 * 4 * part["groups"]
         assert part.keys() >= {"written_as", "build_s", "advance_us"}
-    # By part: at 2 groups the bare loop alone; whole steps and what is added to fused ones; layouts; bytes.
-    assert len(result["targets"]) == 1 + (6 + 2 + 2 * (2 + 2)) + 3 + 2
+    # By part: at 2 groups the bare loop alone; whole steps and what is added to fused ones; layouts; bytes; handlers.
+    assert len(result["targets"]) == 1 + (6 + 2 + 2 * (2 + 2)) + 3 + 2 + 3
     for verdict in result["targets"]:
         assert f"{verdict['target']}: {verdict['measured']}: " in done.stdout
     assert "issue" not in done.stdout
