@@ -8,6 +8,7 @@ the first group falls linearly. Prints the slot table, writes a plot, and exits 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import os
@@ -51,25 +52,31 @@ class Settings:
 
 def attach(optimizer: torch.optim.Optimizer, settings: Settings, *, advance: str = "auto") -> ts.Attachment:
     """With tensorsched: described once; from then on `optimizer.step()` moves it."""
-    return ts.attach(
-        optimizer,
-        lr=ts.warmup_cosine(peak=PEAK, total=settings.steps, warmup=settings.warmup, floor=FLOOR),
-        weight_decay=[ts.linear(DECAY_START, DECAY_END, steps=settings.steps), None],
-        advance=advance,
-    )
+    lr, decay = schedules(settings)
+    return ts.attach(optimizer, lr=lr, weight_decay=[decay, None], advance=advance)
+
+
+def schedules(settings: Settings) -> tuple[ts.Schedule, ts.Schedule]:
+    """Of the learning rate, and of the weight decay of the matrices."""
+    lr = ts.warmup_cosine(peak=PEAK, total=settings.steps, warmup=settings.warmup, floor=FLOOR)
+    return lr, ts.linear(DECAY_START, DECAY_END, steps=settings.steps)
+
+
+@functools.cache
+def numbers(settings: Settings) -> tuple[list[float], list[float]]:
+    """The values of both as lists, for whoever sets them by hand. (A formula in plain Python loses the last bits.)"""
+    lr, decay = schedules(settings)
+    return lr.values(settings.steps + 1).tolist(), decay.values(settings.steps + 1).tolist()
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """The learning rate in plain Python, as one writes it for LambdaLR."""
-    if step < settings.warmup:
-        return PEAK * (step / settings.warmup)
-    where = (step - settings.warmup) / (settings.steps - settings.warmup)
-    return FLOOR + (PEAK - FLOOR) * (0.5 * (1.0 + math.cos(math.pi * where)))
+    """What LambdaLR is given."""
+    return numbers(settings)[0][min(step, settings.steps)]
 
 
 def weight_decay(step: int, settings: Settings) -> float:
-    """The weight decay in plain Python."""
-    return DECAY_START + (DECAY_END - DECAY_START) * (step / settings.steps)
+    """What is set by hand."""
+    return numbers(settings)[1][min(step, settings.steps)]
 
 
 def lambda_lr(optimizer: torch.optim.Optimizer, settings: Settings) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -109,6 +110,14 @@ def test_the_optimizer_held_the_schedule():
     run = demo.train_attached(CPU)
     assert run.lr == [demo.learning_rate(step, CPU) for step in range(STEPS)]
     assert run.decay == [demo.weight_decay(step, CPU) for step in range(STEPS)]
+    # The formulas as papers write them, which lose some last bits: at most 4 ulp of the peak.
+    for step, (lr, decay) in enumerate(zip(run.lr, run.decay, strict=True)):
+        part = (step - CPU.warmup) / (STEPS - CPU.warmup)
+        wave = demo.FLOOR + (demo.PEAK - demo.FLOOR) * (0.5 * (1.0 + math.cos(math.pi * part)))
+        plain = demo.PEAK * (step / CPU.warmup) if step < CPU.warmup else wave
+        assert abs(lr - plain) <= 4 * math.ulp(demo.PEAK)
+        line = demo.DECAY_START + (demo.DECAY_END - demo.DECAY_START) * (step / STEPS)
+        assert abs(decay - line) <= 4 * math.ulp(demo.DECAY_START)
     assert len(set(run.lr)) == len(set(run.decay)) == STEPS  # a frozen value would be one
 
 
