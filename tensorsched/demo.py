@@ -64,7 +64,7 @@ def schedules(settings: Settings) -> tuple[ts.Schedule, ts.Schedule]:
 
 @functools.cache
 def numbers(settings: Settings) -> tuple[list[float], list[float]]:
-    """The values of both as lists, for whoever sets them by hand. (A formula in plain Python loses the last bits.)"""
+    """The values of both as lists, for whoever sets them by hand; a formula in plain Python loses last bits."""
     lr, decay = schedules(settings)
     return lr.values(settings.steps + 1).tolist(), decay.values(settings.steps + 1).tolist()
 

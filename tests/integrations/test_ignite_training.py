@@ -180,7 +180,7 @@ def test_plot_and_simulation_of_the_document():
             (
                 type(line),
                 line.get_label(),
-                line.get_xydata().tolist(),
+                line.get_xydata().round(15).tolist(),
                 [t.get_text() for t in plt.gca().get_legend().get_texts()],
             )
         )
