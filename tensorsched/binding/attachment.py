@@ -500,7 +500,7 @@ class Attachment:
         self._bind()
 
     def _go_on_from(self, carried: tuple[int, int] | None) -> None:
-        """Take over the step that a checkpoint of the optimizer carries; of other schedules, unless we were told one."""
+        """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
         if carried is None:
             return
         step, fingerprint = carried
