@@ -80,7 +80,7 @@ if not TYPE_CHECKING:
         "parse",
         "reference",
     ]
-    __all__ += _LATER
+    __all__ += _LATER  # noqa: PLE0605  the keys of a dict are a list as well
     __all__ += _recipes.__all__
     __all__ += _shapes.__all__
 

@@ -10,12 +10,15 @@ from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import CALL, Array, brief
 from tensorsched.schedules.schedule import Schedule
+from tensorsched.schedules.validators import shown
 
 __all__ = ["Template"]
 
 
 def _unread(text: str, **values: float) -> NoReturn:
-    raise ScheduleError(f"bind: {text!r} was not made by parse(), which alone reads it with {values}")
+    raise ScheduleError(
+        f"bind: {shown(text)} was not made by parse(), which alone reads it with {shown(values)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -52,7 +55,7 @@ class Template(Schedule):
         extra = sorted(values.keys() - set(self.missing))
         if extra:
             raise ScheduleError(
-                f"bind: {extra[0]} is not missing in {self.text!r}; missing are {', '.join(self.missing)}"
+                f"bind: {extra[0]} is not missing in {brief(self)}; missing are {', '.join(self.missing)}"
             )
         return self.reader(self.text, **values)
 
