@@ -17,6 +17,13 @@ DEMO_STAMP  := $(VENV)/.stamp-demo
 DEV_STAMP   := $(VENV)/.stamp-dev
 H100_STAMP  := $(VENV)/.stamp-h100
 
+# The libraries that schedules are compared with, in an environment of their own. Some are installed without their
+# dependencies: pip reads those from pyproject.toml's dependency group, one a line.
+PEERS_VENV  := .venv-peers
+PEERS_PIP   := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
+PEERS_STAMP := $(PEERS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
+PEERS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers-alone"])
+
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
 	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py
@@ -24,7 +31,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
+.PHONY: help demo test test-peers test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +42,9 @@ demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule 
 test: $(DEV_STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --device-driver -k "not machine_would_notice" $(DEVICE_TESTS)
+
+test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -80,6 +90,7 @@ wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and u
 
 ci:  ## All of it, tests first
 	$(MAKE) test
+	$(MAKE) test-peers
 	$(MAKE) lint
 	$(MAKE) type
 	$(MAKE) notebooks
@@ -87,7 +98,7 @@ ci:  ## All of it, tests first
 	$(MAKE) wheel
 
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf $(VENV) $(PEERS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that venv makes: where it is, the environment is whole.
@@ -101,6 +112,14 @@ $(TORCH_STAMP): | $(BIN)/pip
 
 $(DEMO_STAMP): pyproject.toml $(TORCH_STAMP)
 	$(PIP) install --quiet --editable '.[demo]'
+	touch $@
+
+$(PEERS_STAMP): pyproject.toml
+	$(PYTHON) -m venv $(PEERS_VENV)
+	rm -f $(PEERS_VENV)/.stamp*
+	$(PEERS_PIP) install $(TORCH)
+	$(PEERS_PIP) install --quiet --editable '.[dev,peers]'
+	$(PEERS_PIP) install --quiet --no-deps $$($(PEERS_VENV)/bin/python -c '$(PEERS_ALONE)')
 	touch $@
 
 $(H100_STAMP): pyproject.toml $(DEV_STAMP)

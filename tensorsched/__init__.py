@@ -19,6 +19,7 @@ from tensorsched.engine import (
     tabulate as tabulate,
 )
 from tensorsched.errors import BindingError as BindingError, ScheduleError as ScheduleError
+from tensorsched.recording.expressions import expression as expression
 from tensorsched.recording.record import record as record
 from tensorsched.schedules import (
     Schedule as Schedule,
@@ -61,6 +62,7 @@ if not TYPE_CHECKING:
         "compare",
         "compile_step",
         "detach",
+        "expression",
         "from_dict",
         "from_json",
         "initial",

@@ -12,7 +12,12 @@ from tensorsched.recording.scheduler_copy import double
 
 __all__ = ["Stepper", "check_counts", "check_known_before", "members", "optimizer_of", "stepper"]
 
-_HOLDS = ("_schedulers", "schedulers", "lr_scheduler", "scheduler")  # under these names schedulers hold schedulers
+_HOLDS = (
+    "_schedulers",
+    "schedulers",
+    "lr_scheduler",
+    "scheduler",
+)  # under these names schedulers hold schedulers
 _MAKES_ITS_OWN = {
     "GreedyLR": "follows a metric of the training",
     "AdafactorSchedule": "shows what Adafactor(relative_step=True) works out from its own state at each step",
@@ -22,7 +27,7 @@ _DEEPEST = 10  # schedulers in schedulers
 
 @dataclasses.dataclass(frozen=True)
 class Stepper:
-    """How a scheduler is made to write the values of its step t: `advance(t)`; and whether it does so for step 0 too."""
+    """`advance(t)` makes a scheduler write the values of its step t; `before_first`: for step 0 too."""
 
     advance: Callable[[int], object]
     before_first: bool = False
@@ -74,13 +79,14 @@ def check_known_before(scheduler: Any) -> None:
         if why:
             raise ScheduleError(
                 f"{type(part).__name__} {why}, so what it will write is not known before; "
-                "keep it for that hyperparameter (attach schedules to others), or write down the curve that you expect, "
-                "for example with ts.warmup_cosine"
+                "keep it for that hyperparameter (attach schedules to others), or write down the curve that you "
+                "expect, for example with ts.warmup_cosine"
             )
         if any(map(_reads_a_clock, getattr(part, "lr_lambdas", None) or ())):
             raise ScheduleError(
-                f"{type(part).__name__} asks a trainer for the time (Composer's schedulers do), which stands still while "
-                "it is recorded; write it as an expression: the page 'Coming from another library' has a row for each"
+                f"{type(part).__name__} asks a trainer for the time (Composer's schedulers do), which stands still "
+                "while it is recorded; write it as an expression: the page 'Coming from another library' has a row for "
+                "each"
             )
 
 
@@ -142,8 +148,15 @@ def optimizer_of(schedulers: Sequence[Any]) -> Any:
 def _optimizers(scheduler: Any) -> list[Any]:
     found = getattr(scheduler, "optimizer", None)
     inner = getattr(scheduler, "schedulers", None)
-    if found is None and isinstance(inner, (list, tuple)) and inner and callable(getattr(scheduler, "step", None)):
-        return [optimizer for each in inner for optimizer in _optimizers(each)]  # a container, such as torchtitan's
+    if (
+        found is None
+        and isinstance(inner, (list, tuple))
+        and inner
+        and callable(getattr(scheduler, "step", None))
+    ):
+        return [
+            optimizer for each in inner for optimizer in _optimizers(each)
+        ]  # a container, such as torchtitan's
     each = list(found) if isinstance(found, (list, tuple)) else [found]
     groups = [getattr(optimizer, "param_groups", None) for optimizer in each]
     if not groups or not all(isinstance(group, Sequence) and len(group) for group in groups):
@@ -189,8 +202,8 @@ def stepper(scheduler: Any, increment: int | None, at: int) -> Stepper:
         return Stepper(lambda _: step())
     if increment is None:
         raise ScheduleError(
-            f"{type(scheduler).__name__}.step(increment) counts in units of its own; pass increment=, what one optimizer "
-            "step adds: the samples of a global batch for Megatron-LM's training loop, 1 where it counts steps"
+            f"{type(scheduler).__name__}.step(increment) counts in units of its own; pass increment=, what one "
+            "optimizer step adds: the samples of a global batch for Megatron-LM's loop, 1 where it counts steps"
         )
     return Stepper(lambda _: step(increment))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from tensorsched.schedules import Schedule, constant, from_values
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.validators import check_count
 
-__all__ = ["record"]
+__all__ = ["Recording", "by_key", "record"]
 
 Place = tuple[int, str, int | None]
 
@@ -54,8 +54,8 @@ def record(
         every: optimizer steps to one step of the scheduler, an int >= 1: the steps of an epoch for a scheduler that is
             stepped once an epoch. For a list also a list, one for each; a value is then recorded at every greatest
             common divisor of them.
-        increment: what one optimizer step adds, for a scheduler whose `step(increment)` must be told (Megatron-LM's: the
-            samples of a global batch).
+        increment: what one optimizer step adds, for a scheduler whose `step(increment)` must be told (Megatron-LM's:
+            the samples of a global batch).
         at: the count that a scheduler was last given which is told it and keeps none (timm's, in the middle of a run).
 
     Returns:
@@ -101,7 +101,7 @@ def record(
                 if not rest and (turn or each.before_first):
                     _step(each.advance, turn, count)
             columns.note(t)
-    return Recording(_by_key(columns.schedules(count, unit), stand_in.param_groups[: _real_groups(optimizer)]))
+    return Recording(by_key(columns.schedules(count, unit), stand_in.param_groups[: _real_groups(optimizer)]))
 
 
 def _holds(every: int | Sequence[int], members: tuple[Any, ...]) -> list[int]:
@@ -112,9 +112,7 @@ def _holds(every: int | Sequence[int], members: tuple[Any, ...]) -> list[int]:
                 f"record: every has {len(every)} entries for {len(members)} schedulers; give one for each, or a number"
             )
         return [check_count(f"record: every[{i}]", each, least=1) for i, each in enumerate(every)]
-    clocks = {
-        bool(getattr(member, "by_epoch", getattr(member, "t_in_epochs", False))) for member in members
-    }
+    clocks = {bool(getattr(member, "by_epoch", getattr(member, "t_in_epochs", False))) for member in members}
     if len(clocks) > 1:
         raise ScheduleError(
             "record: some of the schedulers count epochs (by_epoch) and some steps; pass every= as a list, such as "
@@ -126,13 +124,15 @@ def _holds(every: int | Sequence[int], members: tuple[Any, ...]) -> list[int]:
 def _check_told(members: tuple[Any, ...], optimizer: Any, increment: int | None, at: int | None) -> None:
     """That what only some schedulers are told fits one of these."""
     if increment is not None and not any(map(kinds.takes_increment, members)):
-        raise ScheduleError("record: increment is for a scheduler with step(increment), and none of these has one")
+        raise ScheduleError(
+            "record: increment is for a scheduler with step(increment), and none of these has one"
+        )
     if at is not None:
         check_count("record: at", at)
         if not any(hasattr(member, "step_update") for member in members):
             raise ScheduleError(
-                "record: at is for a scheduler that is told the count (timm's); this one keeps its own, and is recorded "
-                "from where it stands"
+                "record: at is for a scheduler that is told the count (timm's); this one keeps its own, and is "
+                "recorded from where it stands"
             )
     if increment is not None:
         check_count("record: increment", increment, least=1)
@@ -235,7 +235,7 @@ def _schedule(place: Place, values: array[float], hold: int) -> Schedule:
     return schedule if hold == 1 else schedule.hold_each(hold)
 
 
-def _by_key(found: dict[Place, Schedule], groups: Sequence[Group]) -> dict[str, Any]:
+def by_key(found: Mapping[Place, Schedule], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """As `attach` takes them: one for all groups where they agree, else a list."""
     made: dict[str, Any] = {}
     for key in dict.fromkeys(key for _, key, _ in found):
@@ -244,7 +244,7 @@ def _by_key(found: dict[Place, Schedule], groups: Sequence[Group]) -> dict[str, 
     return made
 
 
-def _entry(found: dict[Place, Schedule], index: int, key: str, group: Group) -> Any:
+def _entry(found: Mapping[Place, Schedule], index: int, key: str, group: Mapping[str, Any]) -> Any:
     if isinstance(group.get(key), (tuple, list)):
         parts = tuple(found.get((index, key, element)) for element in range(len(group[key])))
         return None if all(part is None for part in parts) else parts
