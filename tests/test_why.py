@@ -80,7 +80,9 @@ def counts_only_steps_that_were_made(library: str) -> bool:
         scaler.step(optimizer)
         scaler.update()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says that the order is wrong, when the first step is skipped
+            warnings.simplefilter(
+                "ignore"
+            )  # torch says that the order is wrong, when the first step is skipped
             advance()
     return optimizer.param_groups[0]["lr"] == pytest.approx(lrs(library, 5)[3])
 
@@ -120,7 +122,9 @@ def compiles_once(library: str) -> bool:
     optimizer = sgd()
     counter = torch._dynamo.testing.CompileCounter()
     if library == "tensorsched":
-        step: Any = ts.compile_step(ts.attach(optimizer, lr=ts.cosine(1.0, 0.0, steps=STEPS)), backend=counter)
+        step: Any = ts.compile_step(
+            ts.attach(optimizer, lr=ts.cosine(1.0, 0.0, steps=STEPS)), backend=counter
+        )
         advance: Callable[[], object] = bool
         step()  # makes the state
     else:
