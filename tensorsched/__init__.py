@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a
     from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
     from tensorsched.engine.table import ScheduleTable as ScheduleTable
     from tensorsched.engine.tabulate import tabulate as tabulate
+    from tensorsched.recording.expressions import expression as expression
     from tensorsched.recording.record import record as record
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ _LATER = {
     "attach": "binding.attach",
     "compile_step": "compiled.step",
     "detach": "binding.attach",
+    "expression": "recording.expressions",
     "record": "recording.record",
     "register_optimizer": "binding.torch_optim",
     "schedules_of": "binding.checkpoint",
