@@ -145,7 +145,8 @@ def infinite(
     """The infinite schedule: warm-up to peak, cool down to a level, stay there as long as you like, then anneal.
 
     With p from 0 to 1 in each phase: peak * p; level + (peak - level) / 2 * (1 + cos(pi * p)); level; and
-    level * (floor / level)**p. Without a `total` it stays at the level for ever: the run that goes on when more data comes.
+    level * (floor / level)**p. Without a `total` it stays at the level for ever: the run that goes on when more data
+    comes.
 
     Args:
         peak: value at step `warmup` (eta_max).
