@@ -13,6 +13,7 @@ import torch
 from tensorsched.binding.arguments import read_free
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
     begun,
@@ -122,22 +123,23 @@ class Attachment:
         """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._mode.step_count
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot.
+            BindingError: no such slot or group.
 
         Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -366,9 +368,10 @@ class Attachment:
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
-        )
+        optimizer = self._optimizer()
+        names = [] if optimizer is None else group_names(optimizer.param_groups)
+        how = {"auto": self._options.auto, "attached": self.attached}
+        return slot_table(self.slots, self.free, self.step_count, names, **how)
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
