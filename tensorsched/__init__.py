@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tensorsched.binding.attach import attach as attach, detach as detach
 from tensorsched.binding.attachment import Attachment as Attachment
+from tensorsched.binding.by_parameter import by_parameter as by_parameter
 from tensorsched.binding.checkpoint import schedules_of as schedules_of
 from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
 from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
@@ -19,6 +20,7 @@ from tensorsched.engine import (
     tabulate as tabulate,
 )
 from tensorsched.errors import BindingError as BindingError, ScheduleError as ScheduleError
+from tensorsched.plan.plan import Plan as Plan
 from tensorsched.recording.record import record as record
 from tensorsched.schedules import (
     Schedule as Schedule,
@@ -49,6 +51,7 @@ if not TYPE_CHECKING:
         "BindingError",
         "CompiledStep",
         "Finding",
+        "Plan",
         "Schedule",
         "ScheduleEngine",
         "ScheduleError",
@@ -56,6 +59,7 @@ if not TYPE_CHECKING:
         "__version__",
         "argument",
         "attach",
+        "by_parameter",
         "chain",
         "check",
         "compare",

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("binding",),
     ("compiled", "recording"),
+    ("plan",),
     ("__init__",),  # the public names, gathered; only the programs below may use the package as a user does
     ("integrations", "demo"),
     ("cli",),
