@@ -80,7 +80,7 @@ def by_parameter(
         >>> plan.check(model)
         []
     """
-    if not isinstance(rules, Mapping) or not rules:
+    if not rules or not isinstance(rules, Mapping):
         raise BindingError(
             f"by_parameter: expected a dict of patterns and what each gets, got {shown(rules)}"
         )
@@ -113,7 +113,7 @@ def by_parameter(
 def _members(model: Any) -> list[Member]:
     """Every parameter once, with all its names."""
     if isinstance(model, nn.Module):
-        named: Named = model.named_parameters(remove_duplicate=False)
+        named: Any = model.named_parameters(remove_duplicate=False)
     elif isinstance(model, Iterable):
         named = model
     else:

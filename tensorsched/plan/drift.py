@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.hooks import _untraced, capturing, has_hooks
 
@@ -83,7 +85,7 @@ class Drift:
     def _look(self) -> None:
         """Read the step counters: a suspicion, nothing more."""
         scheds = self._attachments.values()
-        if capturing() or not all(sched.attached for sched in scheds):
+        if (torch.cuda.is_available() and capturing()) or not all(sched.attached for sched in scheds):
             return
         counts = {name: sched.step_count for name, sched in self._attachments.items()}
         self.say(counts)
