@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -122,7 +122,7 @@ def _without_schedule(optimizers: Mapping[str, Any]) -> Iterator[Finding]:
         for index, group in enumerate(optimizer.param_groups):
             keys = {place.key for place in slots if place.group == index}
             if "lr" in group and "lr" not in keys:
-                beside = f" (its {', '.join(sorted(keys))} do)" if keys else ""
+                beside = f" (only {', '.join(sorted(keys))} {_have(keys)} one)" if keys else ""
                 yield Finding(
                     "follows-nothing",
                     None,
@@ -139,8 +139,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
-def _are(names: Iterable[str]) -> str:
-    return "is" if len(list(names)) == 1 else "are"
+def _are(names: Collection[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _have(names: Collection[str]) -> str:
+    return "has" if len(names) == 1 else "have"
 
 
 def _it(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from tensorsched.schedules.node import brief
 
 __all__ = ["Member", "ParameterGroups"]
 
-_WIDEST = 60  # of a list of parameter names, of a schedule's text
+_WIDEST, _WIDEST_VALUE = 60, 40  # of a list of parameter names, of a schedule's text
 
 
 class Member(NamedTuple):
@@ -72,7 +72,7 @@ class ParameterGroups(Sequence[dict[str, Any]]):
             if members:
                 found = [self.schedules.get(key, {}).get(name, own.get(name, {}).get(key)) for key in keys]
                 count = sum(member.parameter.numel() for member in members)
-                listed = _cut(", ".join(" = ".join(member.names) for member in members))
+                listed = _cut(", ".join(" = ".join(member.names) for member in members), _WIDEST)
                 rows.append((name, str(len(members)), f"{count:,}", *map(_text, found), listed))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
         lines = [
@@ -92,8 +92,8 @@ def _copied(group: Mapping[str, Any]) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return _cut(brief(value) if isinstance(value, Schedule) else str(value))
+    return _cut(brief(value) if isinstance(value, Schedule) else str(value), _WIDEST_VALUE)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
+def _cut(text: str, widest: int) -> str:
+    return text if len(text) <= widest else text[: widest - 3] + "..."

@@ -183,13 +183,20 @@ class Plan:
             `plan["muon"].lr_scheduler()`.
 
         Raises:
-            BindingError: as `Attachment.lr_scheduler`, with the name. The schedules before it wait for a trainer then.
+            BindingError: as `Attachment.lr_scheduler`, with the name. None of them waits for a trainer then.
         """
         if self._face is None:
+            alone = [sched for sched in self._attachments.values() if sched._face is None]
             faces = []
-            for name, sched in self._attachments.items():
-                with about(name):
-                    faces.append(sched.lr_scheduler())
+            try:
+                for name, sched in self._attachments.items():
+                    with about(name):
+                        faces.append(sched.lr_scheduler())
+            except BindingError:
+                for sched in alone:
+                    sched._face = None
+                    sched._hooks.follow(sched._mode.fast(sched))
+                raise
             self._face = PlanLR(self, faces)
         return self._face
 
@@ -275,6 +282,10 @@ class Plan:
     @contextlib.contextmanager
     def _all_or_none(self) -> Iterator[None]:
         """After an error every attachment follows what it followed, at the step where it was."""
+        for name, sched in self._attachments.items():
+            with about(name):
+                sched._require_attached()
+                _ = sched.optimizer  # or it is gone
         before = [(s, s._schedules(), s.step_count, s._told, s._doubt) for s in self._attachments.values()]
         try:
             yield

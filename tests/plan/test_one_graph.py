@@ -307,6 +307,10 @@ def test_a_users_own_graph_takes_the_step_of_all():
     a, b, plan = two()
     step = ts.compile_step(plan, backend="aot_eager")
     both(a, b, step, range(2))  # makes the state
-    own = torch.compile(lambda: step(), backend="aot_eager", fullgraph=True)
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def own() -> None:
+        step()
+
     assert equal(both(a, b, own, range(2, STEPS)), eagerly())
     assert plan.step_counts == {"a": STEPS, "b": STEPS}
