@@ -57,6 +57,11 @@ class Drift:
             handle.remove()
         self._handles = []
 
+    def reset(self) -> None:
+        """They were put together, or where a checkpoint had them."""
+        self._steps[:] = [0] * len(self._steps)
+        self._patience, self._said = 1, False
+
     def say(self, counts: Mapping[str, int]) -> None:
         """Warn if they are apart, unless that was said before and they have not been together since."""
         if apart(counts) < _LEAST:

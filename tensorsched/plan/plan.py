@@ -118,6 +118,8 @@ class Plan:
             for name, sched in self._attachments.items():
                 with about(name):
                     sched.seek(step)
+        if self._drift is not None:
+            self._drift.reset()
 
     def rewrite(self, **changes: Any) -> None:
         """Follow other schedules from now on, at the same steps: `Attachment.rewrite` of several.
@@ -172,6 +174,7 @@ class Plan:
                 with about(name):
                     sched.load_state_dict(states[name], on_mismatch=on_mismatch)
         if self._drift is not None:
+            self._drift.reset()
             self._drift.say(self.step_counts)
 
     def lr_scheduler(self) -> PlanLR:
