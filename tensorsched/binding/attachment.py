@@ -13,6 +13,7 @@ import torch
 from tensorsched.binding.arguments import read_free
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.coverage import coverage
 from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
@@ -34,6 +35,7 @@ from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.check import Finding
 from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
@@ -323,6 +325,30 @@ class Attachment:
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
         take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
+
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.

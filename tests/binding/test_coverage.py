@@ -97,6 +97,18 @@ def test_several_models_and_tied_parameters():
     assert "not-in-the-model" in found(plan, g)
 
 
+def test_one_attachment_checks_itself():
+    model = net()
+    optimizer = optim.SGD([model[0].weight])
+    sched = ts.attach(optimizer, momentum=LR)
+    assert [str(finding) for finding in sched.check(model[0])] == [
+        "no-optimizer: bias is in no optimizer, and will not be trained; add it, or set requires_grad=False",
+        "follows-nothing: the lr of group 0 follows no schedule (only momentum has one) and stays as it is",
+    ]
+    with pytest.raises(ts.BindingError, match="expected the model"):
+        sched.check(optimizer)
+
+
 @pytest.mark.parametrize("models", [(), (1,), (net(), None), (net().parameters(),)])
 def test_what_is_no_model_is_an_error(models):
     optimizer = optim.SGD([nn.Parameter(torch.ones(1))])
