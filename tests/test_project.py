@@ -267,6 +267,11 @@ def test_the_readme_names_what_an_attachment_has(name):
     assert hasattr(ts.Attachment, name)
 
 
+@pytest.mark.parametrize("name", sorted(set(readme(r"\bplan\.(\w+)"))))
+def test_the_readme_names_what_a_plan_has(name):
+    assert hasattr(ts.Plan, name)
+
+
 def test_the_versions_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == ts.__version__

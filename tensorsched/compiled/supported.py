@@ -26,7 +26,13 @@ def check_supported(scheds: Sequence[Attachment]) -> None:
     """
     devices = set()
     for sched in scheds:
-        _check_one(sched)
+        try:
+            _check_one(sched)
+        except BindingError as error:
+            if len(scheds) == 1:
+                raise
+            which = f"optimizer {scheds.index(sched)} of the plan, {type(sched.optimizer).__name__}"
+            raise BindingError(f"{error} ({which})") from None
         groups = sched.optimizer.param_groups
         devices |= {parameter.device for group in groups for parameter in group["params"]}
     if len(devices) > 1:
