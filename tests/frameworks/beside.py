@@ -108,7 +108,9 @@ class Rows(Dataset):  # type: ignore[type-arg]
 def loader(*, world: int = 1, rank: int = 0) -> DataLoader[Any]:
     """In order. With more processes each has its own rows, and as many batches."""
     rows = Rows(world * STEPS_PER_EPOCH * ACCUMULATION * ROWS)
-    sampler: Any = SequentialSampler(rows) if world == 1 else DistributedSampler(rows, world, rank, shuffle=False)
+    sampler: Any = (
+        SequentialSampler(rows) if world == 1 else DistributedSampler(rows, world, rank, shuffle=False)
+    )
     return DataLoader(rows, batch_size=ROWS, sampler=sampler)
 
 
@@ -166,7 +168,16 @@ def in_two_processes(module: str, folder: Path, *names: str) -> dict[str, str]:
         with log.open("w") as out:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-W", "ignore", "-m", "tests.frameworks.launch", module, str(folder), *names],
+                    [
+                        sys.executable,
+                        "-W",
+                        "ignore",
+                        "-m",
+                        "tests.frameworks.launch",
+                        module,
+                        str(folder),
+                        *names,
+                    ],
                     cwd=ROOT,
                     env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdout=out,

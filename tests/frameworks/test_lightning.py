@@ -90,7 +90,10 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
         folder,
         until,
         logger,
-        callbacks=[LearningRateMonitor("step"), ModelCheckpoint(folder, save_last=True, every_n_train_steps=SAVED)],
+        callbacks=[
+            LearningRateMonitor("step"),
+            ModelCheckpoint(folder, save_last=True, every_n_train_steps=SAVED),
+        ],
         **({"devices": world, "strategy": "ddp"} if world > 1 else {"devices": 1}),
     ).fit(
         module,
