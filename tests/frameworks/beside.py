@@ -131,9 +131,18 @@ def make_optimizer(model: nn.Module, kind: Any = optim.AdamW, **options: Any) ->
 
 
 def watch(optimizer: optim.Optimizer) -> list[list[float]]:
-    """The list that gets the lr of each group at each step, where the optimizer uses it."""
+    """The list that gets the lr of each group at each step, where the optimizer uses it.
+
+    But of steps with an lr of 0, which our curve has none of: checkpoints make an optimizer's state by them.
+    """
     used: list[list[float]] = []
-    optimizer.register_step_pre_hook(lambda o, *_: used.append([float(g["lr"]) for g in o.param_groups]))
+
+    def note(optimizer: optim.Optimizer, *_: Any) -> None:
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        if any(rates):
+            used.append(rates)
+
+    optimizer.register_step_pre_hook(note)
     return used
 
 

@@ -101,12 +101,11 @@ def train(kind: str, make: Make, folder: Path, until: int = STEPS, *, resume: bo
         dist.init_process_group("gloo")
     model = wrap(make_model())
     optimizer = optimize(model)
-    scheduler, logged, done = make(optimizer), [], 0
+    used, scheduler, logged, done = watch(optimizer), make(optimizer), [], 0
     batches = loader() if kind == "one" else loader(world=WORLD, rank=dist.get_rank())
     if resume:
         checkpoint.load(folder / "checkpoint", model, optimizer, scheduler)
         done = SAVED
-    used = watch(optimizer)  # here: torch.distributed.checkpoint makes the state by a step that is none
     while done < until:
         for number, (x, y) in enumerate(batches, 1):
             (nn.functional.mse_loss(model(x), y) / ACCUMULATION).backward()
