@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_free
+from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks, has_hooks
@@ -22,7 +23,6 @@ from tensorsched.binding.late_groups import (
     refuse_other_groups,
     take_in,
 )
-from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, read_rewrite
@@ -485,7 +485,7 @@ class Attachment:
         loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who steps the optimizer."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
         if self._unseen:
             if self._face is None:
                 refuse_pieces(self.optimizer)

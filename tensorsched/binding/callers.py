@@ -12,7 +12,7 @@ __all__ = ["refuse_pieces"]
 # Modules that make one step of several calls, or the optimizer's state by a call more, with nothing in the arguments
 # or the groups that tells so; and what to do instead.
 _IN_PIECES = {
-    "deepspeed.runtime.zero.stage3": "ZeRO 3 calls it once for each sub-group of parameters, and once more for its state",
+    "deepspeed.runtime.zero.stage3": "ZeRO 3 calls it for each sub-group of parameters, and once more for its state",
     "deepspeed.runtime.fp16.fused_optimizer": "its fp16 optimizer calls it once more to make its state",
     "deepspeed.runtime.fp16.unfused_optimizer": "its fp16 optimizer calls it once more to make its state",
 }

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 
-_MAKES_STATE = {"_init_optim_state", "init_optim_state"}  # of torch.distributed.checkpoint.state_dict; of torchtitan
+_MAKES_STATE = {
+    "_init_optim_state",
+    "init_optim_state",
+}  # of torch.distributed.checkpoint.state_dict; of torchtitan
 # Methods that step past step(), and what to do instead.
 _OTHER_DOORS = {
     (

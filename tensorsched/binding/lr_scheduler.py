@@ -1,9 +1,9 @@
 """The face that a trainer wants: a torch LRScheduler, to isinstance and to duck-typing, over an attachment.
 
 The schedule then moves when the trainer calls `step()`: at most once for each optimizer step that was not skipped,
-however often it is called (Accelerate calls once a process), and never without one. An optimizer step before the trainer
-has stepped its scheduler would use the values of the last one again, and is an error: a trainer that steps its schedulers
-once an epoch is told so.
+however often it is called (Accelerate calls once a process), and never without one. An optimizer step before the
+trainer has stepped its scheduler would use the values of the last one again, and is an error: a trainer that steps its
+schedulers once an epoch is told so.
 
 DeepSpeed's ZeRO makes one step of several calls, each for some of the parameters; and wrappers may make the optimizer's
 state by a first step that is none. Calls for other parameters than those that were stepped belong to the same step, and
@@ -163,10 +163,10 @@ class AttachmentLR(LRScheduler):
             self._count_again()
             return
         raise BindingError(
-            f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, so the "
-            "second would use the values of the first; let the trainer step its scheduler after each optimizer step (in "
-            "Lightning interval='step', in Composer step_schedulers_every_batch=True, in skorch step_every='batch'); "
-            "for values that change once an epoch write schedule.hold_each(steps_per_epoch)"
+            f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, so "
+            "the second would use the values of the first; let the trainer step its scheduler after each optimizer "
+            "step (in Lightning interval='step', in Composer step_schedulers_every_batch=True, in skorch "
+            "step_every='batch'); for values that change once an epoch write schedule.hold_each(steps_per_epoch)"
         )
 
     def _note(self, groups: Groups, found_inf: torch.Tensor | None) -> None:
@@ -181,8 +181,8 @@ class AttachmentLR(LRScheduler):
     def _say_unanswered(self) -> None:
         warnings.warn(
             f"the scheduler's step() was called {_UNANSWERED} times in a row and its {type(self.optimizer).__name__} "
-            "made no step in between, so the schedule stands still: another optimizer is trained, such as a copy of this "
-            "one (copy the attachment with it, or attach to the copy), or every step is skipped",
+            "made no step in between, so the schedule stands still: another optimizer is trained, such as a copy of "
+            "this one (copy the attachment with it, or attach to the copy), or every step is skipped",
             UserWarning,
             stacklevel=3,
         )

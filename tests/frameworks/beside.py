@@ -63,7 +63,9 @@ class Run:
 Train = Callable[..., Run]  # train(make, folder, until=STEPS, resume=False)
 
 
-def compare(train: Train, folder: Path, theirs: Make = theirs, frozen: Make = frozen, ours: Make = ours) -> Run:
+def compare(
+    train: Train, folder: Path, theirs: Make = theirs, frozen: Make = frozen, ours: Make = ours
+) -> Run:
     """Our run is theirs to the bit, logs included; with frozen values it is not."""
     mine, reference, still = (train(make, folder / make.__name__) for make in (ours, theirs, frozen))
     assert mine.used == reference.used == EXACT

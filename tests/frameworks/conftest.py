@@ -1,4 +1,4 @@
-"""Only here: one thread, as reductions are ordered by them, and what the frameworks' imports need without a GPU."""
+"""Only here: one thread, since the order of sums is theirs, and warnings of ours alone are errors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402  reads the variable
+import pytest
+import torch
 
-from tests.frameworks import launch  # noqa: E402, F401  declares what torchvision wants, before anybody imports it
+from tests.frameworks import launch  # noqa: F401  declares what torchvision wants, before anybody imports it
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The frameworks warn of much, on import too; ours must not, where nothing is wrong."""
+    config.addinivalue_line("filterwarnings", "ignore")
+    config.addinivalue_line("filterwarnings", r"error:::tensorsched")

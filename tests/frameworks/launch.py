@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ for _name in ("nms", "qnms"):
 def main(module: str, folder: Path, names: list[str]) -> None:
     """Compare and resume each run, and report."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", module="tensorsched")
     beside = importlib.import_module("tests.frameworks.beside")
     runs, results = importlib.import_module(module).RUNS, {}
     for name in names:

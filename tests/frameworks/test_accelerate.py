@@ -35,7 +35,7 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
         cpu=True,
         gradient_accumulation_steps=ACCUMULATION,
         # What theirs needs in two processes, where it is stepped twice; ours moves once a step however it is called.
-        step_scheduler_with_optimizer=make not in (theirs,) or int(os.environ.get("WORLD_SIZE", "1")) == 1,
+        step_scheduler_with_optimizer=make is not theirs or int(os.environ.get("WORLD_SIZE", "1")) == 1,
         project_dir=str(folder),
     )
     model = make_model()
@@ -81,11 +81,13 @@ def test_two_processes(tmp_path):
     assert not failed["ddp"], failed["ddp"]
 
 
-def test_a_schedule_of_the_prepared_optimizer_counts_each_step_once(tmp_path):
+def test_a_schedule_of_the_prepared_optimizer_counts_each_step_once():
     """Attached to what `prepare` returned, which wraps the optimizer and skips its step while gradients accumulate."""
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATION)
     model, optimizer = accelerator.prepare(model := make_model(), make_optimizer(model))
-    with pytest.raises(ts.BindingError, match=r"advance='manual'.*attach to the optimizer that it wraps \(its \.optimizer\)"):
+    with pytest.raises(
+        ts.BindingError, match=r"advance='manual'.*attach to the optimizer that it wraps \(its \.optimizer\)"
+    ):
         ts.attach(optimizer, lr=CURVE)
     sched = ts.attach(optimizer.optimizer, lr=CURVE)
     for x, y in loader():

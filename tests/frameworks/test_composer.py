@@ -11,11 +11,11 @@ from composer.callbacks import LRMonitor
 from composer.loggers import InMemoryLogger
 from composer.models import ComposerModel
 from torch import nn, optim
+from torch.utils.data import DataLoader
 
 import tensorsched as ts
 from tests.frameworks.beside import (
     ACCUMULATION,
-    CURVE,
     EXACT,
     ROWS,
     SAVED,
@@ -33,7 +33,6 @@ from tests.frameworks.beside import (
     resume,
     watch,
 )
-from torch.utils.data import DataLoader
 
 
 class Net(ComposerModel):
@@ -94,7 +93,9 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
 def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     whole = compare(train, tmp_path)
     shown = [list(rates) for rates in zip(*whole.logged, strict=True)]
-    assert shown[:-1] == EXACT[1:], "LRMonitor looks after the schedulers have moved: the next step's, whosever they are"
+    assert shown[:-1] == EXACT[1:], (
+        "LRMonitor looks after the schedulers have moved: the next step's, whosever they are"
+    )
     resume(train, tmp_path, whole)
 
 
@@ -102,7 +103,7 @@ def test_it_resumes_without_a_scheduler_in_composer_s_slot(tmp_path):
     resume(train, tmp_path, train(ours, tmp_path / "whole"), ours_alone)
 
 
-def test_a_step_an_epoch_which_is_composer_s_default_for_schedulers_of_torch_is_refused(tmp_path):
+def test_a_step_an_epoch_which_is_composer_s_default_for_schedulers_of_torch_is_refused():
     model = Net()
     optimizer = make_optimizer(model)
     with pytest.raises(ts.BindingError, match="step_schedulers_every_batch=True"):

@@ -14,10 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-import tensorsched as ts
 from tests.frameworks.beside import (
     ACCUMULATION,
-    CURVE,
     ROWS,
     SAVED,
     STEPS,
@@ -52,7 +50,9 @@ def initialize(stage: int, *, half: bool, make: Make) -> tuple[Any, Any, list[li
     return engine, optimizer, calls
 
 
-def train(stage: int, half: bool, make: Make, folder: Path, until: int = STEPS, *, resume: bool = False) -> Run:
+def train(
+    stage: int, half: bool, make: Make, folder: Path, until: int = STEPS, *, resume: bool = False
+) -> Run:
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     engine, optimizer, _ = initialize(stage, half=half, make=make)
     used, logged, done = [], [], 0
@@ -82,7 +82,9 @@ def train(stage: int, half: bool, make: Make, folder: Path, until: int = STEPS, 
     return Run(used, params, logged)
 
 
-RUNS = {f"stage{stage}{'bf16' if half else ''}": functools.partial(train, stage, half) for stage, half in CASES}
+RUNS = {
+    f"stage{stage}{'bf16' if half else ''}": functools.partial(train, stage, half) for stage, half in CASES
+}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.training import GradientAccumulation
@@ -49,7 +48,9 @@ class Scheduled(Callback):
         if self.scheduler is None or self.scheduler.optimizer is not self.opt.opt:
             self.scheduler = self.make(self.opt.opt)
         else:
-            self.scheduler.last_epoch = 0  # a second fit() is a new run of the schedule, as with fit_one_cycle
+            self.scheduler.last_epoch = (
+                0  # a second fit() is a new run of the schedule, as with fit_one_cycle
+            )
 
     def after_batch(self) -> None:
         if self.training:
@@ -127,5 +128,9 @@ def test_attached_before_fit_which_sets_lr_it_is_an_error_and_not_the_wrong_valu
     learn = learner(tmp_path)
     learn.create_opt()
     ts.attach(learn.opt.opt, lr=CURVE)
-    with learn.no_bar(), learn.no_logging(), pytest.raises(ts.BindingError, match="no longer follows its schedule"):
+    with (
+        learn.no_bar(),
+        learn.no_logging(),
+        pytest.raises(ts.BindingError, match="no longer follows its schedule"),
+    ):
         learn.fit(1)

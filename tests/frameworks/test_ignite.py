@@ -50,10 +50,12 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
     logger = TensorboardLogger(str(folder / "log"))
     logger.attach_opt_params_handler(trainer, EVERY_STEP, optimizer)
     if scheduler is not None:
-        trainer.add_event_handler(EVERY_STEP, lambda: scheduler.step())
+        trainer.add_event_handler(EVERY_STEP, lambda _: scheduler.step())
         keep["scheduler"] = scheduler
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run(loader()))
-    saver = Checkpoint(keep, DiskSaver(str(folder), create_dir=True, require_empty=False), filename_pattern="run.pt")
+    saver = Checkpoint(
+        keep, DiskSaver(str(folder), create_dir=True, require_empty=False), filename_pattern="run.pt"
+    )
     trainer.add_event_handler(Events.EPOCH_COMPLETED(once=SAVED // STEPS_PER_EPOCH), saver)
     if resume:
         Checkpoint.load_objects(keep, torch.load(folder / "run.pt"))

@@ -45,7 +45,8 @@ def containers(model: nn.Module, make: Make) -> tuple[OptimizersContainer, Sched
         )
 
     config = OptimizersContainer.Config(
-        param_groups=[group(r"weight$", BASE[0], 0.01), group(r"bias$", BASE[1], 0.0)], implementation="for-loop"
+        param_groups=[group(r"weight$", BASE[0], 0.01), group(r"bias$", BASE[1], 0.0)],
+        implementation="for-loop",
     )
     optimizers = OptimizersContainer(config, model_parts=[model])
     return optimizers, Schedulers(optimizers, make)
