@@ -22,7 +22,6 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.compiled.graph_mode import GraphMode, enter
 from tensorsched.compiled.supported import check_supported, refusal
 from tensorsched.compiled.trace import NAMES, update_function
-from tensorsched.schedules.validators import shown
 
 __all__ = ["CompiledStep", "compile_step"]
 
