@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.coverage import coverage
 from tensorsched.binding.doors import named_only
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
     begun,
@@ -34,6 +37,7 @@ from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.check import Finding
 from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
@@ -86,6 +90,7 @@ class Attachment:
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
+        self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = begun(self._places, groups)
@@ -123,22 +128,23 @@ class Attachment:
         """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._mode.step_count
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot.
+            BindingError: no such slot or group.
 
         Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -329,6 +335,30 @@ class Attachment:
             read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
         )
 
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
+
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
@@ -373,9 +403,10 @@ class Attachment:
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
-        )
+        optimizer = self._optimizer()
+        names = [] if optimizer is None else group_names(optimizer.param_groups)
+        how = {"auto": self._options.auto, "attached": self.attached}
+        return slot_table(self.slots, self.free, self.step_count, names, **how)
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -426,7 +457,7 @@ class Attachment:
                 Nothing has changed.
         """
         self._require_attached()
-        groups = self.optimizer.param_groups
+        groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
         step = self.step_count
         for slot in self.slots:
@@ -439,10 +470,17 @@ class Attachment:
                     f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
                     f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
                 )
+        if groups is self._bound:
+            return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
         self._mode.seek(step)
         self._bind()
+
+    def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
+        some = self._face is not None and 0 < len(groups) < self._group_count
+        return self._bound if some and all(any(g is b for b in self._bound) for g in groups) else groups
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -483,7 +521,12 @@ class Attachment:
         loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
+        if self._unseen:
+            if self._face is None:
+                refuse_pieces(self.optimizer)
+            self._unseen = False
+            self._hooks.follow(self._mode.fast(self))
         if self._doubt:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))
