@@ -14,8 +14,10 @@ from tensorsched.binding.checkpoint import schedules_of as schedules_of
 from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
 from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
 from tensorsched.engine import (
+    Clock as Clock,
     ScheduleEngine as ScheduleEngine,
     ScheduleTable as ScheduleTable,
+    clock as clock,
     tabulate as tabulate,
 )
 from tensorsched.errors import BindingError as BindingError, ScheduleError as ScheduleError
@@ -47,6 +49,7 @@ if not TYPE_CHECKING:
     __all__ = [
         "Attachment",
         "BindingError",
+        "Clock",
         "CompiledStep",
         "Finding",
         "Schedule",
@@ -58,6 +61,7 @@ if not TYPE_CHECKING:
         "attach",
         "chain",
         "check",
+        "clock",
         "compare",
         "compile_step",
         "detach",

@@ -12,6 +12,7 @@ from tensorsched.binding.checkpoint import ON_MISMATCH
 from tensorsched.binding.hooks import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
 from tensorsched.binding.registry import attachments_of, refuse_claimed
+from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import param_groups
 from tensorsched.schedules import Schedule
@@ -30,6 +31,7 @@ def attach(
     new_groups: NewGroups | None = None,
     capacity: int | None = None,
     on_mismatch: str = "error",
+    clock: Clock | None = None,
     **hyperparameters: Any,
 ) -> Attachment:
     """Let schedules set an optimizer's hyperparameters; from now on they advance with its steps.
@@ -51,6 +53,8 @@ def attach(
         capacity: make room for schedules that change up to this step, for `sched.rewrite`; default: as far as these do.
         on_mismatch: what `load_state_dict` does with a state of other schedules where it is not told: "error"
             (default), "saved", "keep_step" or "restart". For trainers, which cannot pass it.
+        clock: what the schedules count, from `ts.clock`; default: steps. Then durations (and `steps`, `capacity`) are
+            in its unit, and `sched.count(n)` before each `optimizer.step()` says how many that step consumes.
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
             number for every group, a list with one for each group (None leaves a group alone), or, for a key that holds
             a tuple, a tuple with one for each element (None leaves an element alone). `ts.initial` in a schedule stands
@@ -88,6 +92,8 @@ def attach(
         raise _bad_option("on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch)
     if advance == "auto":
         require_hooks(optimizer)
+    if clock is not None and not isinstance(clock, Clock):
+        raise _bad_option("clock", "what ts.clock(...) returned", clock)
     if steps is not None:
         check_count("attach: steps", steps)
     if capacity is not None:
@@ -100,7 +106,7 @@ def attach(
     schedules = read_schedules(groups, hyperparameters) if hyperparameters else {}
     refuse_claimed(optimizer, schedules)
     auto = advance == "auto"
-    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch)
+    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, clock)
     with _eagerly(optimizer):
         device = live_device(groups)
         slots = [

@@ -12,6 +12,7 @@ import torch
 
 from tensorsched.binding.arguments import read_free, read_group, read_schedules
 from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
+from tensorsched.binding.clocked import Tally, check_counted
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.lr_scheduler import AttachmentLR
@@ -20,6 +21,7 @@ from tensorsched.binding.placement import Options, live_device, place_slot, read
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
 from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near, same_number
 from tensorsched.binding.summary import slot_table
+from tensorsched.engine import Where
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
@@ -67,16 +69,20 @@ class Attachment:
         if clash := self.free.keys() & {slot.name for slot in slots}:
             raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
         groups = param_groups(optimizer)
-        self._eager: EagerMode = eager_mode(slots, self.free, live_device(groups), options.capacity)
+        self._eager: EagerMode = eager_mode(
+            slots, self.free, live_device(groups), options.capacity, options.clock
+        )
         self._mode: Mode = self._eager
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
-        self._carrier = Carrier.beside(other._carrier for other in attachments_of(optimizer))
+        self._carrier = Carrier.beside(
+            (other._carrier for other in attachments_of(optimizer)), options.clock
+        )
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
-        self._told = -1  # the step at which the user last said where to go on
+        self._told = -1  # the step, or position, at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = _begun(self._places, groups)
         self._hooks = Hooks()
@@ -112,6 +118,14 @@ class Attachment:
     def step_count(self) -> int:
         """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._mode.step_count
+
+    @property
+    def position(self) -> int:
+        """Where the schedules are read: on a clock what the completed steps have consumed, else `step_count`.
+
+        Synchronises as `step_count` does.
+        """
+        return self._mode.where.position
 
     def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
@@ -156,8 +170,82 @@ class Attachment:
         self._advance(self._found_inf)
         self._found_inf = None
 
+    def count(self, n: int | torch.Tensor) -> None:
+        """Say what the optimizer step that comes consumes, in the unit of the clock that was given to `attach`.
+
+        It is used for the steps after that one. Several calls before a step are summed (gradient accumulation); a step
+        without any is an error. In a distributed run every process must count the same number: reduce it first.
+
+        Args:
+            n: an int, or a tensor of one whole number on any device, which is added there. It may be called in a
+                function that torch.compile traces, together with a compiled step, and captured in a CUDA graph.
+
+        Raises:
+            BindingError: there is no such clock, it is detached, or n is a tensor of a device and there are float
+                slots, which would have to wait for it.
+            ScheduleError: n is no whole number of at least 0. (A tensor of a device is not looked at.)
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=1000), clock=ts.clock("tokens"))
+            >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
+            (None, None, None, 0.75)
+        """
+        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+            for engine in self._mode.clocks:
+                engine.count_in_graph(n)
+            self._mode.tally.fresh = True
+        else:
+            self._count(n)
+
+    @torch.compiler.disable
+    def _count(self, n: int | torch.Tensor) -> None:
+        tally = self._on_clock("count")
+        self._mode.count(check_counted(n, floats=self._mode.floats))
+        tally.fresh = True
+
+    @torch.compiler.disable
+    def progress(self, part: float) -> None:
+        """Say which part of the run will be over after the optimizer step that comes, of a progress clock.
+
+        Args:
+            part: a number in [0, 1]; in a distributed run the same in every process. It may only grow.
+
+        Raises:
+            BindingError: there is no progress clock, it asks a function of its own, it is detached, or the part is
+                less than before.
+            ScheduleError: part is not in [0, 1].
+
+        Does not synchronise (a tensor of a device is read, which does).
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> lr = ts.wsd(1.0, total=1_000_000, warmup=0.01, decay=0.5)
+            >>> sched = ts.attach(optimizer, lr=lr, clock=ts.clock(progress=True))
+            >>> sched.progress(0.75), optimizer.step(), sched.value("lr")
+            (None, None, 0.5)
+        """
+        self._on_clock("progress").go_to(self._mode.clocks, part)
+
+    def _on_clock(self, call: str) -> Tally:
+        self._require_attached()
+        tally = self._mode.tally
+        if tally is None:
+            raise BindingError(
+                f"{call}() is for clocks that do not count steps, and these schedules do: pass clock=ts.clock(...) to "
+                "attach()"
+            )
+        tally.refuse_other_call(call)
+        return tally
+
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
+
+        On a clock it is a position, in its unit; the step count stays as it is, and what was counted is forgotten.
 
         Raises:
             ScheduleError: step is negative or not an int.
@@ -168,8 +256,17 @@ class Attachment:
         self._require_attached()
         at = check_count("seek: step", step)
         self._take_in_new_groups()
-        self._told, self._doubt = at, ""
-        self._mode.seek(at)
+        if self._options.clock is None:
+            self._go(Where.at_step(at))
+        else:
+            self._go(Where(at, self.step_count, at))
+
+    def _go(self, where: Where) -> None:
+        """Be there, as we were told."""
+        self._told, self._doubt = where.position, ""
+        self._mode.go(where)
+        if self._mode.tally is not None:
+            self._mode.tally.moved(where)
         self._bind()
         if self._face is not None:
             self._face.moved()
@@ -180,7 +277,7 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return write_state(self.step_count, self._schedules())
+        return write_state(self._mode.where, self._schedules(), self._options.clock)
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -201,10 +298,10 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        step, schedules = read_state(state, self._schedules(), how)
+        where, schedules = read_state(state, self._schedules(), how, self._options.clock)
         if schedules:
             self._follow(schedules)
-        self.seek(step)
+        self._go(where)
 
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
@@ -343,7 +440,7 @@ class Attachment:
         for slot in self.slots:
             parts.setdefault(slot.place.part, {}).setdefault(slot.schedule, []).append(slot.place.group)
         parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
-        return list(plot_parts(parts, self.step_count, steps=steps, log=log))
+        return list(plot_parts(parts, self.position, steps=steps, log=log))
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -358,20 +455,27 @@ class Attachment:
             return  # gone, and with it all that there was to give back
         self._hooks.remove(optimizer)
         self._make_graphs_stale()
-        step = self.step_count
+        where = self._mode.where
         if self._graph is not None and self._mode.in_graph:
             # Without binding: groups may have been taken away, which is a reason to detach.
             self._graph.leave(optimizer, for_good=True)
             self._mode = self._eager
-            self._mode.seek(step)
+            self._mode.go(where)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, step)
+        give_back(self.slots, groups, {s.name: self._mode.at(s.name, where.position) for s in self.slots})
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
+        where, mode = self._mode.where, self._mode
+        text = slot_table(
+            self.slots,
+            self.free,
+            lambda name: mode.at(name, where.position),
+            self._words(where),
+            auto=self._options.auto,
+            attached=self.attached,
         )
+        return text if mode.tally is None else f"{text}\n{mode.tally.shown(mode.clocks)}"
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -384,7 +488,7 @@ class Attachment:
         slots = [at[place] for place in self._places]
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
-        return _again, (self.optimizer, slots, self.free, self._options, self.step_count, room, flags)
+        return _again, (self.optimizer, slots, self.free, self._options, self._mode.where, room, flags)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
 
@@ -424,20 +528,22 @@ class Attachment:
         self._require_attached()
         groups = self.optimizer.param_groups
         self._refuse_other_groups(groups)
-        step = self.step_count
+        where, mode = self._mode.where, self._mode
         for slot in self.slots:
-            if not holds(slot, groups, step, self._mode.expected(slot)):
-                raise displaced(slot, groups, step)
-        for name, schedule in self.free.items():
-            found, expected = self._mode.free_value(name).item(), schedule(step)
+            expected = mode.at(slot.name, where.position)
+            if not holds(slot, groups, expected, mode.expected(slot)):
+                raise displaced(slot, groups, expected, self._words(where))
+        for name in self.free:
+            found, expected = mode.free_value(name).item(), mode.at(name, where.position)
             if not same_number(found, expected):
                 raise BindingError(
-                    f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
-                    f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
+                    f"free: somebody wrote to {name!r}: at {self._words(where)} its schedule has {expected!r} and it "
+                    f"holds {found!r}. Its tensor is for reading (clone() it to change it); seek({where.position}) puts "
+                    "the value back"
                 )
         if len(groups) > self._group_count:
             self._adopt(groups)
-        self._mode.seek(step)
+        self._mode.go(where)
         self._bind()
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
@@ -453,11 +559,15 @@ class Attachment:
             raise
 
     def _now(self, key: str, step: int) -> list[float]:
-        """What each group has under a key at `step`, the present one: of a tensor slot what its table says."""
+        """What each group has under a key at `step`, the present one: of a tensor slot what its table says.
+
+        On a clock it synchronises as `position` does.
+        """
+        position = step if self._options.clock is None else self.position
         tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
         groups = self.optimizer.param_groups
         return [
-            tensors[place].schedule(step)
+            self._mode.at(tensors[place].name, position)
             if (place := Place(index, key)) in tensors
             else as_float(group[key]) or 0.0
             for index, group in enumerate(groups)
@@ -465,8 +575,8 @@ class Attachment:
 
     def _resynchronise(self) -> None:
         """A step was interrupted half-way: all counters and slots go to the step that one of them has reached."""
-        step = max(part.engine.step_count for part in self._mode.parts)
-        self._mode.seek(step)
+        furthest = max(self._mode.parts, key=lambda part: part.engine.step_count)
+        self._mode.go(furthest.engine.where)
         self._bind()
 
     def _drives(self, optimizer: object) -> bool:
@@ -475,11 +585,11 @@ class Attachment:
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
         self._mode.saved(groups)
-        step = self.step_count
+        where = self._mode.where
         for slot in self.slots:
             if slot.tensor and slot.place.group < len(groups):
-                slot.place.write(groups, slot.schedule(step))
-        self._carrier.write(groups[: self._group_count], step, self._fingerprint())
+                slot.place.write(groups, self._mode.at(slot.name, where.position))
+        self._carrier.write(groups[: self._group_count], where, self._fingerprint())
 
     def _loaded(self) -> None:
         """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
@@ -487,33 +597,38 @@ class Attachment:
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
         carried = self._carrier.read(groups)
-        if carried is None and self._told != (step := self.step_count):
-            wrong = [slot for slot in self.slots if not is_near(slot, groups, step)]
+        where, mode = self._mode.where, self._mode
+        if carried is None and self._told != where.position:
+            present = {slot: mode.at(slot.name, where.position) for slot in self.slots}
+            wrong = [slot for slot in self.slots if not is_near(slot, groups, present[slot])]
             if wrong:
                 self._doubt = (
                     f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
-                    f"{found_at(wrong[0], groups)} where the schedule has {wrong[0].schedule(step)!r} at "
-                    f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
+                    f"{found_at(wrong[0], groups)} where the schedule has {present[wrong[0]]!r} at "
+                    f"{self._words(where)}, which goes on; if a run is resumed, load the schedule's own state or call "
+                    "seek(step)"
                 )
         self._go_on_from(carried)
         self._carrier.mark(groups[: self._group_count], self._originals())
         self._bind()
 
-    def _go_on_from(self, carried: tuple[int, int] | None) -> None:
+    def _go_on_from(self, carried: tuple[Where, int] | None) -> None:
         """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
         if carried is None:
             return
-        step, fingerprint = carried
+        where, fingerprint = carried
         if fingerprint != self._fingerprint():
-            if self._told == self.step_count:
+            if self._told == self.position:
                 return
             doubt = (
-                f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
+                f"the optimizer's checkpoint was saved under other schedules, at {self._words(where)}: these go on from there; "
                 "load the schedule's own state to compare them, or call seek(step)"
             )
         else:
             doubt = ""
-        self._mode.seek(step)
+        self._mode.go(where)
+        if self._mode.tally is not None:
+            self._mode.tally.moved(where)
         self._doubt = doubt
         if self._face is not None:
             self._face.moved()
@@ -530,7 +645,7 @@ class Attachment:
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
-            self._known_as = fingerprint_of(self._schedules())
+            self._known_as = fingerprint_of(self._schedules(), self._options.clock)
         return self._known_as
 
     def _make_graphs_stale(self) -> None:
@@ -538,10 +653,10 @@ class Attachment:
         if self._graph is not None:
             self._graph.make_stale()
 
-    def _use(self, mode: Mode, step: int | None = None) -> None:
-        """Be in another mode, at the same step, which is read from the one before where it is not given."""
+    def _use(self, mode: Mode, where: Where | None = None) -> None:
+        """Be in another mode, at the same place, which is read from the one before where it is not given."""
         if mode.parts != self._mode.parts:  # else the same engines count on
-            mode.seek(self.step_count if step is None else step)
+            mode.go(self._mode.where if where is None else where)
         self._mode = mode
         self._bind()
 
@@ -581,7 +696,7 @@ class Attachment:
         refuse_claimed(self.optimizer, schedules)
         slots = [place_slot(self.optimizer, p, s, self._options, device) for p, s in schedules.items()]
         extended = self._eager.extended(slots, device, self._options.capacity)
-        step = self.step_count
+        where = self._mode.where
         self._use_eager()
         self._began_before |= _begun(schedules, groups)
         self._mode = self._eager = extended
@@ -590,7 +705,7 @@ class Attachment:
         self._known_as = None
         self._carrier.mark(groups, self._originals())
         self._make_graphs_stale()
-        extended.seek(step)
+        extended.go(where)
         self._bind()
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
@@ -616,6 +731,10 @@ class Attachment:
             f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
             f"{way_out}"
         )
+
+    def _words(self, where: Where) -> str:
+        clock = self._options.clock
+        return f"step {where.steps}" + ("" if clock is None else f", {clock.unit} {where.position:,}")
 
     def _schedules(self) -> dict[str, Schedule]:
         return {slot.name: slot.schedule for slot in self.slots} | self.free
@@ -645,7 +764,7 @@ def _again(  # noqa: PLR0917  pickle's
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
     options: Options,
-    step: int,
+    where: Where,
     room: int,
     flags: Sequence[dict[str, Any]],
 ) -> Attachment:
@@ -654,5 +773,5 @@ def _again(  # noqa: PLR0917  pickle's
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
     attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
     attachment._options = options  # groups that are added later are not bound to that room
-    attachment.seek(step)
+    attachment._go(where)
     return attachment

@@ -11,6 +11,7 @@ import torch
 from tensorsched.binding.arguments import read_schedules
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import record_of, supports_tensor
+from tensorsched.engine import Clock
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
@@ -29,6 +30,7 @@ class Options:
     new_groups: NewGroups | None
     capacity: int | None = None
     on_mismatch: str = "error"
+    clock: Clock | None = None
 
 
 def live_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:

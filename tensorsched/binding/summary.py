@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
@@ -12,28 +12,39 @@ _WIDEST = 72  # of a schedule's text
 
 
 def slot_table(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, auto: bool, attached: bool
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    present: Callable[[str], float],
+    at: str,
+    *,
+    auto: bool,
+    attached: bool,
 ) -> str:
-    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
+    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is.
+
+    Args:
+        present: the value now of a slot or free name.
+        at: where the run stands, in words.
+    """
     header = ("group", "key", "slot", "value", "schedule")
-    rows = [header, *_slot_rows(slots, step)]
+    rows = [header, *_slot_rows(slots, present)]
     rows += [
-        ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+        ("-", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
     ]
     how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
-    lines.insert(0, f"step {step}, {how if attached else 'detached'}")
+    lines.insert(0, f"{at}, {how if attached else 'detached'}")
     reasons = dict.fromkeys(f"{_kind(s)}: {s.why}" for s in slots)
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
+def _slot_rows(slots: Sequence[Slot], present: Callable[[str], float]) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
-        row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
+        row = (slot.place.part, _kind(slot), f"{present(slot.name):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
     return [(_ranges(groups), *row) for row, groups in runs.items()]
 

@@ -157,7 +157,9 @@ class CompiledStep:
         """
         for slot in self.sched.slots:
             if slot.place in schedules:
-                refuse_zero_momentum(type(self.optimizer), slot, schedules[slot.place])
+                refuse_zero_momentum(
+                    type(self.optimizer), slot, schedules[slot.place], self.sched._options.clock
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.sched, self._torch_compile, self._released)
