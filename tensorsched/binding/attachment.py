@@ -12,8 +12,8 @@ import torch
 
 from tensorsched.binding.arguments import read_free, read_group, read_schedules
 from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
-from tensorsched.binding.clocked import Tally, check_counted
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.clocked import Tally, check_counted, write_clock
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
@@ -76,9 +76,7 @@ class Attachment:
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
-        self._carrier = Carrier.beside(
-            (other._carrier for other in attachments_of(optimizer)), options.clock
-        )
+        self._carrier = Carrier.beside((other._carrier for other in attachments_of(optimizer)), options.clock)
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
@@ -201,13 +199,13 @@ class Attachment:
         else:
             self._count(n)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def _count(self, n: int | torch.Tensor) -> None:
         tally = self._on_clock("count")
         self._mode.count(check_counted(n, floats=self._mode.floats))
         tally.fresh = True
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def progress(self, part: float) -> None:
         """Say which part of the run will be over after the optimizer step that comes, of a progress clock.
 
@@ -277,7 +275,8 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return write_state(self._mode.where, self._schedules(), self._options.clock)
+        where = self._mode.where
+        return write_state(where.steps, self._schedules()) | write_clock(self._options.clock, where)
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -538,8 +537,8 @@ class Attachment:
             if not same_number(found, expected):
                 raise BindingError(
                     f"free: somebody wrote to {name!r}: at {self._words(where)} its schedule has {expected!r} and it "
-                    f"holds {found!r}. Its tensor is for reading (clone() it to change it); seek({where.position}) puts "
-                    "the value back"
+                    f"holds {found!r}. Its tensor is for reading (clone() it to change it); seek({where.position}) "
+                    "puts the value back"
                 )
         if len(groups) > self._group_count:
             self._adopt(groups)
@@ -621,8 +620,8 @@ class Attachment:
             if self._told == self.position:
                 return
             doubt = (
-                f"the optimizer's checkpoint was saved under other schedules, at {self._words(where)}: these go on from there; "
-                "load the schedule's own state to compare them, or call seek(step)"
+                f"the optimizer's checkpoint was saved under other schedules, at {self._words(where)}: these go on "
+                "from there; load the schedule's own state to compare them, or call seek(step)"
             )
         else:
             doubt = ""

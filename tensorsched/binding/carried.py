@@ -1,9 +1,10 @@
 """The step counter in the optimizer's own checkpoint: a run that restores the optimizer alone goes on where it was.
 
 Each param_group carries two plain ints: the step, and what the schedules are known by; on a clock that does not count
-steps two more, its position and what was counted in all. In the live groups all are 0, a placeholder (a graph takes them for constants, and torch.distributed.checkpoint's flattened form only reads back keys
-that the live groups have); the state_dict hook writes the true ones into what is saved. To a plain optimizer they are
-two entries that it does not read.
+steps two more, its position and what was counted in all. In the live groups all are 0, a placeholder (a graph takes
+them for constants, and torch.distributed.checkpoint's flattened form only reads back keys that the live groups have);
+the state_dict hook writes the true ones into what is saved. To a plain optimizer they are entries that it does not
+read.
 
 Beside them stands `initial_lr`, as torch's own schedulers write it: after a checkpoint, the lr in a group is no longer
 what `ts.initial` means.
@@ -76,8 +77,8 @@ class Carrier(NamedTuple):
         step, fingerprint, *counts = (_whole(groups[0].get(name)) for name in self.names)
         if step is None or not fingerprint or None in counts:  # 0: our own placeholder
             return None
-        step, *counts = (check_count("the step in the optimizer's checkpoint", n) for n in (step, *counts))
-        where = Where(counts[0], step, counts[1]) if self.clock else Where.at_step(step)
+        found = [check_count("the step in the optimizer's checkpoint", n) for n in (step, *counts)]
+        where = Where(found[1], found[0], found[2]) if self.clock else Where.at_step(found[0])
         return where, int(groups[0][self.schedules])
 
 
@@ -105,7 +106,7 @@ def initial_key(key: str) -> str:
 
 
 def fingerprint_of(schedules: Mapping[str, Schedule], clock: Clock | None = None) -> int:
-    """An int (56 bits, above 0) that equal schedules under equal names, in the same unit, have; practically only they."""
+    """An int (56 bits, > 0) that equal schedules under equal names, on equal clocks, have; practically only they."""
     known = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
     unit = "" if clock is None else f"clock: {clock.unit}\n"
     text = unit + "\n".join(f"{name}: {known[schedule]}" for name, schedule in sorted(schedules.items()))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorsched.binding.clocked import read_clock, write_clock
+from tensorsched.binding.clocked import read_clock
 from tensorsched.engine import Clock, Where
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule, from_dict
@@ -29,16 +29,13 @@ _ROUNDING = 2.0**-40
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
-def write_state(
-    where: Where, schedules: Mapping[str, Schedule], clock: Clock | None = None
-) -> dict[str, Any]:
+def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
     """The state: dicts, lists, strings, ints, floats and bools only."""
     fingerprints = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
     return {
         "format": FORMAT,
         "version": VERSION,
-        "step": where.steps,
-        **write_clock(clock, where),
+        "step": step,
         "schedules": {name: fingerprints[schedule] for name, schedule in schedules.items()},
         "documents": {fingerprint: schedule.to_dict() for schedule, fingerprint in fingerprints.items()},
     }
@@ -78,14 +75,13 @@ def read_state(
     raise BindingError(
         f"this state (step {where.position}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
-        + f"\n{_advice(saved, schedules, where.position, every)} If ts.initial is in them: attach before the optimizer's checkpoint is "
+        + f"\n{_advice(saved, schedules, where.position, every)} "
+        "If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
     )
 
 
-def _advice(
-    saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int, every: int
-) -> str:
+def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int, every: int) -> str:
     """What the differences mean for a run that goes on at `step`, and which way out fits."""
     ways = (
         "on_mismatch='saved' goes on with the schedules of the state, 'keep_step' with the new ones from step "
@@ -207,9 +203,7 @@ def _reach(*known: Mapping[str, Schedule]) -> int:
     return max((s.settled or 0 for schedules in known for s in schedules.values()), default=0)
 
 
-def _differences(
-    saved: Mapping[str, Schedule], present: Mapping[str, Schedule], every: int
-) -> list[str]:
+def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], every: int) -> list[str]:
     """One line for each name under which the values are not the same at every step."""
     lines = []
     for name in [*saved, *(name for name in present if name not in saved)]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numbers
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -24,7 +24,10 @@ Clocks = Sequence[ClockEngine | ClockFloatEngine]
 
 __all__ = ["Tally", "check_counted", "read_clock", "watched", "write_clock"]
 
-_UNSEEN = ("_maybe_opt_step", "grad_scaler.py")  # where GradScaler decides on the host whether step() is called
+_UNSEEN = (
+    "_maybe_opt_step",
+    "grad_scaler.py",
+)  # where GradScaler decides on the host whether step() is called
 
 
 class Tally:
@@ -54,7 +57,11 @@ class Tally:
         if not self.fresh and self.clock.progress is not None:
             self.go_to(clocks, self.clock.progress())
         if not self.fresh:
-            how = "progress(x)" if self.clock.total is not None else f"count(n), the number of {self.clock.unit},"
+            how = (
+                "progress(x)"
+                if self.clock.total is not None
+                else f"count(n), the number of {self.clock.unit},"
+            )
             raise BindingError(
                 f"nothing was counted for this step, so the clock of {self.clock.unit} would stand still: call "
                 f"sched.{how} before each optimizer.step()"
@@ -66,7 +73,6 @@ class Tally:
                 "step it with ts.compile_step(sched)"
             )
 
-
     def refuse_other_call(self, call: str) -> None:
         """Refuse what this clock is not told by.
 
@@ -75,9 +81,13 @@ class Tally:
         """
         if (call == "progress") != (self.clock.total is not None):
             other = "progress(x)" if self.clock.total is not None else "count(n)"
-            raise BindingError(f"this is a clock of {self.clock.unit}: call sched.{other} instead of {call}()")
+            raise BindingError(
+                f"this is a clock of {self.clock.unit}: call sched.{other} instead of {call}()"
+            )
         if self.clock.progress is not None:
-            raise BindingError("this clock asks the function that it was made with, so progress() would be overwritten")
+            raise BindingError(
+                "this clock asks the function that it was made with, so progress() would be overwritten"
+            )
 
     def go_to(self, clocks: Clocks, part: Any) -> None:
         """Be at this part of the whole after the step that comes.
@@ -149,7 +159,9 @@ def check_counted(n: Any, *, floats: bool) -> int | torch.Tensor:
             raise refuse("count: n", "a whole number (an int, or a tensor of one)", n)
         return check_count("count: n", n)
     if n.numel() != 1 or n.is_floating_point() or n.is_complex() or n.dtype == torch.bool:
-        raise refuse("count: n", "a whole number (an int, or a tensor of one)", n.dtype if n.numel() == 1 else n.shape)
+        raise refuse(
+            "count: n", "a whole number (an int, or a tensor of one)", n.dtype if n.numel() == 1 else n.shape
+        )
     if floats and n.device.type != "cpu":
         raise BindingError(
             f"count: n is a tensor on {n.device} and there are float slots (print(sched) shows which), for which the "
@@ -176,7 +188,9 @@ def read_clock(state: Mapping[str, Any], clock: Clock | None, step: int) -> Wher
     saved = state.get("clock")
     if saved is None and clock is None:
         return Where.at_step(step)
-    if saved is not None and (not isinstance(saved, Mapping) or set(saved) != {"unit", "position", "counted"}):
+    if saved is not None and (
+        not isinstance(saved, Mapping) or set(saved) != {"unit", "position", "counted"}
+    ):
         raise refuse("clock", "a dict of unit, position and counted", saved)
     theirs = "steps" if saved is None else saved["unit"]
     mine = "steps" if clock is None else clock.unit
@@ -188,7 +202,9 @@ def read_clock(state: Mapping[str, Any], clock: Clock | None, step: int) -> Wher
     if step == 0 and saved["position"] == 0:
         return Where(0, 0, check_count("clock: counted", saved["counted"]))
     return Where(
-        check_count("clock: position", saved["position"]), step, check_count("clock: counted", saved["counted"])
+        check_count("clock: position", saved["position"]),
+        step,
+        check_count("clock: counted", saved["counted"]),
     )
 
 
@@ -202,4 +218,3 @@ def _skips_are_unseen(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-

@@ -304,7 +304,7 @@ class EagerMode(Mode):
         """This mode and more slots, at the same step; the tensors of this one stay what they are."""
         if not slots:
             return self
-        more = eager_mode(slots, {}, device, capacity, self.tally and self.tally.clock)
+        more = eager_mode(slots, {}, device, capacity, None if self.tally is None else self.tally.clock)
         more.go(self.where)
         return EagerMode([*self.parts, *more.parts], self.tally)
 

@@ -117,6 +117,7 @@ def tensor_slots(
     free: Mapping[str, Schedule],
     device: torch.device,
     capacity: int | None,
+    *,
     room: int = 0,
     clock: Clock | None = None,
 ) -> TensorSlots:
@@ -125,7 +126,7 @@ def tensor_slots(
     if clock is not None:
         # In graphs it stands alone, whatever is beside it, and so without room.
         table = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
-        return TensorSlots(ClockEngine(table), slots)
+        return TensorSlots(ClockEngine.of(table), slots)
     return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
 
 
@@ -150,9 +151,11 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             floats.engine, floats.slots = other, moved
 
         return exchange
-    table = slots.engine.table
-    on_clock = table.clock is not None
-    replace = (replacement_on_clock if on_clock else replacement)(table, schedules)
+    engine = slots.engine
+    if isinstance(engine, ClockEngine):
+        replace = replacement_on_clock(engine.table, schedules)
+    else:
+        replace = replacement(engine.table, schedules)
 
     def commit() -> None:
         replace()
@@ -162,9 +165,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     return commit
 
 
-def give_back(
-    slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]
-) -> None:
+def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]) -> None:
     """Put the present value into every place as what it held before: a float, or the very tensor that was there."""
     # Everything else that holds the same tensor: other slots' originals, and places that are none of ours.
     mine = {slot.place for slot in slots}
@@ -222,9 +223,7 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     return "nothing" if found is None else repr(found)
 
 
-def displaced(
-    slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str
-) -> BindingError:
+def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:
     """The error for a slot that somebody else has written to; `at` is where the run stands, in words."""
     return BindingError(
         f"{slot.name} no longer follows its schedule: at {at} the schedule put {expected!r} there "

@@ -22,15 +22,11 @@ def slot_table(
 ) -> str:
     """One line for each slot (neighbouring groups that are alike share one), then why each is where it is.
 
-    Args:
-        present: the value now of a slot or free name.
-        at: where the run stands, in words.
+    `present` gives the value of a slot or free name now, `at` says where the run stands.
     """
     header = ("group", "key", "slot", "value", "schedule")
     rows = [header, *_slot_rows(slots, present)]
-    rows += [
-        ("-", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
-    ]
+    rows += [("-", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows

@@ -39,7 +39,9 @@ class State:
                         optimizer.state[parameter][key] = value.to(parameter.device, non_blocking=True)
                     _fix(optimizer.state[parameter][key])
 
-    def leave(self, optimizer: Any, clock: torch.Tensor, *, for_good: bool, clocked: bool) -> list[int] | None:
+    def leave(
+        self, optimizer: Any, clock: torch.Tensor, *, for_good: bool, clocked: bool
+    ) -> list[int] | None:
         """Bring to the host what torch's own step reads there. Reads the device once at most, whatever there is.
 
         Args:

@@ -75,9 +75,9 @@ def refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule, clock: Cloc
         at = rows.positions[rows.values[:, 0] == 0]
     if at.size:
         raise refusal(
-            f"{slot.name} is 0 at {'step' if clock is None else clock.unit} {int(at[0])}, where torch's {kind.__name__} leaves its momentum buffer "
-            "alone, which a graph cannot do for some steps only; let the schedule stay above 0 (1e-6, say), or keep "
-            "optimizer.step()"
+            f"{slot.name} is 0 at {'step' if clock is None else clock.unit} {int(at[0])}, where torch's "
+            f"{kind.__name__} leaves its momentum buffer alone, which a graph cannot do for some steps only; let the "
+            "schedule stay above 0 (1e-6, say), or keep optimizer.step()"
         )
 
 

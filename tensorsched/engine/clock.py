@@ -69,14 +69,16 @@ class Clock:
         Raises:
             ScheduleError: it is not.
         """
-        part = check_real("progress", part.item() if hasattr(part, "item") else part)
-        if not 0.0 <= part <= 1.0:
-            raise refuse("progress", "a number in [0, 1] (cap what runs over: min(x, 1.0))", part)
-        return math.floor(part * (self.total or 0) + 0.5)
+        share = check_real("progress", part.item() if hasattr(part, "item") else part)
+        if not 0.0 <= share <= 1.0:
+            raise refuse("progress", "a number in [0, 1] (cap what runs over: min(x, 1.0))", share)
+        return math.floor(share * (self.total or 0) + 0.5)
 
     def __repr__(self) -> str:
         if self.total is not None:
-            shown = "True" if self.progress is None else getattr(self.progress, "__name__", repr(self.progress))
+            shown = (
+                "True" if self.progress is None else getattr(self.progress, "__name__", repr(self.progress))
+            )
             return f"clock(progress={shown}, total={self.total})"
         options = [f"resolution={self.resolution}"] if self.resolution is not None else []
         options += [f"between={self.between!r}"] if self.between != "linear" else []
@@ -145,20 +147,28 @@ def clock(
     if resolution is not None:
         resolution = check_count("clock: resolution", resolution, least=1)
     elif between == "hold":
-        raise ScheduleError("clock: between='hold' changes the value each `resolution` units: pass resolution=n")
+        raise ScheduleError(
+            "clock: between='hold' changes the value each `resolution` units: pass resolution=n"
+        )
     if error is not None and check_real("clock: error", error) <= 0.0:
         raise refuse("clock: error", "a part of the largest value, above 0", error)
-    limit = error if error is not None else math.inf if between == "hold" else _ERROR
+    limit = float(error if error is not None else math.inf if between == "hold" else _ERROR)
     if progress is None or progress is False:
         if not isinstance(unit, str) or not unit.strip():
             raise refuse("clock: unit", "what is counted, such as 'tokens', or pass progress=...", unit)
         if total is not None:
-            raise ScheduleError("clock: total is the whole of a progress clock; the schedules have their own total")
-        return Clock(unit.strip(), resolution, between, float(limit), skipped)
+            raise ScheduleError(
+                "clock: total is the whole of a progress clock; the schedules have their own total"
+            )
+        return Clock(unit.strip(), resolution, between, limit, skipped)
+    return _progress_clock(Clock("progress", resolution, between, limit, skipped), unit, progress, total)
+
+
+def _progress_clock(made: Clock, unit: str | None, progress: Any, total: int | None) -> Clock:
     if not callable(progress) and progress is not True:
         raise refuse("clock: progress", "a function that returns a number in [0, 1], or True", progress)
     if unit is not None:
         raise ScheduleError("clock: a progress clock counts parts of the run, so it takes no unit")
     whole = check_count("clock: total", _WHOLE if total is None else total, least=1)
     ask = None if progress is True else progress
-    return Clock("progress", resolution, between, float(limit), skipped, whole, ask)
+    return dataclasses.replace(made, total=whole, progress=ask)

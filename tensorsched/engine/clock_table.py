@@ -53,9 +53,10 @@ class ClockTable:
         self,
         schedules: dict[str, Schedule],
         live_column: Mapping[str, int],
+        rows: Rows,
+        *,
         clock: Clock,
         last: int,
-        rows: Rows,
         room: int,
         device: torch.device,
         dtype: torch.dtype,
@@ -79,7 +80,7 @@ class ClockTable:
         self.data[:used, 1 + width :] = slopes
         self.data[used:] = 0.0
         self.used, self.error = used, rows.error
-        self._find = memoryview(self.positions)[:used]
+        self._find = memoryview(self.positions.data)[:used]
 
     @property
     def nbytes(self) -> int:
@@ -152,7 +153,9 @@ def tabulate_on_clock(
     spare = 0 if capacity is None else min(_SPARE_ROWS, _SPARE_BYTES // (16 * (1 + len(kept))))
     room = max(len(rows.positions), regular) + spare + 1
     _check_room(room, len(kept), schedules, where)
-    return ClockTable(dict(schedules), live, clock, last, rows, room, where, dtype)
+    return ClockTable(
+        dict(schedules), live, rows, clock=clock, last=last, room=room, device=where, dtype=dtype
+    )
 
 
 def replacement_on_clock(table: ClockTable, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
@@ -218,7 +221,9 @@ def _check_finite(rows: Rows, unique: list[Schedule], dtype: torch.dtype) -> Non
     largest = np.abs(rows.values).max(axis=0)
     for schedule, value in zip(unique, largest, strict=True):
         if value > np.finfo(NUMPY[dtype]).max or not math.isfinite(2.0 * value):
-            raise ScheduleError(f"a value of {value!r} overflows {dtype}; clamp the schedule: {brief(schedule)}")
+            raise ScheduleError(
+                f"a value of {value!r} overflows {dtype}; clamp the schedule: {brief(schedule)}"
+            )
 
 
 def _shared(values: Array) -> tuple[list[int], list[int]]:

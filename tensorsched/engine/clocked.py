@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 
 from tensorsched.engine.clock import Where
@@ -201,6 +200,11 @@ class ClockEngine(ScheduleEngine):
     table: ClockTable  # type: ignore[assignment]  # the other table, with the same questions
     driver: CpuClock | DeviceClock  # type: ignore[assignment]  # as above
 
+    @classmethod
+    def of(cls, table: ClockTable) -> ClockEngine:
+        """The engine of a table."""
+        return cls(table)  # type: ignore[arg-type]  # its own kind of table
+
     @staticmethod
     def _driver(table: ClockTable, live: torch.Tensor) -> CpuClock | DeviceClock:  # type: ignore[override]
         return (CpuClock if table.device.type == "cpu" else DeviceClock)(table, live)
@@ -262,7 +266,7 @@ class ClockEngine(ScheduleEngine):
 
 
 def _again(table: ClockTable, where: Where) -> ClockEngine:
-    engine = ClockEngine(table)  # type: ignore[arg-type]  # its own kind of table
+    engine = ClockEngine.of(table)
     engine.go(where)
     return engine
 
