@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tensorsched.batch_sampler import BatchSampler as BatchSampler
 from tensorsched.binding.attach import attach as attach, detach as detach
 from tensorsched.binding.attachment import Attachment as Attachment
 from tensorsched.binding.checkpoint import schedules_of as schedules_of
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 if not TYPE_CHECKING:
     __all__ = [
         "Attachment",
+        "BatchSampler",
         "BindingError",
         "Clock",
         "CompiledStep",

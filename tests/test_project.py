@@ -23,7 +23,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("schedules", "param_groups"),
-    ("engine",),
+    ("engine", "batch_sampler"),
     ("binding",),
     ("compiled", "recording"),
     ("__init__",),  # the public names, gathered; only the programs below may use the package as a user does
