@@ -6,6 +6,7 @@ need not be: the batch of step t has batch(t) samples, whoever asks for it and w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
@@ -26,8 +27,8 @@ _AHEAD = 1024  # sizes that are looked up at a time
 class BatchSampler(torch.utils.data.Sampler[list[Any]]):
     """Batches of indices for `DataLoader(dataset, batch_sampler=...)`: the one of step t has batch(t) of them.
 
-    Indices are taken from `sampler` pass after pass: what a pass leaves over begins the next pass's first batch, so that
-    every batch is as large as planned and `lr.over(batch)` is right. In a distributed run `sampler` is each process's
+    Indices are taken from `sampler` pass after pass: what a pass leaves over begins the next pass's first batch, so
+    that every batch is as large as planned and `lr.over(batch)` is right. In a distributed run `sampler` is each process's
     own (a DistributedSampler), and `batch` the size for one process.
 
     Args:
@@ -90,13 +91,13 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
 
     def __iter__(self) -> Iterator[list[Any]]:
         done = int(self._consumed.at(np.array([float(self.step)]))[0])
-        number, skipped = divmod(done, len(self._sampler))  # type: ignore[arg-type]  # it is Sized
+        number, skipped = divmod(done, len(self._sampler))
         indices = self._indices(number, skipped)
         while True:
             first = self.step
             sizes, lengths = self._sizes(first, first + _AHEAD), self._lengths(first, first + _AHEAD)
             for size, length in zip(sizes, lengths, strict=True):
-                batch = [index for index, _ in zip(indices, range(size), strict=False)]
+                batch = list(itertools.islice(indices, size))
                 if len(batch) < size:
                     return
                 self.step += 1
@@ -110,7 +111,7 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
         """
         if self._passes is None:
             raise TypeError("a BatchSampler without passes=n never ends")
-        whole = self._passes * len(self._sampler)  # type: ignore[arg-type]  # it is Sized
+        whole = self._passes * len(self._sampler)
         after = self._consumed.step_of(whole + 1)
         if after is None:
             raise ScheduleError("BatchSampler: the batch is 0 for ever")

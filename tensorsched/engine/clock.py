@@ -53,6 +53,11 @@ class Clock:
         skipped: what becomes of the units of a step that GradScaler skipped.
         total: of a progress clock, the position that stands for 1; else None.
         progress: of a progress clock, the function that is asked before each step; None: `sched.progress` says it.
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.clock("samples", resolution=1024)
+        clock('samples', resolution=1024)
     """
 
     unit: str

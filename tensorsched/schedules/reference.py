@@ -382,7 +382,7 @@ def _over(c: Over, t: float) -> float:
     summed = math.floor(t if settled is None else min(t, settled))
     consumed = sum(Fraction(at(c.batch, float(s))) for s in range(summed))
     consumed += (Fraction(t) - summed) * Fraction(at(c.batch, float(summed)))
-    return at(c.inner, float(min(consumed, MAX_STEPS)))
+    return at(c.inner, min(float(consumed), float(MAX_STEPS)))
 
 
 @formula(Floor)
