@@ -28,8 +28,8 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
     """Batches of indices for `DataLoader(dataset, batch_sampler=...)`: the one of step t has batch(t) of them.
 
     Indices are taken from `sampler` pass after pass: what a pass leaves over begins the next pass's first batch, so
-    that every batch is as large as planned and `lr.over(batch)` is right. In a distributed run `sampler` is each process's
-    own (a DistributedSampler), and `batch` the size for one process.
+    that every batch is as large as planned and `lr.over(batch)` is right. In a distributed run `sampler` is each
+    process's own (a DistributedSampler), and `batch` the size for one process.
 
     Args:
         sampler: gives indices and knows how many, such as RandomSampler; its order must be the same again when a run

@@ -5,28 +5,37 @@ from __future__ import annotations
 import dataclasses
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free, read_group, read_schedules
-from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
+from tensorsched.binding.arguments import read_free
+from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.clocked import Tally, check_counted, write_clock
 from tensorsched.binding.hooks import Hooks, has_hooks
+from tensorsched.binding.late_groups import (
+    begun,
+    other_groups,
+    read_adopted,
+    read_late,
+    refuse_other_groups,
+    take_in,
+)
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
-from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
-from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
-from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near, same_number
+from tensorsched.binding.placement import Options, live_device, read_rewrite
+from tensorsched.binding.registry import attachments_of, forget, remember
+from tensorsched.binding.resuming import go_on_from, loaded, saved
+from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine import Where
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.validators import check_count, shown
+from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
@@ -82,13 +91,13 @@ class Attachment:
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told = -1  # the step, or position, at which the user last said where to go on
         carried = self._carrier.read(groups)
-        self._began_before = _begun(self._places, groups)
+        self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
         if self._hooks.active:
             self._carrier.mark(groups, self._originals())
-        self._go_on_from(carried)
+        go_on_from(self, carried)
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
@@ -405,21 +414,9 @@ class Attachment:
             (None, 0.07500000000000001)
         """
         self._require_attached()
-        groups, first = param_groups(self.optimizer), self._group_count
+        groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        if len(groups) == first:
-            raise BindingError(
-                "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
-            )
-        new = len(groups) - first
-        entries = {}
-        for key, value in hyperparameters.items():
-            if isinstance(value, list) and len(value) != new:
-                raise BindingError(
-                    f"{key}: the list has {len(value)} entries and {new} param_groups were added"
-                )
-            entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
-        self._take_in(groups, read_schedules(groups, entries) if entries else {})
+        take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -495,7 +492,7 @@ class Attachment:
         """Put every slot's value into the optimizer's present param_groups, whatever they hold."""
         groups = param_groups(self.optimizer)
         if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
+            raise other_groups(len(groups), self._group_count)
         for slot in self.slots:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
                 groups[slot.place.group].setdefault(slot.place.key, slot.template)
@@ -582,55 +579,10 @@ class Attachment:
         return self._optimizer() is optimizer
 
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Replace the live views in the groups of a state_dict by the floats that they stand for."""
-        self._mode.saved(groups)
-        where = self._mode.where
-        for slot in self.slots:
-            if slot.tensor and slot.place.group < len(groups):
-                slot.place.write(groups, self._mode.at(slot.name, where.position))
-        self._carrier.write(groups[: self._group_count], where, self._fingerprint())
+        saved(self, groups)
 
     def _loaded(self) -> None:
-        """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
-        self._make_graphs_stale()
-        groups = param_groups(self.optimizer)
-        self._refuse_other_groups(groups)
-        carried = self._carrier.read(groups)
-        where, mode = self._mode.where, self._mode
-        if carried is None and self._told != where.position:
-            present = {slot: mode.at(slot.name, where.position) for slot in self.slots}
-            wrong = [slot for slot in self.slots if not is_near(slot, groups, present[slot])]
-            if wrong:
-                self._doubt = (
-                    f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
-                    f"{found_at(wrong[0], groups)} where the schedule has {present[wrong[0]]!r} at "
-                    f"{self._words(where)}, which goes on; if a run is resumed, load the schedule's own state or call "
-                    "seek(step)"
-                )
-        self._go_on_from(carried)
-        self._carrier.mark(groups[: self._group_count], self._originals())
-        self._bind()
-
-    def _go_on_from(self, carried: tuple[Where, int] | None) -> None:
-        """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
-        if carried is None:
-            return
-        where, fingerprint = carried
-        if fingerprint != self._fingerprint():
-            if self._told == self.position:
-                return
-            doubt = (
-                f"the optimizer's checkpoint was saved under other schedules, at {self._words(where)}: these go on "
-                "from there; load the schedule's own state to compare them, or call seek(step)"
-            )
-        else:
-            doubt = ""
-        self._mode.go(where)
-        if self._mode.tally is not None:
-            self._mode.tally.moved(where)
-        self._doubt = doubt
-        if self._face is not None:
-            self._face.moved()
+        loaded(self)
 
     def _say(self) -> None:
         """Warn, once and before it matters, of what a checkpoint left in doubt."""
@@ -676,60 +628,10 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        rule = self._options.new_groups
-        if rule is None:
-            raise self._other_groups(len(groups))
-        schedules: dict[Place, Schedule] = {}
-        for index in range(self._group_count, len(groups)):
-            wanted = rule(groups[index]) if callable(rule) else rule
-            if not isinstance(wanted, Mapping):
-                raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
-            for key, value in wanted.items():
-                if value is not None:
-                    schedules |= read_group(groups, index, key, value)
-        self._take_in(groups, schedules)
-
-    def _take_in(self, groups: Sequence[dict[str, Any]], schedules: Mapping[Place, Schedule]) -> None:
-        """The groups there are now are ours, and those that are new follow these schedules, at the same step."""
-        device = live_device(groups)
-        refuse_claimed(self.optimizer, schedules)
-        slots = [place_slot(self.optimizer, p, s, self._options, device) for p, s in schedules.items()]
-        extended = self._eager.extended(slots, device, self._options.capacity)
-        where = self._mode.where
-        self._use_eager()
-        self._began_before |= _begun(schedules, groups)
-        self._mode = self._eager = extended
-        self._places += [slot.place for slot in slots]
-        self._group_count = len(groups)
-        self._known_as = None
-        self._carrier.mark(groups, self._originals())
-        self._make_graphs_stale()
-        extended.go(where)
-        self._bind()
+        take_in(self, groups, read_late(groups, self._group_count, self._options.new_groups))
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
-        """The groups that were bound must be there, in their order; others behind them are none of ours yet."""
-        if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
-        for index, (bound, group) in enumerate(zip(self._bound, groups, strict=False)):
-            if bound is not group and not _same_parameters(bound, group):
-                raise BindingError(
-                    f"group {index} holds other parameters than when the schedule was attached: param_groups were "
-                    "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
-                    "call detach(), attach() again and seek() to the step"
-                )
-
-    def _other_groups(self, count: int) -> BindingError:
-        way_out = "call detach() and attach() again, which starts at step 0: seek() to the step that it had"
-        if count > self._group_count:
-            way_out = (
-                "call sched.adopt(lr=schedule, ...) for what is new, or pass new_groups={'lr': schedule, ...} (or a "
-                "function of the group that returns such a dict) to attach() beforehand"
-            )
-        return BindingError(
-            f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
-            f"{way_out}"
-        )
+        refuse_other_groups(self._bound, groups)
 
     def _words(self, where: Where) -> str:
         clock = self._options.clock
@@ -746,16 +648,6 @@ class Attachment:
 def _weakly(optimizer: Any) -> Callable[[], Any]:
     """A reference that does not keep an optimizer alive that holds us by its hooks: the two would wait in a circle."""
     return weakref.ref(optimizer) if has_hooks(optimizer) else lambda: optimizer
-
-
-def _begun(places: Iterable[Place], groups: Sequence[Mapping[str, Any]]) -> set[Place]:
-    """The places whose initial_lr somebody else has written, such as a torch scheduler: it stays there."""
-    return {p for p in places if initial_key(p.key) in groups[p.group] and not carries(groups[p.group])}
-
-
-def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    mine, theirs = a.get("params", ()), b.get("params", ())
-    return len(mine) == len(theirs) and all(x is y for x, y in zip(mine, theirs, strict=True))
 
 
 def _again(  # noqa: PLR0917  pickle's

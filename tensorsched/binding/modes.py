@@ -29,10 +29,17 @@ class Driving(Protocol):
     """What modes, hooks and the registry ask of an attachment, which stands above them."""
 
     _mode: Mode
+    _eager: EagerMode
     _graph: HandedMode | None
+    _options: Any  # what the user chose at attach: `placement.Options`, a module above this one
+    _places: list[Place]
+    _group_count: int
+    _began_before: set[Place]
     _found_inf: torch.Tensor | None
     _carrier: Carrier
+    _known_as: int | None
     _doubt: str
+    _told: int
     _face: Any  # of a trainer: the schedule moves when that is stepped
 
     @property
@@ -69,6 +76,11 @@ class Driving(Protocol):
         """Give the optimizer back."""
 
     def _bind(self) -> None: ...
+    def _require_attached(self) -> None: ...
+    def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
+    def _originals(self) -> dict[Place, Any]: ...
+    def _fingerprint(self) -> int: ...
+    def _words(self, where: Where) -> str: ...
     def _settle(self) -> None: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
