@@ -154,7 +154,9 @@ class Mode:
     @property
     def clocks(self) -> list[ClockEngine | ClockFloatEngine]:
         """The engines that are told what to count."""
-        return [e for p in self.parts if isinstance(e := p.engine, (ClockEngine, ClockFloatEngine))]
+        if self.tally is None:
+            return []
+        return [part.engine for part in self.parts]  # type: ignore[misc]  # on a clock all of them are such
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes. Does not synchronise."""

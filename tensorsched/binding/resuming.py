@@ -41,7 +41,8 @@ def loaded(sched: Driving) -> None:
             sched._doubt = (
                 f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
                 f"{found_at(wrong[0], groups)} where the schedule has {present[wrong[0].name]!r} at "
-                f"{sched._words(where)}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
+                f"{sched._words(where)}, which goes on; if a run is resumed, load the schedule's own state or call "
+                "seek(step)"
             )
     go_on_from(sched, carried)
     sched._carrier.mark(groups[: sched._group_count], sched._originals())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,17 @@ class ClockTable:
         self.data[:used, 1 + width :] = slopes
         self.data[used:] = 0.0
         self.used, self.error = used, rows.error
-        self._find = memoryview(self.positions.data)[:used]
+        self._look()
+
+    def _look(self) -> None:
+        self._find = memoryview(self.positions.data)[: self.used]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_find"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._look()
 
     @property
     def nbytes(self) -> int:

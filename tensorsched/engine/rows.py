@@ -28,7 +28,7 @@ Positions = npt.NDArray[np.int64]
 
 _FEWEST = 4096  # rows, where no resolution is given
 _MOST_MARKS = 1024  # of one schedule: what has more is found by trying
-_MOST_BYTES = 64 * 2**20  # that rows may come to take because lines missed
+_MOST_BYTES = 16 * 2**20  # that rows may come to take because lines missed
 _TRIED = (0.25, 0.381966, 0.5, 0.75)
 _FACTOR = 4.0 / 3.0
 
@@ -54,7 +54,7 @@ def rows_of(schedules: Sequence[Schedule], clock: Clock, reach: int) -> Rows:
     """The rows for some schedules that do not change any more from `reach` on.
 
     Raises:
-        ScheduleError: lines between rows cannot follow a schedule within the clock's error in 64 MiB, or a value is not
+        ScheduleError: lines between rows cannot follow a schedule within the clock's error in 16 MiB, or a value is not
             finite.
     """
     distance = clock.resolution or _default_distance(reach)
