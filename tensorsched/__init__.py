@@ -26,12 +26,16 @@ from tensorsched.schedules import (
     constant as constant,
     from_dict as from_dict,
     from_json as from_json,
+    greedy as greedy,
     initial as initial,
+    live as live,
     maximum as maximum,
     minimum as minimum,
+    plateau as plateau,
     recipes as _recipes,
     reference as reference,
     shapes as _shapes,
+    spike as spike,
 )
 from tensorsched.schedules.check import Finding as Finding, check as check
 from tensorsched.schedules.parse import argument as argument, parse as parse
@@ -63,14 +67,18 @@ if not TYPE_CHECKING:
         "detach",
         "from_dict",
         "from_json",
+        "greedy",
         "initial",
+        "live",
         "maximum",
         "minimum",
         "parse",
+        "plateau",
         "record",
         "reference",
         "register_optimizer",
         "schedules_of",
+        "spike",
         "tabulate",
     ]
     __all__ += _recipes.__all__
