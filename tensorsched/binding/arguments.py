@@ -81,6 +81,39 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
     return found
 
 
+def read_metrics(reactions: Sequence[str], metric: Any, metrics: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
+    """The metric of each reaction that is shown one.
+
+    Raises:
+        BindingError: nothing reacts, no metric, an unknown name, or something that is no number.
+    """
+    if not reactions:
+        raise BindingError(
+            "observe() needs something that reacts to a metric: attach a schedule such as lr * ts.plateau(patience=5)"
+        )
+    if (metric is None) == (not metrics):
+        raise BindingError(
+            "observe() takes one metric for all, or one for each by name, as in observe(loss) or "
+            f"observe({reactions[0]}=loss)"
+        )
+    if unknown := sorted(set(metrics) - set(reactions)):
+        raise BindingError(f"observe(): nothing that reacts is named {unknown[0]!r}; there are {', '.join(reactions)}")
+    found: dict[str, torch.Tensor | float] = dict(metrics) if metrics else dict.fromkeys(reactions, metric)
+    for name, given in found.items():
+        fits = (
+            given.numel() == 1 and not given.is_complex()
+            if isinstance(given, torch.Tensor)
+            else isinstance(given, numbers.Real) and not isinstance(given, bool)
+        )
+        if not fits:
+            what = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else repr(given)
+            raise BindingError(
+                f"observe(): the metric for {name!r} must be a number or a tensor of one element, got {what}; take its "
+                "mean() first"
+            )
+    return found
+
+
 def read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Place, Schedule]:
     """The schedules for one key of one group: one, or for a key that holds a tuple one for each element."""
     group = groups[index]

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from tensorsched.binding.arguments import read_free, read_group, read_schedules
+from tensorsched.binding.arguments import read_free, read_group, read_metrics, read_schedules
 from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
-from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
+from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite, together
 from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
-from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near, same_number
+from tensorsched.binding.slots import Now, Slot, displaced, found_at, give_back, holds, is_near, same_number
 from tensorsched.binding.summary import slot_table
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import bounded, value_now
 from tensorsched.schedules.validators import check_count, shown
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
+
+_AS_NOW = ", with its inputs as they are now"
 
 
 class Attachment:
@@ -77,14 +80,14 @@ class Attachment:
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told = -1  # the step at which the user last said where to go on
-        carried = self._carrier.read(groups)
+        carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
         self._began_before = _begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
         if self._hooks.active:
-            self._carrier.mark(groups, self._originals())
-        self._go_on_from(carried)
+            self._carrier.mark(groups, self._originals(), self._numbered())
+        self._go_on_from(carried, numbers)
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
@@ -180,7 +183,8 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return write_state(self.step_count, self._schedules())
+        inputs = self._mode.inputs
+        return write_state(self.step_count, self._schedules(), None if inputs is None else inputs.state())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -201,9 +205,11 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        step, schedules = read_state(state, self._schedules(), how)
+        step, schedules, cells = read_state(state, self._schedules(), how)
         if schedules:
             self._follow(schedules)
+        if self._mode.inputs is not None:
+            self._mode.inputs.load(cells)
         self.seek(step)
 
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
@@ -328,6 +334,8 @@ class Attachment:
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
+        What depends on live inputs is drawn with these as they are now, and labelled so.
+
         Args:
             steps: the last step to show; default: as far as the longest schedule needs.
             log: logarithmic value axes: True, False, or None (default) where it shows more.
@@ -339,11 +347,79 @@ class Attachment:
         Raises:
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
+        inputs = self._mode.inputs
+        values = {} if inputs is None else inputs.values()
+        reactive = {s.place.part for s in self.slots if s.schedule.inputs()}
         parts: dict[str, dict[Schedule, list[int]]] = {}
         for slot in self.slots:
-            parts.setdefault(slot.place.part, {}).setdefault(slot.schedule, []).append(slot.place.group)
-        parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
+            part = slot.place.part + (_AS_NOW if slot.place.part in reactive else "")
+            drawn = cast("Schedule", slot.schedule._with_inputs(values))
+            parts.setdefault(part, {}).setdefault(drawn, []).append(slot.place.group)
+        for name, schedule in self.free.items():
+            drawn = cast("Schedule", schedule._with_inputs(values))
+            parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {drawn: []}
         return list(plot_parts(parts, self.step_count, steps=steps, log=log))
+
+    @property
+    def inputs(self) -> Mapping[str, torch.Tensor]:
+        """The live inputs in the schedules by name, each a 0-dim float64 tensor; write it and the next step uses it.
+
+        `sched.inputs["lr_scale"].fill_(0.5)`: any operation of torch in place. It is on the device of the tensor slots
+        that depend on it, where a captured step reads it too; where float slots do, on the CPU (ask again after
+        `compile_step`, which puts it on the device). A factor that reacts to a metric is written the same way; what
+        else it remembers stays.
+
+        Raises:
+            BindingError: the schedule is detached.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=0.5 * ts.live("lr_scale", 1.0))
+            >>> sched.inputs["lr_scale"].fill_(0.5).item()
+            0.5
+            >>> optimizer.step(), optimizer.param_groups[0]["lr"]
+            (None, 0.25)
+        """
+        self._require_attached()
+        inputs = self._mode.inputs
+        return types.MappingProxyType({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+
+    def observe(self, metric: Any = None, /, **metrics: Any) -> None:
+        """Show a metric to what reacts to one (`ts.plateau`, `ts.greedy`, `ts.spike`): the next step uses what follows.
+
+        Call it as often as you would call torch's ReduceLROnPlateau.step(metric): once an evaluation, once an epoch, or
+        after every step. A skipped or repeated optimizer step makes no difference.
+
+        Args:
+            metric: for all of them: a number, or a tensor of one element, on any device (float32 is taken as it is).
+            **metrics: for each by its `name`.
+
+        Raises:
+            BindingError: nothing reacts, no metric, an unknown name, or something that is no number. Nothing has
+                changed.
+
+        Where tensor slots depend on it, it is decided on the device and nothing synchronises; it may be part of a graph
+        of yours, and of what torch.compile traces. Where float slots do, a tensor on a device is read, which waits for
+        it. In a distributed run each process decides for itself, and the same if the metric is: all_reduce it first.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=0.5 * ts.plateau(factor=0.5, patience=0))
+            >>> sched.observe(1.0), sched.observe(torch.tensor(2.0)), optimizer.param_groups[0]["lr"]
+            (None, None, 0.25)
+        """
+        self._require_attached()
+        inputs = self._mode.inputs
+        reactions = {} if inputs is None else inputs.reactions
+        shown_metrics = read_metrics(list(reactions), metric, metrics)
+        assert inputs is not None  # noqa: S101  something reacts
+        inputs.observe(shown_metrics)
+        if not torch.compiler.is_compiling():  # else the next step looks
+            self._mode.refresh(self.optimizer.param_groups)
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -365,13 +441,15 @@ class Attachment:
             self._mode = self._eager
             self._mode.seek(step)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, step)
+        give_back(self.slots, groups, self._present(step))
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
-        )
+        step, held = self.step_count, self._mode.inputs
+        values = {} if held is None else held.values()
+        inputs = {} if held is None else {name: (node, values[name]) for name, node in held.nodes.items()}
+        now, auto = self._present(step), self._options.auto
+        return slot_table(self.slots, self.free, inputs, step, now, auto=auto, attached=self.attached)
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -384,7 +462,8 @@ class Attachment:
         slots = [at[place] for place in self._places]
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
-        return _again, (self.optimizer, slots, self.free, self._options, self.step_count, room, flags)
+        inputs = None if self._mode.inputs is None else self._mode.inputs.state()
+        return _again, (self.optimizer, slots, self.free, self._options, self.step_count, room, flags, inputs)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
 
@@ -425,11 +504,12 @@ class Attachment:
         groups = self.optimizer.param_groups
         self._refuse_other_groups(groups)
         step = self.step_count
+        now = self._present(step)
         for slot in self.slots:
-            if not holds(slot, groups, step, self._mode.expected(slot)):
-                raise displaced(slot, groups, step)
+            if not holds(slot, groups, now, self._mode.expected(slot)):
+                raise displaced(slot, groups, step, now)
         for name, schedule in self.free.items():
-            found, expected = self._mode.free_value(name).item(), schedule(step)
+            found, expected = self._mode.free_value(name).item(), now(schedule)
             if not same_number(found, expected):
                 raise BindingError(
                     f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
@@ -455,9 +535,9 @@ class Attachment:
     def _now(self, key: str, step: int) -> list[float]:
         """What each group has under a key at `step`, the present one: of a tensor slot what its table says."""
         tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
-        groups = self.optimizer.param_groups
+        groups, now = self.optimizer.param_groups, self._present(step) if tensors else None
         return [
-            tensors[place].schedule(step)
+            now(tensors[place].schedule)
             if (place := Place(index, key)) in tensors
             else as_float(group[key]) or 0.0
             for index, group in enumerate(groups)
@@ -475,11 +555,13 @@ class Attachment:
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Replace the live views in the groups of a state_dict by the floats that they stand for."""
         self._mode.saved(groups)
-        step = self.step_count
+        step, inputs = self.step_count, self._mode.inputs
+        now = self._present(step)
         for slot in self.slots:
             if slot.tensor and slot.place.group < len(groups):
-                slot.place.write(groups, slot.schedule(step))
-        self._carrier.write(groups[: self._group_count], step, self._fingerprint())
+                slot.place.write(groups, now(slot.schedule))
+        numbers = {} if inputs is None else inputs.numbers()
+        self._carrier.write(groups[: self._group_count], step, self._fingerprint(), numbers)
 
     def _loaded(self) -> None:
         """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
@@ -488,19 +570,23 @@ class Attachment:
         self._refuse_other_groups(groups)
         carried = self._carrier.read(groups)
         if carried is None and self._told != (step := self.step_count):
-            wrong = [slot for slot in self.slots if not is_near(slot, groups, step)]
+            now = self._present(step)
+            wrong = [slot for slot in self.slots if not is_near(slot, groups, now)]
             if wrong:
                 self._doubt = (
                     f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
-                    f"{found_at(wrong[0], groups)} where the schedule has {wrong[0].schedule(step)!r} at "
+                    f"{found_at(wrong[0], groups)} where the schedule has {now(wrong[0].schedule)!r} at "
                     f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
                 )
-        self._go_on_from(carried)
-        self._carrier.mark(groups[: self._group_count], self._originals())
+        self._go_on_from(carried, self._carrier.read_inputs(groups))
+        self._carrier.mark(groups[: self._group_count], self._originals(), self._numbered())
         self._bind()
 
-    def _go_on_from(self, carried: tuple[int, int] | None) -> None:
-        """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
+    def _go_on_from(self, carried: tuple[int, int] | None, numbers: Mapping[str, float]) -> None:
+        """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one.
+
+        Of the same schedules what their live inputs remember, too.
+        """
         if carried is None:
             return
         step, fingerprint = carried
@@ -513,6 +599,8 @@ class Attachment:
             )
         else:
             doubt = ""
+            if (inputs := self._mode.inputs) is not None and (cells := inputs.read_numbers(numbers)) is not None:
+                inputs.load(cells)
         self._mode.seek(step)
         self._doubt = doubt
         if self._face is not None:
@@ -524,6 +612,15 @@ class Attachment:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))
             warnings.warn(doubt, UserWarning, stacklevel=2)
+
+    def _present(self, step: int) -> Now:
+        """The value of a schedule at `step`, the present one. Synchronises where there are live inputs on a device."""
+        inputs = self._mode.inputs
+        values = {} if inputs is None else inputs.values()
+        return lambda schedule: value_now(schedule, step, values)
+
+    def _numbered(self) -> list[str]:
+        return [] if self._mode.inputs is None else self._mode.inputs.names()
 
     def _originals(self) -> dict[Place, Any]:
         return {slot.place: slot.original for slot in self.slots}
@@ -540,6 +637,8 @@ class Attachment:
 
     def _use(self, mode: Mode, step: int | None = None) -> None:
         """Be in another mode, at the same step, which is read from the one before where it is not given."""
+        if mode.inputs is not None and self._mode.inputs is not None:
+            mode.inputs.follow(self._mode.inputs)
         if mode.parts != self._mode.parts:  # else the same engines count on
             mode.seek(self.step_count if step is None else step)
         self._mode = mode
@@ -580,6 +679,7 @@ class Attachment:
         device = live_device(groups)
         refuse_claimed(self.optimizer, schedules)
         slots = [place_slot(self.optimizer, p, s, self._options, device) for p, s in schedules.items()]
+        slots = together(slots, device)
         extended = self._eager.extended(slots, device, self._options.capacity)
         step = self.step_count
         self._use_eager()
@@ -588,7 +688,7 @@ class Attachment:
         self._places += [slot.place for slot in slots]
         self._group_count = len(groups)
         self._known_as = None
-        self._carrier.mark(groups, self._originals())
+        self._carrier.mark(groups, self._originals(), self._numbered())
         self._make_graphs_stale()
         extended.seek(step)
         self._bind()
@@ -648,11 +748,14 @@ def _again(  # noqa: PLR0917  pickle's
     step: int,
     room: int,
     flags: Sequence[dict[str, Any]],
+    inputs: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
     put_back(optimizer.param_groups, flags)  # no compiled step is copied with it
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
     attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
+    if attachment._mode.inputs is not None:
+        attachment._mode.inputs.load(attachment._mode.inputs.read(inputs))
     attachment._options = options  # groups that are added later are not bound to that room
     attachment.seek(step)
     return attachment

@@ -5,6 +5,9 @@ placeholder (a graph takes them for constants, and torch.distributed.checkpoint'
 that the live groups have); the state_dict hook writes the true ones into what is saved. To a plain optimizer they are
 two entries that it does not read.
 
+What live inputs remember (a factor, the best loss) is carried the same way, a float for each number: a run whose
+plateau started anew would jump back to the full learning rate.
+
 Beside them stands `initial_lr`, as torch's own schedulers write it: after a checkpoint, the lr in a group is no longer
 what `ts.initial` means.
 """
@@ -28,18 +31,24 @@ class Carrier(NamedTuple):
 
     step: str
     schedules: str
+    inputs: str  # of live inputs each number is an entry of its own, behind this name and a dot
 
     @classmethod
     def beside(cls, others: Iterable[Carrier]) -> Carrier:
         """Names that no other attachment on the optimizer has: those of the first, or of the second, ..."""
         taken = set(others)
-        names = (cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}") for suffix in _suffixes())
+        names = (
+            cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", f"schedule_input{suffix}")
+            for suffix in _suffixes()
+        )
         return next(name for name in names if name not in taken)
 
-    def mark(self, groups: Sequence[Group], originals: Mapping[Place, Any]) -> None:
+    def mark(self, groups: Sequence[Group], originals: Mapping[Place, Any], inputs: Iterable[str] = ()) -> None:
         """Put the placeholders into live groups, and what each place held before its schedule."""
+        names = list(inputs)
         for group in groups:
             group[self.step] = group[self.schedules] = 0
+            group.update({f"{self.inputs}.{name}": 0.0 for name in names})
         for place, original in originals.items():
             if place.element is None and (number := as_float(original)) is not None:
                 groups[place.group].setdefault(initial_key(place.key), number)
@@ -47,16 +56,23 @@ class Carrier(NamedTuple):
     def unmark(self, groups: Sequence[Group], places: Iterable[Place]) -> None:
         """Take the entries out of all groups, and what these places held before."""
         for group in groups:
-            for name in self:
+            for name in [*self, *(key for key in group if key.startswith(f"{self.inputs}."))]:
                 group.pop(name, None)
         for place in places:
             if place.group < len(groups):
                 groups[place.group].pop(initial_key(place.key), None)
 
-    def write(self, groups: Iterable[Group], step: int, fingerprint: int) -> None:
+    def write(self, groups: Iterable[Group], step: int, fingerprint: int, inputs: Mapping[str, float]) -> None:
         """Put the true numbers into the groups of a state_dict."""
         for group in groups:
             group[self.step], group[self.schedules] = step, fingerprint
+            group.update({f"{self.inputs}.{name}": number for name, number in inputs.items()})
+
+    def read_inputs(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The numbers of live inputs that groups from a checkpoint carry."""
+        start = f"{self.inputs}."
+        found = {key.removeprefix(start): as_float(held) for key, held in groups[0].items() if key.startswith(start)}
+        return {name: number for name, number in found.items() if number is not None}
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
         """The step and the fingerprint that groups from a checkpoint carry, if they do.
@@ -64,7 +80,7 @@ class Carrier(NamedTuple):
         Raises:
             ScheduleError: the step is no count.
         """
-        step, fingerprint = (as_float(groups[0].get(name)) for name in self)
+        step, fingerprint = (as_float(groups[0].get(name)) for name in (self.step, self.schedules))
         if step is None or not fingerprint:  # 0: our own placeholder
             return None
         whole = int(step) if step.is_integer() else step  # a tensor too: some checkpoints make them of ints

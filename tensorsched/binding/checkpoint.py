@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
+from tensorsched.engine import Inputs
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule, from_dict
 from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.split import inputs_of
 from tensorsched.schedules.validators import check_count, refuse, shown
 
 FORMAT = "tensorsched/attachment"
@@ -27,8 +30,8 @@ _ROUNDING = 2.0**-40
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
-def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
-    """The state: dicts, lists, strings, ints, floats and bools only."""
+def write_state(step: int, schedules: Mapping[str, Schedule], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The state: dicts, lists, strings, ints, floats and bools only. That of live inputs is there where there are."""
     fingerprints = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
     return {
         "format": FORMAT,
@@ -36,13 +39,13 @@ def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
         "step": step,
         "schedules": {name: fingerprints[schedule] for name, schedule in schedules.items()},
         "documents": {fingerprint: schedule.to_dict() for schedule, fingerprint in fingerprints.items()},
-    }
+    } | ({} if inputs is None else {"inputs": dict(inputs)})
 
 
 def read_state(
     state: Any, schedules: Mapping[str, Schedule], on_mismatch: str
-) -> tuple[int, dict[str, Schedule]]:
-    """The step to continue from, and by name the schedules that are to be followed instead of those that are.
+) -> tuple[int, dict[str, Schedule], dict[str, dict[str, Any]]]:
+    """The step to continue from, by name the schedules that are to be followed instead of those that are; the inputs.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
@@ -55,10 +58,13 @@ def read_state(
         )
     step, saved = _parse(state)
     differences = _differences(saved, schedules)
-    if not differences or on_mismatch == "keep_step":
-        return step, {}
+    inputs = state.get("inputs", {})
+    if not differences:
+        return step, {}, _cells_of(schedules, inputs, exact=True)
+    if on_mismatch == "keep_step":
+        return step, {}, _cells_of(schedules, inputs, exact=False)
     if on_mismatch == "restart":
-        return 0, {}
+        return 0, {}, _cells_of(schedules, {}, exact=False)
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
@@ -66,13 +72,19 @@ def read_state(
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
-        return step, saved
+        return step, saved, _cells_of(saved, inputs, exact=True)
     raise BindingError(
         f"this state (step {step}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
         + f"\n{_advice(saved, schedules, step)} If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
     )
+
+
+def _cells_of(schedules: Mapping[str, Schedule], state: Any, *, exact: bool) -> dict[str, dict[str, Any]]:
+    """What the live inputs in these schedules remember according to a state; see `Inputs.read`."""
+    nodes = inputs_of(list(schedules.values()))
+    return Inputs(nodes, torch.device("cpu")).read(state, exact=exact) if nodes else {}
 
 
 def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int) -> str:
@@ -85,6 +97,10 @@ def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step
         return f"Attach what it was saved with (**ts.schedules_of(state)), or choose: {ways}"
     pairs = [(saved[name], present[name]) for name in saved]
     last = min(step, _HORIZON)
+    if any(schedule.inputs() for pair in pairs for schedule in pair):
+        return (
+            f"With 'keep_step' an input of the same name goes on where its numbers fit, any other starts anew: {ways}"
+        )
     if all(first_difference(a, b, last) is None for a, b in pairs):
         return (
             f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
@@ -159,8 +175,8 @@ def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
         raise refuse(
             "version", f"{VERSION}{' (update tensorsched to read a newer one)' if newer else ''}", version
         )
-    if set(state) != _ENTRIES:
-        wrong = min(map(str, set(state) ^ _ENTRIES))
+    if set(state) - {"inputs"} != _ENTRIES:
+        wrong = min(map(str, (set(state) - {"inputs"}) ^ _ENTRIES))
         raise ScheduleError(
             f"{wrong}: {'missing from' if wrong in _ENTRIES else 'unknown entry of'} the state"
         )
@@ -207,6 +223,8 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule])
 
 def _compared(name: str, saved: Schedule, present: Schedule) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
+    if saved.inputs() or present.inputs():  # no step tells whether they are equal
+        return [f"{name}: saved {brief(saved)}, now {brief(present)}; what depends on live inputs must be the same"]
     settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
     step = first_difference(saved, present, _HORIZON if last is None else min(last, _HORIZON))

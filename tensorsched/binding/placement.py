@@ -11,10 +11,10 @@ import torch
 from tensorsched.binding.arguments import read_schedules
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import record_of, supports_tensor
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -71,6 +71,22 @@ def place_slot(
     template = None if place.element is None else group[place.key]
     # What the table holds past its end, the schedule says too.
     return Slot(place, bounded(schedule, options.steps), tensor, why, original, template)
+
+
+def together(slots: Sequence[Slot], device: torch.device) -> list[Slot]:
+    """The slots, of which those with live inputs are all tensors or all floats: the inputs have one home.
+
+    On a CPU there is none to choose: floats and tensors read the same memory.
+    """
+    reactive = [slot for slot in slots if slot.schedule.inputs()]
+    host = next((slot for slot in reactive if not slot.tensor), None)
+    if host is None or device.type == "cpu":
+        return list(slots)
+    why = f"it depends on live inputs, and so does {host.name}, which is a float slot"
+    return [
+        dataclasses.replace(slot, tensor=False, why=why) if slot.schedule.inputs() and slot.tensor else slot
+        for slot in slots
+    ]
 
 
 def read_rewrite(

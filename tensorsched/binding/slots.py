@@ -12,12 +12,27 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
-from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
+from tensorsched.binding.movers import (
+    Groups,
+    Mover,
+    float_mover,
+    reactive_float_mover,
+    reactive_tensor_mover,
+    tensor_mover,
+)
+from tensorsched.engine import (
+    FloatEngine,
+    Inputs,
+    ReactiveEngine,
+    ReactiveFloatEngine,
+    ScheduleEngine,
+    tabulate,
+)
 from tensorsched.engine.tabulate import replacement, row_count
-from tensorsched.errors import BindingError
+from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import inputs_of
 
 __all__ = ["FloatSlots", "Slot", "Slots", "TensorSlots", "float_slots", "tensor_slots"]
 
@@ -59,13 +74,24 @@ class FloatSlots:
 
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
-        column = self.engine.table.live_column
-        columns = {slot.place: column[slot.name] for slot in self.slots}
+        columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
     def value(self, slot: Slot) -> float:
         """The value that a slot must hold now."""
-        return self.engine.row()[self.engine.table.live_column[slot.name]]
+        return self.engine.row()[self.engine.column_of[slot.name]]
+
+    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """See `rewritten`."""
+        moved = with_schedules(self.slots, schedules)
+        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
+        other = float_slots(moved, max(longest, self.engine.table.last)).engine
+
+        def exchange() -> None:
+            other.seek(self.engine.step_count)
+            self.engine, self.slots = other, moved
+
+        return exchange
 
 
 class TensorSlots:
@@ -86,8 +112,94 @@ class TensorSlots:
         """The view that a slot must hold."""
         return self.engine.value(slot.name)
 
+    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """See `rewritten`."""
+        moved = with_schedules(self.slots, schedules)
+        replace = replacement(self.engine.table, schedules)
 
-Slots = FloatSlots | TensorSlots
+        def commit() -> None:
+            replace()
+            self.engine.reload()
+            self.slots = moved
+
+        return commit
+
+
+class ReactiveFloatSlots:
+    """Float slots whose values depend on live inputs too."""
+
+    tensor = False
+
+    def __init__(self, engine: ReactiveFloatEngine, slots: Sequence[Slot], inputs: Inputs) -> None:
+        self.engine = engine
+        self.slots = tuple(slots)
+        self.inputs = inputs
+        self.refresh: Callable[[Groups], None] = lambda _: None
+
+    def bind(self, groups: Groups) -> Mover:
+        """Put the present values into the optimizer's groups; what moves them from now on."""
+        columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
+        mover, self.refresh = reactive_float_mover(groups, columns, self.engine, self.inputs)
+        return mover
+
+    def value(self, slot: Slot) -> float:
+        """The value that a slot must hold now."""
+        return self.engine.row()[self.engine.column_of[slot.name]]
+
+    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """See `rewritten`. Other inputs join those that there are."""
+        moved = with_schedules(self.slots, schedules)
+        nodes = inputs_of([slot.schedule for slot in moved])
+        self.inputs.check(nodes)
+        # With inputs of its own first: if anything is wrong with them, nothing has changed.
+        reactive_float_slots(moved, Inputs(self.inputs.nodes | nodes, self.inputs.device), None)
+
+        def exchange() -> None:
+            self.inputs.extend(nodes)
+            other = reactive_float_slots(moved, self.inputs, None).engine
+            other.seek(self.engine.step_count)
+            self.engine, self.slots = other, moved
+
+        return exchange
+
+
+class ReactiveTensorSlots:
+    """Tensor slots, and free names, whose values depend on live inputs too."""
+
+    tensor = True
+
+    def __init__(self, engine: ReactiveEngine, slots: Sequence[Slot], inputs: Inputs) -> None:
+        self.engine = engine
+        self.slots = tuple(slots)
+        self.inputs = inputs
+        self.refresh: Callable[[Groups], None] = lambda _: None
+
+    def bind(self, groups: Groups) -> Mover:
+        """Put the views into the optimizer's groups; what moves them from now on."""
+        views = {slot.place: self.value(slot) for slot in self.slots}
+        mover, self.refresh = reactive_tensor_mover(groups, views, self.engine)
+        return mover
+
+    def value(self, slot: Slot) -> torch.Tensor:
+        """The view that a slot must hold."""
+        return self.engine.value(slot.name)
+
+    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """See `rewritten`."""
+        moved = with_schedules(self.slots, schedules)
+        replace = self.engine.replacement(schedules)
+
+        def commit() -> None:
+            replace()
+            self.slots = moved
+
+        return commit
+
+
+Now = Callable[[Schedule], float]
+"""The value of a schedule at the present step, with the present inputs."""
+
+Slots = FloatSlots | TensorSlots | ReactiveFloatSlots | ReactiveTensorSlots
 
 
 def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
@@ -112,6 +224,25 @@ def tensor_slots(
     return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
 
 
+def reactive_float_slots(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> ReactiveFloatSlots:
+    """As `float_slots`, of slots with live inputs, which are on the CPU."""
+    columns = {slot.name: slot.schedule for slot in slots}
+    return ReactiveFloatSlots(ReactiveFloatEngine(columns, inputs, capacity), slots, inputs)
+
+
+def reactive_tensor_slots(
+    slots: Sequence[Slot], free: Mapping[str, Schedule], inputs: Inputs, capacity: int | None
+) -> ReactiveTensorSlots:
+    """As `tensor_slots`, of slots and free names with live inputs, which are on the device."""
+    columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    return ReactiveTensorSlots(ReactiveEngine(columns, inputs, capacity), slots, inputs)
+
+
+def with_schedules(slots: Sequence[Slot], schedules: Mapping[str, Schedule]) -> tuple[Slot, ...]:
+    """The slots, with other schedules where there are some for their columns."""
+    return tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots)
+
+
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
     """Check that other schedules, by column, can be followed at the same step; the function returned does it.
 
@@ -122,29 +253,17 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
-    moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
-    if isinstance(slots, FloatSlots):
-        floats = slots
-        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
-        other = float_slots(moved, max(longest, floats.engine.table.last)).engine
-
-        def exchange() -> None:
-            other.seek(floats.engine.step_count)
-            floats.engine, floats.slots = other, moved
-
-        return exchange
-    replace = replacement(slots.engine.table, schedules)
-
-    def commit() -> None:
-        replace()
-        slots.engine.reload()
-        slots.slots = moved
-
-    return commit
+    reactive = isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots))
+    if not reactive and (changed := [name for name, schedule in schedules.items() if schedule.inputs()]):
+        raise ScheduleError(
+            f"{changed[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot begin to follow "
+            "a live input: detach() and attach() again"
+        )
+    return slots.rewritten(schedules)
 
 
-def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int) -> None:
-    """Put the value of `step` into every place as what it held before: a float, or the very tensor that was there."""
+def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], now: Now) -> None:
+    """Put the present value into every place as what it held before: a float, or the very tensor that was there."""
     # Everything else that holds the same tensor: other slots' originals, and places that are none of ours.
     mine = {slot.place for slot in slots}
     users = [id(slot.original) for slot in slots]
@@ -158,7 +277,7 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int
         index, key, element = slot.place
         if index >= len(groups) or (element is not None and key not in groups[index]):
             continue  # somebody took the group, or the tuple, away
-        value: Any = slot.schedule(step)
+        value: Any = now(slot.schedule)
         if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
             own = users.count(id(slot.original)) == 1
@@ -172,18 +291,18 @@ def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return tensor
 
 
-def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:
-    """Whether a place holds what its slot must at `step`: the `view` itself, or a float; and the value."""
+def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], now: Now, view: torch.Tensor | float) -> bool:
+    """Whether a place holds what its slot must now: the `view` itself, or a float; and the value."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
     if found is not view if slot.tensor else isinstance(found, torch.Tensor):
         return False
-    return is_near(slot, groups, step)
+    return is_near(slot, groups, now)
 
 
-def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> bool:
-    """Whether a place holds the value of its slot at `step`, as a float or a tensor."""
+def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], now: Now) -> bool:
+    """Whether a place holds the present value of its slot, as a float or a tensor."""
     number = as_float(slot.place.read(groups)) if slot.place.exists(groups) else None
-    return number is not None and same_number(number, slot.schedule(step))
+    return number is not None and same_number(number, now(slot.schedule))
 
 
 def same_number(found: float, expected: float) -> bool:
@@ -199,10 +318,10 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     return "nothing" if found is None else repr(found)
 
 
-def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> BindingError:
+def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, now: Now) -> BindingError:
     """The error for a slot that somebody else has written to."""
     return BindingError(
-        f"{slot.name} no longer follows its schedule: at step {step} the schedule put {slot.schedule(step)!r} there "
+        f"{slot.name} no longer follows its schedule: at step {step} the schedule put {now(slot.schedule)!r} there "
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
         "optimizer; remove that writer, or call detach() to hand this hyperparameter over to it"
     )

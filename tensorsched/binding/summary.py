@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tensorsched.binding.slots import Slot
+from tensorsched.binding.slots import Now, Slot
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief
 
@@ -12,14 +12,25 @@ _WIDEST = 72  # of a schedule's text
 
 
 def slot_table(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, auto: bool, attached: bool
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    inputs: Mapping[str, tuple[Schedule, float]],
+    step: int,
+    now: Now,
+    *,
+    auto: bool,
+    attached: bool,
 ) -> str:
-    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
+    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is.
+
+    Live inputs are listed below the slots, with what they are now.
+    """
     header = ("group", "key", "slot", "value", "schedule")
-    rows = [header, *_slot_rows(slots, step)]
+    rows = [header, *_slot_rows(slots, now)]
     rows += [
-        ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+        ("-", name, "free", f"{now(schedule):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
+    rows += [("-", name, "input", f"{value:.6g}", _short(node)) for name, (node, value) in inputs.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
@@ -30,10 +41,10 @@ def slot_table(
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
+def _slot_rows(slots: Sequence[Slot], now: Now) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
-        row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
+        row = (slot.place.part, _kind(slot), f"{now(slot.schedule):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
     return [(_ranges(groups), *row) for row, groups in runs.items()]
 
