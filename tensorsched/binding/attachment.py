@@ -24,7 +24,7 @@ from tensorsched.binding.summary import slot_table
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.split import bounded, value_now
+from tensorsched.schedules.split import bounded, inputs_of, value_now
 from tensorsched.schedules.validators import check_count, shown
 from tensorsched.schedules.views.plot import plot_parts
 
@@ -599,8 +599,14 @@ class Attachment:
             )
         else:
             doubt = ""
-            if (inputs := self._mode.inputs) is not None and (cells := inputs.read_numbers(numbers)) is not None:
+            if (inputs := self._mode.inputs) is not None:
+                cells = inputs.read_numbers(numbers)
                 inputs.load(cells)
+                if lost := sorted(inputs_of(list(self._schedules().values())).keys() - cells.keys()):
+                    doubt = (
+                        f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which goes on as it is: "
+                        "load the schedule's own state"
+                    )
         self._mode.seek(step)
         self._doubt = doubt
         if self._face is not None:

@@ -191,10 +191,8 @@ class Inputs:
         """All of them by these names. Synchronises where they are on a device."""
         return _named(self.state())
 
-    def read_numbers(self, numbers: Mapping[str, float]) -> dict[str, dict[str, Any]] | None:
-        """Cells for `load` from such numbers; None where they are not those of these inputs."""
-        if not set(self.names()) <= set(numbers):
-            return None
+    def read_numbers(self, numbers: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """Cells for `load` from such numbers, of the inputs that they are complete for."""
         return {
             name: {
                 key: [numbers[f"{name}.{key}.{i}"] for i in range(len(start))]
@@ -203,6 +201,7 @@ class Inputs:
                 for key, start in held._cells().items()  # noqa: SLF001  an input is described by its node
             }
             for name, held in self.nodes.items()
+            if _named({name: held._cells()}).keys() <= numbers.keys()  # noqa: SLF001
         }
 
     def read(self, state: Any, *, exact: bool = True) -> dict[str, dict[str, Any]]:
