@@ -81,7 +81,9 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
     return found
 
 
-def read_metrics(reactions: Sequence[str], metric: Any, metrics: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
+def read_metrics(
+    reactions: Sequence[str], metric: Any, metrics: Mapping[str, Any]
+) -> dict[str, torch.Tensor | float]:
     """The metric of each reaction that is shown one.
 
     Raises:
@@ -97,7 +99,9 @@ def read_metrics(reactions: Sequence[str], metric: Any, metrics: Mapping[str, An
             f"observe({reactions[0]}=loss)"
         )
     if unknown := sorted(set(metrics) - set(reactions)):
-        raise BindingError(f"observe(): nothing that reacts is named {unknown[0]!r}; there are {', '.join(reactions)}")
+        raise BindingError(
+            f"observe(): nothing that reacts is named {unknown[0]!r}; there are {', '.join(reactions)}"
+        )
     found: dict[str, torch.Tensor | float] = dict(metrics) if metrics else dict.fromkeys(reactions, metric)
     for name, given in found.items():
         fits = (
@@ -106,7 +110,9 @@ def read_metrics(reactions: Sequence[str], metric: Any, metrics: Mapping[str, An
             else isinstance(given, numbers.Real) and not isinstance(given, bool)
         )
         if not fits:
-            what = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else repr(given)
+            what = (
+                f"a tensor of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else repr(given)
+            )
             raise BindingError(
                 f"observe(): the metric for {name!r} must be a number or a tensor of one element, got {what}; take its "
                 "mean() first"

@@ -535,7 +535,8 @@ class Attachment:
     def _now(self, key: str, step: int) -> list[float]:
         """What each group has under a key at `step`, the present one: of a tensor slot what its table says."""
         tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
-        groups, now = self.optimizer.param_groups, self._present(step) if tensors else None
+        groups = self.optimizer.param_groups
+        now = self._present(step) if tensors else _no_value
         return [
             now(tensors[place].schedule)
             if (place := Place(index, key)) in tensors
@@ -585,7 +586,7 @@ class Attachment:
     def _go_on_from(self, carried: tuple[int, int] | None, numbers: Mapping[str, float]) -> None:
         """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one.
 
-        Of the same schedules what their live inputs remember, too.
+        And what the live inputs of the same schedules remember.
         """
         if carried is None:
             return
@@ -604,7 +605,7 @@ class Attachment:
                 inputs.load(cells)
                 if lost := sorted(inputs_of(list(self._schedules().values())).keys() - cells.keys()):
                     doubt = (
-                        f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which goes on as it is: "
+                        f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which stays as it is: "
                         "load the schedule's own state"
                     )
         self._mode.seek(step)
@@ -729,6 +730,10 @@ class Attachment:
     def _require_attached(self) -> None:
         if not self.attached:
             raise BindingError("this schedule is detached and controls nothing; attach() again")
+
+
+def _no_value(_: Schedule) -> float:
+    return 0.0
 
 
 def _weakly(optimizer: Any) -> Callable[[], Any]:

@@ -43,7 +43,9 @@ class Carrier(NamedTuple):
         )
         return next(name for name in names if name not in taken)
 
-    def mark(self, groups: Sequence[Group], originals: Mapping[Place, Any], inputs: Iterable[str] = ()) -> None:
+    def mark(
+        self, groups: Sequence[Group], originals: Mapping[Place, Any], inputs: Iterable[str] = ()
+    ) -> None:
         """Put the placeholders into live groups, and what each place held before its schedule."""
         names = list(inputs)
         for group in groups:
@@ -62,7 +64,9 @@ class Carrier(NamedTuple):
             if place.group < len(groups):
                 groups[place.group].pop(initial_key(place.key), None)
 
-    def write(self, groups: Iterable[Group], step: int, fingerprint: int, inputs: Mapping[str, float]) -> None:
+    def write(
+        self, groups: Iterable[Group], step: int, fingerprint: int, inputs: Mapping[str, float]
+    ) -> None:
         """Put the true numbers into the groups of a state_dict."""
         for group in groups:
             group[self.step], group[self.schedules] = step, fingerprint
@@ -71,7 +75,11 @@ class Carrier(NamedTuple):
     def read_inputs(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The numbers of live inputs that groups from a checkpoint carry."""
         start = f"{self.inputs}."
-        found = {key.removeprefix(start): as_float(held) for key, held in groups[0].items() if key.startswith(start)}
+        found = {
+            key.removeprefix(start): as_float(held)
+            for key, held in groups[0].items()
+            if key.startswith(start)
+        }
         return {name: number for name, number in found.items() if number is not None}
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:

@@ -30,7 +30,9 @@ _ROUNDING = 2.0**-40
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
-def write_state(step: int, schedules: Mapping[str, Schedule], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+def write_state(
+    step: int, schedules: Mapping[str, Schedule], inputs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The state: dicts, lists, strings, ints, floats and bools only. That of live inputs is there where there are."""
     fingerprints = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
     return {
@@ -98,9 +100,7 @@ def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step
     pairs = [(saved[name], present[name]) for name in saved]
     last = min(step, _HORIZON)
     if any(schedule.inputs() for pair in pairs for schedule in pair):
-        return (
-            f"With 'keep_step' an input of the same name goes on where its numbers fit, any other starts anew: {ways}"
-        )
+        return f"With 'keep_step' an input of the same name goes on where its numbers fit, others start anew: {ways}"
     if all(first_difference(a, b, last) is None for a, b in pairs):
         return (
             f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
@@ -224,7 +224,9 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule])
 def _compared(name: str, saved: Schedule, present: Schedule) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
     if saved.inputs() or present.inputs():  # no step tells whether they are equal
-        return [f"{name}: saved {brief(saved)}, now {brief(present)}; what depends on live inputs must be the same"]
+        return [
+            f"{name}: saved {brief(saved)}, now {brief(present)}; what depends on live inputs must be the same"
+        ]
     settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
     step = first_difference(saved, present, _HORIZON if last is None else min(last, _HORIZON))

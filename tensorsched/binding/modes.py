@@ -198,7 +198,9 @@ class Mode:
             BindingError: a slot is a float, or a parameter has no gradient yet.
         """
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
-        self.refresh(sched.optimizer.param_groups)  # into the graph: each replay begins with what the inputs are then
+        self.refresh(
+            sched.optimizer.param_groups
+        )  # into the graph: each replay begins with what the inputs are then
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
@@ -293,7 +295,10 @@ class EagerMode(Mode):
         """As any mode's; float slots may begin to follow live inputs, or cease to."""
         floats = [part for part in self.parts if isinstance(part, (FloatSlots, ReactiveFloatSlots))]
         slots = [slot for part in floats for slot in part.slots]
-        if not any(s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs()) for s in slots):
+        if not any(
+            s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())
+            for s in slots
+        ):
             return super().rewrite(schedules)
         others = [part for part in self.parts if part not in floats]
         commits = [
@@ -371,7 +376,7 @@ def _reactive_parts(
     floats = [slot for slot in slots if not slot.tensor]
     tensors = [slot for slot in slots if slot.tensor]
     home = torch.device("cpu") if floats else device
-    if (tensors or free) and home != device or inputs is not None and inputs.device != home:
+    if ((tensors or free) and home != device) or (inputs is not None and inputs.device != home):
         what = floats[0].name if floats else (tensors[0].name if tensors else next(iter(free)))
         raise BindingError(
             f"{what}: of what depends on live inputs some are float slots ({floats[0].why if floats else 'before'}), "

@@ -21,7 +21,18 @@ import torch
 from tensorsched.engine import FloatEngine, Inputs, ReactiveEngine, ReactiveFloatEngine, ScheduleEngine
 from tensorsched.param_groups import Place, with_element
 
-__all__ = ["NEVER", "Mover", "fill", "fill_all", "fill_each", "float_mover", "joined", "reactive_float_mover", "reactive_tensor_mover", "tensor_mover"]
+__all__ = [
+    "NEVER",
+    "Mover",
+    "fill",
+    "fill_all",
+    "fill_each",
+    "float_mover",
+    "joined",
+    "reactive_float_mover",
+    "reactive_tensor_mover",
+    "tensor_mover",
+]
 
 Groups = Sequence[dict[str, Any]]
 Row = tuple[Sequence[Any], ...]  # for each block, what each of its places holds

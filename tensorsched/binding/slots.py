@@ -256,7 +256,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     reactive = isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots))
     if not reactive and (changed := [name for name, schedule in schedules.items() if schedule.inputs()]):
         raise ScheduleError(
-            f"{changed[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot begin to follow "
+            f"{changed[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot come to follow "
             "a live input: detach() and attach() again"
         )
     return slots.rewritten(schedules)

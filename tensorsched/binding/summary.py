@@ -27,9 +27,7 @@ def slot_table(
     """
     header = ("group", "key", "slot", "value", "schedule")
     rows = [header, *_slot_rows(slots, now)]
-    rows += [
-        ("-", name, "free", f"{now(schedule):.6g}", _short(schedule)) for name, schedule in free.items()
-    ]
+    rows += [("-", name, "free", f"{now(schedule):.6g}", _short(schedule)) for name, schedule in free.items()]
     rows += [("-", name, "input", f"{value:.6g}", _short(node)) for name, (node, value) in inputs.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
     lines = [

@@ -103,9 +103,7 @@ def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
 
 def _reads(
     sched: Attachment, engines: Sequence[ScheduleEngine | ReactiveEngine]
-) -> tuple[
-    tuple[tuple[int, str, int | None, int, int], ...], tuple[tuple[int, torch.Tensor], ...]
-]:
+) -> tuple[tuple[tuple[int, str, int | None, int, int], ...], tuple[tuple[int, torch.Tensor], ...]]:
     """What a graph reads of the live values: for each place the number of a read and the position in it; the reads.
 
     A read is the number of an engine, and which of its values it takes.

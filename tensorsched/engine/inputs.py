@@ -38,7 +38,9 @@ class Inputs:
 
     def __init__(self, nodes: Mapping[str, Input], device: torch.device) -> None:
         self.nodes: dict[str, Input] = {}
-        self._at: dict[str, tuple[int, dict[str, int | None]]] = {}  # first cell; of each field how many, None: one
+        self._at: dict[
+            str, tuple[int, dict[str, int | None]]
+        ] = {}  # first cell; of each field how many, None: one
         width = sum(_width(held) for held in nodes.values()) + _ROOM
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
@@ -98,7 +100,10 @@ class Inputs:
                 start = self._used
                 cells = held._cells()  # noqa: SLF001  an input is described by its node
                 self.nodes[name] = held
-                self._at[name] = start, {key: len(v) if isinstance(v, list) else None for key, v in cells.items()}
+                self._at[name] = (
+                    start,
+                    {key: len(v) if isinstance(v, list) else None for key, v in cells.items()},
+                )
                 self._put(name, cells)
 
     @property
@@ -117,7 +122,7 @@ class Inputs:
             held: Any = self.nodes[name]
             if on_host:
                 x = float(metric.detach().item()) if isinstance(metric, torch.Tensor) else float(metric)
-                self._put_on_host(name, held._observed(self._on_host(name), x, FLOATS))
+                self._put_on_host(name, held._observed(self._on_host(name), x, FLOATS))  # noqa: SLF001
             else:
                 self._react(name, held, metric)
 
@@ -135,7 +140,7 @@ class Inputs:
             key: piece.view(()) if many is None else piece
             for piece, (key, many) in zip(pieces, fields.items(), strict=True)
         }
-        after = held._observed(cells, x, _TENSORS)
+        after = held._observed(cells, x, _TENSORS)  # noqa: SLF001  a reaction is described by its node
         part.copy_(torch.cat([after[key].reshape(-1) for key in fields]))
 
     def _slice(self, name: str) -> torch.Tensor:
@@ -144,8 +149,10 @@ class Inputs:
 
     def _on_host(self, name: str) -> dict[str, Any]:
         at, fields = self._at[name]
-        numbers = self.memory[at : at + _width(self.nodes[name])].tolist() if self._numbers is None else (
-            self._numbers[at : at + _width(self.nodes[name])].tolist()
+        numbers = (
+            self.memory[at : at + _width(self.nodes[name])].tolist()
+            if self._numbers is None
+            else (self._numbers[at : at + _width(self.nodes[name])].tolist())
         )
         coming = iter(numbers)
         return {
@@ -219,7 +226,7 @@ class Inputs:
         found: dict[str, dict[str, Any]] = {}
         for name, held in self.nodes.items():
             start = held._cells()  # noqa: SLF001  an input is described by its node
-            saved = state.get(name)
+            saved: Any = state.get(name)
             if not exact and not _fits(saved, start):
                 found[name] = start
                 continue

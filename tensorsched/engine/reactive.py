@@ -78,7 +78,9 @@ class Plan:
             for number, program in ((at[s], found[s]) for s in alike)
         }
         # A table counts the steps, even where there is nothing to look up.
-        self.table = tabulate(columns or {"": constant(0.0)}, device=device, dtype=torch.float64, capacity=capacity)
+        self.table = tabulate(
+            columns or {"": constant(0.0)}, device=device, dtype=torch.float64, capacity=capacity
+        )
         self.batches = [self._batch([at[s] for s in alike], inputs) for alike in order.values()]
 
     @staticmethod
@@ -122,7 +124,10 @@ class Plan:
                     "rewrite both together, or detach() and attach() again"
                 )
             old = self.programs[number]
-            if old.structure != program.structure or (old.inputs, old.constants) != (program.inputs, program.constants):
+            if old.structure != program.structure or (old.inputs, old.constants) != (
+                program.inputs,
+                program.constants,
+            ):
                 raise ScheduleError(
                     f"{name!r} is computed on the device, perhaps in a graph, and there another schedule may differ in "
                     f"what depends on the step alone, not in its inputs, numbers or operations: {brief(schedule)}; "
@@ -349,9 +354,7 @@ class ReactiveEngine:
     def current(self) -> torch.Tensor:
         """The values, (R,) float32, computed in plain tensor operations: for code that torch.compile traces."""
         columns, memory = self._columns.live.view(-1), self.inputs.memory
-        values = [
-            evaluate(batch.ops, batch.leaves(columns, memory), _TORCH) for batch in self._batches
-        ]
+        values = [evaluate(batch.ops, batch.leaves(columns, memory), _TORCH) for batch in self._batches]
         return (values[0] if len(values) == 1 else torch.cat(values)).to(torch.float32)
 
     def advance_in_graph(self, found_inf: torch.Tensor | None = None) -> None:
@@ -400,7 +403,8 @@ class ReactiveEngine:
 
     def _bound(self) -> list[Callable[[], object]]:
         """For each batch the function that computes its values in place: nothing is looked up any more."""
-        columns, values, runs = self._columns.live.view(-1), self.live.view(-1), []
+        columns, values = self._columns.live.view(-1), self.live.view(-1)
+        runs: list[Callable[[], object]] = []
         start = 0
         for batch in self._batches:
             leaves = [self._leaf(take, columns) for take in batch.columns]
@@ -447,8 +451,7 @@ class _Tensors:
         self.columns = [_Take(which, device) for which in batch.columns]
         self.cells = [_Take(which, device) for which in batch.cells]
         self.constants = [
-            torch.tensor(numbers, dtype=torch.float64, device=device)
-            for numbers in batch.constants
+            torch.tensor(numbers, dtype=torch.float64, device=device) for numbers in batch.constants
         ]
 
     @property

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import Array, Node, node
 from tensorsched.schedules.schedule import Schedule
-
-import numpy as np
 
 __all__ = ["Arithmetic", "Input", "Reaction", "greedy", "live", "plateau", "spike"]
 
@@ -218,7 +218,12 @@ class plateau(Reaction):  # noqa: N801
     name: str = f.declare(_check_name, default="plateau", kw_only=True)
 
     def _cells(self) -> Cells:
-        cells = {"value": 1.0, "best": math.inf if self.mode == "min" else -math.inf, "bad": 0.0, "cooldown": 0.0}
+        cells = {
+            "value": 1.0,
+            "best": math.inf if self.mode == "min" else -math.inf,
+            "bad": 0.0,
+            "cooldown": 0.0,
+        }
         return cells | ({"mean": 0.0, "seen": 0.0} if self.smoothing else {})
 
     def _observed(self, cells: Cells, x: Any, m: Arithmetic) -> Cells:
@@ -306,7 +311,12 @@ class greedy(Reaction):  # noqa: N801
             raise f.refuse("greedy: window", f"at most {_WIDEST} observations", self.window)
 
     def _cells(self) -> Cells:
-        cells: Cells = {"value": 1.0, "best": math.inf if self.mode == "min" else -math.inf, "bad": 0.0, "good": 0.0}
+        cells: Cells = {
+            "value": 1.0,
+            "best": math.inf if self.mode == "min" else -math.inf,
+            "bad": 0.0,
+            "good": 0.0,
+        }
         cells |= {"cooldown": 0.0, "warmup": 0.0, "left": float(self.reset_start)}
         return cells | ({"sum": 0.0, "count": 0.0, "window": [0.0] * self.window} if self.window else {})
 

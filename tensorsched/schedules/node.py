@@ -112,7 +112,9 @@ class Node:
     _depth: int
     _size: int
     _inputs: tuple[Node, ...]
-    _at_present: ClassVar[bool] = False  # whether it reads its children at its own step: live inputs may be in them
+    _at_present: ClassVar[bool] = (
+        False  # whether it reads its children at its own step: live inputs may be in them
+    )
 
     # Without this np.float64(0.5) * schedule becomes an array of objects; with it Python asks __rmul__.
     __array_ufunc__ = None

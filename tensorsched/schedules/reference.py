@@ -65,7 +65,7 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
         raise ScheduleError(
             f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)"
         )
-    names = {held.name for held in schedule.inputs()}
+    names = {getattr(held, "name", "") for held in schedule.inputs()}
     if unknown := sorted(set(inputs or ()) - names):
         raise ScheduleError(f"inputs: the schedule has no live input {unknown[0]!r}; it has {sorted(names)}")
     given = cast("Schedule", schedule._with_inputs(inputs or {}))
@@ -113,12 +113,12 @@ def _live(c: live, _t: float) -> float:
     return c.initial
 
 
-@formula(plateau)
-@formula(greedy)
-@formula(spike)
 def _reaction(_c: Reaction, _t: float) -> float:
     """Nothing was observed."""
     return 1.0
+
+
+FORMULAS |= dict.fromkeys((plateau, greedy, spike), _reaction)
 
 
 @formula(s.linear)

@@ -152,9 +152,7 @@ class _Splitter:
         columns, inputs, constants = (tuple(self._leaves[kind]) for kind in ("column", "input", "constant"))
         first = {"column": 0, "input": len(columns), "constant": len(columns) + len(inputs)}
         first["op"] = first["constant"] + len(constants)
-        ops = [
-            Op(name, tuple(first[kind] + at for kind, at in arguments)) for name, arguments in self._ops
-        ]
+        ops = [Op(name, tuple(first[kind] + at for kind, at in arguments)) for name, arguments in self._ops]
         assert result[0] != "op" or result[1] == len(ops) - 1  # noqa: S101  the last register is the value
         return Program(columns, inputs, constants, tuple(ops))
 
@@ -167,7 +165,9 @@ class _Splitter:
                 return self._leaf("constant", schedule(0))
             return self._leaf("column", in_time(schedule))
         if isinstance(schedule, Combine):
-            return self._op(schedule.op, self._part(schedule.left, in_time), self._part(schedule.right, in_time))
+            return self._op(
+                schedule.op, self._part(schedule.left, in_time), self._part(schedule.right, in_time)
+            )
         return self._sequence(cast("algebra.Sequence", schedule), in_time)
 
     def _sequence(self, sequence: algebra.Sequence, in_time: Callable[[Schedule], Schedule]) -> _Ref:
@@ -178,21 +178,12 @@ class _Splitter:
         for start, part in zip(sequence._starts(), parts, strict=True):
             if not part.inputs() or (part.steps == 0 and part is not parts[-1]):
                 continue
-            last = part is parts[-1]
-
-            def within(own: Schedule, start: int = start, steps: int | None = part.steps, last: bool = last) -> Schedule:  # noqa: FBT001
-                # A part that others follow is read while it runs: at its end, which is never used, it may be inf.
-                middle = own if last or steps is None else own.take(steps)
-                around = [constant(0.0, steps=start)] if start else []
-                around += [middle] if last else [middle, constant(0.0)]
-                return in_time(algebra.chain(around))
-
+            within = _Window(start, None if part is parts[-1] else part.steps, in_time)
             value = self._part(part, within)
-            gate = within(constant(1.0) if last else constant(1.0, steps=part.steps))
-            if chosen is None:
-                chosen = value
-            else:
-                chosen = self._op("where", self._leaf("column", gate), value, chosen)
+            gate = self._leaf(
+                "column", within(constant(1.0, steps=None if part is parts[-1] else part.steps))
+            )
+            chosen = value if chosen is None else self._op("where", gate, value, chosen)
         assert chosen is not None  # noqa: S101  a sequence has parts
         return chosen
 
@@ -202,6 +193,24 @@ class _Splitter:
 
     def _op(self, name: str, *arguments: _Ref) -> _Ref:
         return "op", self._ops.setdefault((name, arguments), len(self._ops))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """Puts what depends on a part's own step onto the steps of the run, where it runs; elsewhere it is 0.
+
+    A part that others follow is cut at its end, which is never used and may be inf.
+    """
+
+    start: int
+    steps: int | None
+    in_time: Callable[[Schedule], Schedule]
+
+    def __call__(self, own: Schedule) -> Schedule:
+        """The schedule on the steps of the run."""
+        before: list[Schedule] = [constant(0.0, steps=self.start)] if self.start else []
+        running = [own] if self.steps is None else [own.take(self.steps), constant(0.0)]
+        return self.in_time(algebra.chain([*before, *running]))
 
 
 def _as_it_is(schedule: Schedule) -> Schedule:
