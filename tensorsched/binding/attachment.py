@@ -482,6 +482,7 @@ class Attachment:
 
     def _follow(self, schedules: Mapping[str, Schedule]) -> None:
         """Follow other schedules, by column, in every mode there is, at the same step."""
+        inputs_of(list((self._schedules() | dict(schedules)).values()))  # two of one name are none
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]

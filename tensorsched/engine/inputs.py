@@ -74,13 +74,13 @@ class Inputs:
     # -- other inputs ---------------------------------------------------------------------------------------------
 
     def check(self, nodes: Mapping[str, Input]) -> None:
-        """Whether these can join.
+        """Whether these can join, or take the place of one that remembers the same (a plateau of another patience).
 
         Raises:
-            ScheduleError: a name is taken by another input, or there is no room.
+            ScheduleError: a name is taken by an input of another kind, or there is no room.
         """
         for name, held in nodes.items():
-            if self.nodes.get(name, held) != held:
+            if not _alike(self.nodes.get(name, held), held):
                 raise ScheduleError(
                     f"the input {name!r} is {self.nodes[name]!r}, which goes on, and cannot become {held!r}: give the "
                     "new one another name="
@@ -93,10 +93,12 @@ class Inputs:
             )
 
     def extend(self, nodes: Mapping[str, Input]) -> None:
-        """Add those that are not here yet, at their start; see `check`."""
+        """Add those that are not here yet, at their start; one that is here goes on as it is. See `check`."""
         self.check(nodes)
         for name, held in nodes.items():
-            if name not in self.nodes:
+            if name in self.nodes:
+                self.nodes[name] = held
+            else:
                 start = self._used
                 cells = held._cells()  # noqa: SLF001  an input is described by its node
                 self.nodes[name] = held
@@ -245,6 +247,12 @@ class Inputs:
         self.extend(other.nodes)
         if self.memory is not other.memory:
             self.load(self.read(other.state()))
+
+
+def _alike(held: Input, other: Input) -> bool:
+    """Whether both remember numbers under the same names."""
+    mine, theirs = _named({"": held._cells()}), _named({"": other._cells()})  # noqa: SLF001
+    return type(held) is type(other) and mine.keys() == theirs.keys()
 
 
 def _width(held: Input) -> int:
