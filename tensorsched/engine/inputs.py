@@ -38,14 +38,12 @@ class Inputs:
 
     def __init__(self, nodes: Mapping[str, Input], device: torch.device) -> None:
         self.nodes: dict[str, Input] = {}
-        self._at: dict[
-            str, tuple[int, dict[str, int | None]]
-        ] = {}  # first cell; of each field how many, None: one
+        # Of each input its first cell, and how many each field has; None: one, a number.
+        self._at: dict[str, tuple[int, dict[str, int | None]]] = {}
         width = sum(_width(held) for held in nodes.values()) + _ROOM
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
-        self._numbers = self.memory.numpy() if device.type == "cpu" else None
         self.extend(nodes)
 
     @property
@@ -119,7 +117,7 @@ class Inputs:
 
         Does not synchronise, unless a metric is on a device and these inputs are on the CPU.
         """
-        on_host = self._numbers is not None and not torch.compiler.is_compiling()
+        on_host = self.device.type == "cpu" and not torch.compiler.is_compiling()
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
             if on_host:
@@ -150,23 +148,17 @@ class Inputs:
         return self.memory.narrow(0, start, _width(self.nodes[name]))
 
     def _on_host(self, name: str) -> dict[str, Any]:
-        at, fields = self._at[name]
-        numbers = (
-            self.memory[at : at + _width(self.nodes[name])].tolist()
-            if self._numbers is None
-            else (self._numbers[at : at + _width(self.nodes[name])].tolist())
-        )
-        coming = iter(numbers)
+        coming = iter(self._slice(name).tolist())
         return {
             key: next(coming) if many is None else list(itertools.islice(coming, many))
-            for key, many in fields.items()
+            for key, many in self._at[name][1].items()
         }
 
     def _put_on_host(self, name: str, cells: Mapping[str, Any]) -> None:
-        assert self._numbers is not None  # noqa: S101  it is on the CPU
-        at, fields = self._at[name]
-        flat = list(_flat(cells[key] for key in fields))
-        self._numbers[at : at + len(flat)] = flat
+        """Through numpy: an operation of torch's costs more than the decision."""
+        flat = list(_flat(cells[key] for key in self._at[name][1]))
+        at = self.cell(name)
+        self.memory.numpy()[at : at + len(flat)] = flat
 
     def _put(self, name: str, cells: Mapping[str, Any]) -> None:
         flat = list(_flat(cells[key] for key in self._at[name][1]))
@@ -238,7 +230,7 @@ class Inputs:
         return found
 
     def load(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what `read` found. Does not synchronise."""
+        """Take over what `read` found. May synchronise: it is copied to the device."""
         for name, each in cells.items():
             self._put(name, each)
 

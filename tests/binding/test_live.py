@@ -439,7 +439,8 @@ def test_a_state_of_another_plateau_is_refused_and_may_be_kept():
     assert second.lr == 1.0
     second.sched.load_state_dict(state, on_mismatch="saved")
     assert (second.lr, second.sched.slots[0].schedule) == (0.3, first.sched.slots[0].schedule)
-    attached = ts.attach(optim.SGD([nn.Parameter(torch.ones(2))]), **ts.schedules_of(state))
+    optimizer = optim.SGD([nn.Parameter(torch.ones(2))])
+    attached = ts.attach(optimizer, **ts.schedules_of(state))
     attached.load_state_dict(state)
     assert attached.state_dict() == state
 
