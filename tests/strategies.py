@@ -157,7 +157,10 @@ def live_expressions() -> st.SearchStrategy[ts.Schedule]:
 
     def grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedule]:
         return st.one_of(
-            *(_made(Combine, inner, inner, op=st.just(op)) for op in ("+", "-", "*", "/", "minimum", "maximum")),
+            *(
+                _made(Combine, inner, inner, op=st.just(op))
+                for op in ("+", "-", "*", "/", "minimum", "maximum")
+            ),
             _made(Combine, st.sampled_from(LIVE), tame, op=st.just("**")),
             st.builds(lambda s: s.clamp(0.01, 10.0), inner),
             st.builds(_chained, st.integers(0, 20), inner, inner),

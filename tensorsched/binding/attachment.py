@@ -417,8 +417,8 @@ class Attachment:
         reactions = {} if inputs is None else inputs.reactions
         shown_metrics = read_metrics(list(reactions), metric, metrics)
         assert inputs is not None  # noqa: S101  something reacts
-        inputs.observe(shown_metrics)
-        if not torch.compiler.is_compiling():  # else the next step looks
+        changed = inputs.observe(shown_metrics)
+        if changed and not torch.compiler.is_compiling():  # else the next step looks
             self._mode.refresh(self.optimizer.param_groups)
 
     def detach(self) -> None:

@@ -82,7 +82,23 @@ class GraphMode(HandedMode):
     def bind(self, optimizer: Any, groups: Groups) -> None:
         """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
         super().bind(optimizer, groups)
+        self._left_at = None if self.eager.inputs is None else self.eager.inputs.version
         self._enter(optimizer)
+
+    def refresh(self, groups: Groups) -> None:
+        """As in any mode.
+
+        Raises:
+            BindingError: an input of the eager mode, which compiled steps do not read, was written.
+        """
+        before = self.eager.inputs
+        if before is not None and before is not self.inputs and before.version != self._left_at:
+            self._left_at = before.version
+            raise BindingError(
+                "a live input was written through a tensor that sched.inputs gave before compile_step(), which compiled "
+                "steps do not read: they have their inputs on the device; ask sched.inputs again and write that one"
+            )
+        super().refresh(groups)
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""

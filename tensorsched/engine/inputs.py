@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,6 +22,24 @@ from tensorsched.schedules.validators import refuse
 __all__ = ["Inputs"]
 
 _ROOM = 256  # cells for inputs that come later, with other groups or schedules: the vector stays where it is
+
+
+class _Field(NamedTuple):
+    """Where an input's numbers are: the first, how many, and of each cell how many (None: a number, no list)."""
+
+    start: int
+    width: int
+    counts: dict[str, int | None]
+
+    def unpacked(self, numbers: list[float]) -> dict[str, Any]:
+        """The cells by name."""
+        if not any(self.counts.values()):
+            return dict(zip(self.counts, numbers, strict=True))
+        coming = iter(numbers)
+        return {
+            key: next(coming) if many is None else list(itertools.islice(coming, many))
+            for key, many in self.counts.items()
+        }
 
 
 class Inputs:
@@ -38,12 +56,15 @@ class Inputs:
 
     def __init__(self, nodes: Mapping[str, Input], device: torch.device) -> None:
         self.nodes: dict[str, Input] = {}
-        # Of each input its first cell, and how many each field has; None: one, a number.
-        self._at: dict[str, tuple[int, dict[str, int | None]]] = {}
+        self._at: dict[str, _Field] = {}
+        self._used = 0
         width = sum(_width(held) for held in nodes.values()) + _ROOM
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
+        # Reading and writing through numpy costs a tenth of what it costs through torch (fake tensors have no memory).
+        plain = device.type == "cpu" and type(self.memory) is torch.Tensor
+        self._numbers = self.memory.numpy() if plain else None
         self.extend(nodes)
 
     @property
@@ -63,11 +84,11 @@ class Inputs:
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """The value: a 0-dim float64 tensor, always the same one."""
-        return self._cells[self._at[name][0]]
+        return self._cells[self._at[name].start]
 
     def cell(self, name: str) -> int:
         """Where in the memory the value is."""
-        return self._at[name][0]
+        return self._at[name].start
 
     # -- other inputs ---------------------------------------------------------------------------------------------
 
@@ -97,34 +118,37 @@ class Inputs:
             if name in self.nodes:
                 self.nodes[name] = held
             else:
-                start = self._used
                 cells = held._cells()  # noqa: SLF001  an input is described by its node
+                counts = {key: len(cell) if isinstance(cell, list) else None for key, cell in cells.items()}
                 self.nodes[name] = held
-                self._at[name] = (
-                    start,
-                    {key: len(v) if isinstance(v, list) else None for key, v in cells.items()},
-                )
+                self._at[name] = _Field(self._used, _width(held), counts)
+                self._used += _width(held)
                 self._put(name, cells)
-
-    @property
-    def _used(self) -> int:
-        return sum(map(_width, self.nodes.values()))
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
-    def observe(self, metrics: Mapping[str, torch.Tensor | float]) -> None:
+    def observe(self, metrics: Mapping[str, torch.Tensor | float]) -> bool:
         """Show each of these reactions a metric: a number, or a tensor of one element.
+
+        Returns:
+            False where no value has changed; on a device nobody knows, and it is True.
 
         Does not synchronise, unless a metric is on a device and these inputs are on the CPU.
         """
         on_host = self.device.type == "cpu" and not torch.compiler.is_compiling()
+        changed = False
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
             if on_host:
-                x = float(metric.detach().item()) if isinstance(metric, torch.Tensor) else float(metric)
-                self._put_on_host(name, held._observed(self._on_host(name), x, FLOATS))  # noqa: SLF001
+                x = metric.item() if isinstance(metric, torch.Tensor) else metric
+                before = self._on_host(name)
+                after = held._observed(before, float(x), FLOATS)  # noqa: SLF001
+                changed |= after["value"] != before["value"]
+                self._put_on_host(name, after)
             else:
                 self._react(name, held, metric)
+                changed = True
+        return changed
 
     @torch.no_grad()
     def _react(self, name: str, held: Any, metric: torch.Tensor | float) -> None:
@@ -134,8 +158,8 @@ class Inputs:
             x = metric.detach().reshape(()).to(self.device, torch.float64, non_blocking=True)
         else:
             x = torch.full((), metric, dtype=torch.float64, device=self.device)
-        pieces = part.split([1 if many is None else many for many in self._at[name][1].values()])
-        fields = self._at[name][1]
+        fields = self._at[name].counts
+        pieces = part.split([1 if many is None else many for many in fields.values()])
         cells = {
             key: piece.view(()) if many is None else piece
             for piece, (key, many) in zip(pieces, fields.items(), strict=True)
@@ -144,24 +168,29 @@ class Inputs:
         part.copy_(torch.cat([after[key].reshape(-1) for key in fields]))
 
     def _slice(self, name: str) -> torch.Tensor:
-        start, _ = self._at[name]
-        return self.memory.narrow(0, start, _width(self.nodes[name]))
+        at = self._at[name]
+        return self.memory.narrow(0, at.start, at.width)
+
+    def all_cells(self) -> list[float]:
+        """Every number there is. Synchronises where they are on a device."""
+        numbers: list[float] = (self.memory if self._numbers is None else self._numbers)[
+            : self._used
+        ].tolist()
+        return numbers
 
     def _on_host(self, name: str) -> dict[str, Any]:
-        coming = iter(self._slice(name).tolist())
-        return {
-            key: next(coming) if many is None else list(itertools.islice(coming, many))
-            for key, many in self._at[name][1].items()
-        }
+        at = self._at[name]
+        memory = self.memory if self._numbers is None else self._numbers
+        return at.unpacked(memory[at.start : at.start + at.width].tolist())
 
     def _put_on_host(self, name: str, cells: Mapping[str, Any]) -> None:
-        """Through numpy: an operation of torch's costs more than the decision."""
-        flat = list(_flat(cells[key] for key in self._at[name][1]))
-        at = self.cell(name)
-        self.memory.numpy()[at : at + len(flat)] = flat
+        at = self._at[name]
+        assert self._numbers is not None  # noqa: S101  it is on the CPU
+        flat = [cells[key] for key in at.counts]
+        self._numbers[at.start : at.start + at.width] = list(_flat(flat)) if any(at.counts.values()) else flat
 
     def _put(self, name: str, cells: Mapping[str, Any]) -> None:
-        flat = list(_flat(cells[key] for key in self._at[name][1]))
+        flat = list(_flat(cells[key] for key in self._at[name].counts))
         with torch.no_grad():
             self._slice(name).copy_(torch.tensor(flat, dtype=torch.float64))
 
@@ -169,20 +198,13 @@ class Inputs:
 
     def values(self) -> dict[str, float]:
         """The value of each input. Synchronises where they are on a device."""
-        numbers = self.memory.tolist()
-        return {name: numbers[at] for name, (at, _) in self._at.items()}
+        numbers = self.all_cells()
+        return {name: numbers[at.start] for name, at in self._at.items()}
 
     def state(self) -> dict[str, dict[str, Any]]:
         """All cells, as plain numbers and lists of them. Synchronises where they are on a device."""
-        numbers = self.memory.tolist()
-        found: dict[str, dict[str, Any]] = {}
-        for name, (at, fields) in self._at.items():
-            coming = iter(numbers[at:])
-            found[name] = {
-                key: next(coming) if many is None else list(itertools.islice(coming, many))
-                for key, many in fields.items()
-            }
-        return found
+        numbers = self.all_cells()
+        return {name: at.unpacked(numbers[at.start : at.start + at.width]) for name, at in self._at.items()}
 
     def names(self) -> list[str]:
         """A name for each number: "plateau.best", "greedy.window.3"."""

@@ -206,7 +206,7 @@ class ReactiveFloatEngine:
         Raises:
             ScheduleError: one of them is not finite.
         """
-        cells = self._inputs.memory.tolist()
+        cells = self._inputs.all_cells()
         self._rest = [
             [*([cells[at] for at in which] for which in batch.cells), *map(list, batch.constants)]
             for batch in self._plan.batches

@@ -36,7 +36,9 @@ class Run:
         self.optimizer = optim.SGD([{"params": [p]} for p in self.parameters], lr=0.1, momentum=0.5)
         keys = {"lr": list(schedules)} | ({} if momentum is None else {"momentum": momentum})
         self.sched = ts.attach(self.optimizer, **keys, resident=kind == "tensor", **options)
-        self.step_ = ts.compile_step(self.sched, backend="aot_eager") if kind == "graph" else self.optimizer.step
+        self.step_ = (
+            ts.compile_step(self.sched, backend="aot_eager") if kind == "graph" else self.optimizer.step
+        )
 
     def step(self) -> list[float]:
         """One step; the lr of each group that it used, measured on the parameter where that is possible."""
@@ -69,7 +71,9 @@ def used_by_sgd(kind: str, schedule: ts.Schedule, turn) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_next_step_uses_what_was_written(kind):
     schedule = ts.constant(0.5) * ts.live("x", 1.0)
-    assert used_by_sgd(kind, schedule, lambda _: None) == 0.5  # the partner: where nothing is written it stays
+    assert (
+        used_by_sgd(kind, schedule, lambda _: None) == 0.5
+    )  # the partner: where nothing is written it stays
     assert used_by_sgd(kind, schedule, lambda sched: sched.inputs["x"].fill_(0.5)) == 0.25
     assert used_by_sgd(kind, schedule, lambda sched: sched.inputs["x"].mul_(4.0)) == 2.0
 
@@ -131,7 +135,9 @@ def test_floats_tensors_and_reference_agree(schedules, events):
             for schedule, value, tensor in ours:
                 mine = {held.name: inputs[held.name] for held in schedule.inputs()}
                 # ** and differences enlarge the 4 ulp of a column; no sum here cancels to less than a thousandth of 10
-                assert value == pytest.approx(reference.value(schedule, step, inputs=mine), rel=1e-9, abs=1e-9)
+                assert value == pytest.approx(
+                    reference.value(schedule, step, inputs=mine), rel=1e-9, abs=1e-9
+                )
                 assert tensor == pytest.approx(value, rel=2 * U32, abs=1e-9)
     except ScheduleError as error:
         assert "not a finite number" in str(error)
@@ -392,7 +398,9 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(kind, through):
     else:
         if kind == "graph":
             first.step_.release()
-        copied = pickle.loads(pickle.dumps(first.sched)) if through == "pickle" else copy.deepcopy(first.sched)
+        copied = (
+            pickle.loads(pickle.dumps(first.sched)) if through == "pickle" else copy.deepcopy(first.sched)
+        )
         second.sched, second.optimizer = copied, copied.optimizer
         second.parameters = [p for group in copied.optimizer.param_groups for p in group["params"]]
         second.step_ = copied.optimizer.step
@@ -447,7 +455,14 @@ def test_a_state_of_another_plateau_is_refused_and_may_be_kept():
 
 @pytest.mark.parametrize(
     "inputs",
-    [None, 3, {}, {"plateau": 3}, {"plateau": {"value": 1.0}}, {"plateau": dict.fromkeys(("value", "best", "bad", "cooldown"), "1")}],
+    [
+        None,
+        3,
+        {},
+        {"plateau": 3},
+        {"plateau": {"value": 1.0}},
+        {"plateau": dict.fromkeys(("value", "best", "bad", "cooldown"), "1")},
+    ],
 )
 def test_a_malformed_state_is_refused_and_nothing_has_changed(inputs):
     run = Run("float", BASE * ts.plateau(factor=0.5, patience=0))
@@ -567,7 +582,9 @@ def test_a_rewrite_that_fails_changes_nothing():
 
 
 def test_a_plateau_may_become_more_patient():
-    run = Run("float", BASE * ts.plateau(factor=0.5, patience=0), 0.5 * BASE * ts.plateau(factor=0.5, patience=0))
+    run = Run(
+        "float", BASE * ts.plateau(factor=0.5, patience=0), 0.5 * BASE * ts.plateau(factor=0.5, patience=0)
+    )
     train(run, [1.0, 1.0])
     patient = ts.plateau(factor=0.5, patience=1)
     with pytest.raises(ScheduleError, match="two live inputs are named 'plateau'"):
@@ -616,7 +633,10 @@ def test_processes_that_see_one_metric_decide_alike():
     losses = [[1.0, 2.0], [0.9, 2.2], [0.8, 2.4]]
     own, shared = [], []
     for rank in range(2):
-        for found, seen in ((own, [each[rank] for each in losses]), (shared, [sum(each) / 2 for each in losses])):
+        for found, seen in (
+            (own, [each[rank] for each in losses]),
+            (shared, [sum(each) / 2 for each in losses]),
+        ):
             run = Run("float", BASE * ts.plateau(factor=0.5, patience=0))
             train(run, seen)
             found.append(run.sched.inputs["plateau"].item())

@@ -83,7 +83,10 @@ class TestDecisions:
         theirs = {("min_lr" if key == "min_scale" else key): value for key, value in options.items()}
         expected = lr_of(torch.optim.lr_scheduler.ReduceLROnPlateau(at_lr_1(), **theirs), seen)
         assert shown(ts.plateau(**options), seen) == expected
-        assert shown(ts.plateau(**options), [torch.tensor(x, dtype=torch.float64) for x in seen], tensors=True) == expected
+        assert (
+            shown(ts.plateau(**options), [torch.tensor(x, dtype=torch.float64) for x in seen], tensors=True)
+            == expected
+        )
 
     @given(greedies, metrics)
     def test_greedy_decides_as_transformers(self, options, seen):
@@ -101,7 +104,9 @@ class TestDecisions:
         assert shown(ts.greedy(**options), seen, tensors=True) == expected
 
     def test_a_float32_metric_is_taken_as_it_is(self):
-        near = torch.tensor([1.0, 1.0 - 1e-4], dtype=torch.float32)  # better by less, or more, once it is rounded
+        near = torch.tensor(
+            [1.0, 1.0 - 1e-4], dtype=torch.float32
+        )  # better by less, or more, once it is rounded
         options = {"patience": 0, "factor": 0.5}
         theirs = lr_of(torch.optim.lr_scheduler.ReduceLROnPlateau(at_lr_1(), **options), list(near))
         assert shown(ts.plateau(**options), list(near)) == theirs
@@ -112,7 +117,13 @@ class TestDecisions:
         assert shown(ts.plateau(**options), [1.0] * 7)[-1] == 0.25
         raised = shown(ts.greedy(factor=0.5, patience=0, max_scale=8.0), [1.0, 0.5, 0.25, 0.25])
         assert raised == [2.0, 4.0, 8.0, 4.0]
-        assert shown(ts.greedy(factor=0.5, patience=0, min_scale=0.5, reset_start=2), [1.0] * 5) == [1.0, 0.5, 1.0, 1.0, 0.5]
+        assert shown(ts.greedy(factor=0.5, patience=0, min_scale=0.5, reset_start=2), [1.0] * 5) == [
+            1.0,
+            0.5,
+            1.0,
+            1.0,
+            0.5,
+        ]
 
     @given(metrics, st.floats(0.1, 0.9))
     def test_a_smoothed_metric_is_its_running_mean(self, seen, part):
@@ -142,7 +153,9 @@ class TestDecisions:
         found = shown(ts.spike(hold=1, average=0.5), [1.0, math.inf, 1.0, 2.5])
         assert found == [1.0, 0.5, 0.5, 0.25]
 
-    @given(st.sampled_from([ts.plateau(patience=1), ts.greedy(patience=1, window=2), ts.spike(hold=1)]), metrics)
+    @given(
+        st.sampled_from([ts.plateau(patience=1), ts.greedy(patience=1, window=2), ts.spike(hold=1)]), metrics
+    )
     def test_a_state_goes_on_where_it_was(self, reaction, seen):
         whole, halves = Inputs({reaction.name: reaction}, CPU), Inputs({reaction.name: reaction}, CPU)
         for x in seen:
@@ -314,4 +327,6 @@ def test_a_picture_says_what_is_assumed():
 
 
 def test_check_looks_at_it_as_at_the_start():
-    assert [finding.code for finding in ts.check(ts.linear(1.0, 0.0, steps=4) * ts.plateau(), steps=40)] == ["held-at-0"]
+    assert [finding.code for finding in ts.check(ts.linear(1.0, 0.0, steps=4) * ts.plateau(), steps=40)] == [
+        "held-at-0"
+    ]
