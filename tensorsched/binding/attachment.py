@@ -6,26 +6,36 @@ import dataclasses
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 
-from tensorsched.binding.arguments import read_free, read_group, read_metrics, read_schedules
-from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
+from tensorsched.binding.arguments import read_free, read_metrics, with_total
+from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import Hooks, has_hooks
+from tensorsched.binding.late_groups import (
+    begun,
+    other_groups,
+    read_adopted,
+    read_late,
+    refuse_other_groups,
+    take_in,
+)
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
-from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite, together
-from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
-from tensorsched.binding.slots import Now, Slot, displaced, found_at, give_back, holds, is_near, same_number
+from tensorsched.binding.placement import Options, live_device, read_rewrite
+from tensorsched.binding.registry import attachments_of, forget, remember
+from tensorsched.binding.resuming import go_on_from, loaded, saved
+from tensorsched.binding.slots import Now, Slot, displaced, give_back, holds, same_number
 from tensorsched.binding.summary import slot_table
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.split import bounded, inputs_of, value_now
-from tensorsched.schedules.validators import check_count, shown
+from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
@@ -81,13 +91,13 @@ class Attachment:
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told = -1  # the step at which the user last said where to go on
         carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
-        self._began_before = _begun(self._places, groups)
+        self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
         if self._hooks.active:
             self._carrier.mark(groups, self._originals(), self._numbered())
-        self._go_on_from(carried, numbers)
+        go_on_from(self, carried, numbers)
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
@@ -212,6 +222,7 @@ class Attachment:
             self._mode.inputs.load(cells)
         self.seek(step)
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -242,9 +253,9 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        steps = self._options.steps
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
-        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
+        steps, total = self._options.steps, self._options.total
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
+        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -292,6 +303,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -315,21 +327,13 @@ class Attachment:
             (None, 0.07500000000000001)
         """
         self._require_attached()
-        groups, first = param_groups(self.optimizer), self._group_count
+        groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        if len(groups) == first:
-            raise BindingError(
-                "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
-            )
-        new = len(groups) - first
-        entries = {}
-        for key, value in hyperparameters.items():
-            if isinstance(value, list) and len(value) != new:
-                raise BindingError(
-                    f"{key}: the list has {len(value)} entries and {new} param_groups were added"
-                )
-            entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
-        self._take_in(groups, read_schedules(groups, entries) if entries else {})
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -471,7 +475,7 @@ class Attachment:
         """Put every slot's value into the optimizer's present param_groups, whatever they hold."""
         groups = param_groups(self.optimizer)
         if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
+            raise other_groups(len(groups), self._group_count)
         for slot in self.slots:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
                 groups[slot.place.group].setdefault(slot.place.key, slot.template)
@@ -555,64 +559,10 @@ class Attachment:
         return self._optimizer() is optimizer
 
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Replace the live views in the groups of a state_dict by the floats that they stand for."""
-        self._mode.saved(groups)
-        step, inputs = self.step_count, self._mode.inputs
-        now = self._present(step)
-        for slot in self.slots:
-            if slot.tensor and slot.place.group < len(groups):
-                slot.place.write(groups, now(slot.schedule))
-        numbers = {} if inputs is None else inputs.numbers()
-        self._carrier.write(groups[: self._group_count], step, self._fingerprint(), numbers)
+        saved(self, groups)
 
     def _loaded(self) -> None:
-        """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
-        self._make_graphs_stale()
-        groups = param_groups(self.optimizer)
-        self._refuse_other_groups(groups)
-        carried = self._carrier.read(groups)
-        if carried is None and self._told != (step := self.step_count):
-            now = self._present(step)
-            wrong = [slot for slot in self.slots if not is_near(slot, groups, now)]
-            if wrong:
-                self._doubt = (
-                    f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
-                    f"{found_at(wrong[0], groups)} where the schedule has {now(wrong[0].schedule)!r} at "
-                    f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
-                )
-        self._go_on_from(carried, self._carrier.read_inputs(groups))
-        self._carrier.mark(groups[: self._group_count], self._originals(), self._numbered())
-        self._bind()
-
-    def _go_on_from(self, carried: tuple[int, int] | None, numbers: Mapping[str, float]) -> None:
-        """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one.
-
-        And what the live inputs of the same schedules remember.
-        """
-        if carried is None:
-            return
-        step, fingerprint = carried
-        if fingerprint != self._fingerprint():
-            if self._told == self.step_count:
-                return
-            doubt = (
-                f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
-                "load the schedule's own state to compare them, or call seek(step)"
-            )
-        else:
-            doubt = ""
-            if (inputs := self._mode.inputs) is not None:
-                cells = inputs.read_numbers(numbers)
-                inputs.load(cells)
-                if lost := sorted(inputs_of(list(self._schedules().values())).keys() - cells.keys()):
-                    doubt = (
-                        f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which stays as it is: "
-                        "load the schedule's own state"
-                    )
-        self._mode.seek(step)
-        self._doubt = doubt
-        if self._face is not None:
-            self._face.moved()
+        loaded(self)
 
     def _say(self) -> None:
         """Warn, once and before it matters, of what a checkpoint left in doubt."""
@@ -669,61 +619,12 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        rule = self._options.new_groups
-        if rule is None:
-            raise self._other_groups(len(groups))
-        schedules: dict[Place, Schedule] = {}
-        for index in range(self._group_count, len(groups)):
-            wanted = rule(groups[index]) if callable(rule) else rule
-            if not isinstance(wanted, Mapping):
-                raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
-            for key, value in wanted.items():
-                if value is not None:
-                    schedules |= read_group(groups, index, key, value)
-        self._take_in(groups, schedules)
-
-    def _take_in(self, groups: Sequence[dict[str, Any]], schedules: Mapping[Place, Schedule]) -> None:
-        """The groups there are now are ours, and those that are new follow these schedules, at the same step."""
-        device = live_device(groups)
-        refuse_claimed(self.optimizer, schedules)
-        slots = [place_slot(self.optimizer, p, s, self._options, device) for p, s in schedules.items()]
-        slots = together(slots, device)
-        extended = self._eager.extended(slots, device, self._options.capacity)
-        step = self.step_count
-        self._use_eager()
-        self._began_before |= _begun(schedules, groups)
-        self._mode = self._eager = extended
-        self._places += [slot.place for slot in slots]
-        self._group_count = len(groups)
-        self._known_as = None
-        self._carrier.mark(groups, self._originals(), self._numbered())
-        self._make_graphs_stale()
-        extended.seek(step)
-        self._bind()
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
-        """The groups that were bound must be there, in their order; others behind them are none of ours yet."""
-        if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
-        for index, (bound, group) in enumerate(zip(self._bound, groups, strict=False)):
-            if bound is not group and not _same_parameters(bound, group):
-                raise BindingError(
-                    f"group {index} holds other parameters than when the schedule was attached: param_groups were "
-                    "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
-                    "call detach(), attach() again and seek() to the step"
-                )
-
-    def _other_groups(self, count: int) -> BindingError:
-        way_out = "call detach() and attach() again, which starts at step 0: seek() to the step that it had"
-        if count > self._group_count:
-            way_out = (
-                "call sched.adopt(lr=schedule, ...) for what is new, or pass new_groups={'lr': schedule, ...} (or a "
-                "function of the group that returns such a dict) to attach() beforehand"
-            )
-        return BindingError(
-            f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
-            f"{way_out}"
-        )
+        refuse_other_groups(self._bound, groups)
 
     def _schedules(self) -> dict[str, Schedule]:
         return {slot.name: slot.schedule for slot in self.slots} | self.free
@@ -740,16 +641,6 @@ def _no_value(_: Schedule) -> float:
 def _weakly(optimizer: Any) -> Callable[[], Any]:
     """A reference that does not keep an optimizer alive that holds us by its hooks: the two would wait in a circle."""
     return weakref.ref(optimizer) if has_hooks(optimizer) else lambda: optimizer
-
-
-def _begun(places: Iterable[Place], groups: Sequence[Mapping[str, Any]]) -> set[Place]:
-    """The places whose initial_lr somebody else has written, such as a torch scheduler: it stays there."""
-    return {p for p in places if initial_key(p.key) in groups[p.group] and not carries(groups[p.group])}
-
-
-def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    mine, theirs = a.get("params", ()), b.get("params", ())
-    return len(mine) == len(theirs) and all(x is y for x, y in zip(mine, theirs, strict=True))
 
 
 def _again(  # noqa: PLR0917  pickle's

@@ -20,6 +20,7 @@ from tensorsched.binding.movers import (
     reactive_tensor_mover,
     tensor_mover,
 )
+from tensorsched.binding.ranges import Range, refuse_now, refuse_out_of_range, refuse_values
 from tensorsched.engine import (
     FloatEngine,
     Inputs,
@@ -28,10 +29,12 @@ from tensorsched.engine import (
     ScheduleEngine,
     tabulate,
 )
+from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import replacement, row_count
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.node import evaluate
 from tensorsched.schedules.split import inputs_of
 
 __all__ = ["FloatSlots", "Slot", "Slots", "TensorSlots", "float_slots", "tensor_slots"]
@@ -48,6 +51,7 @@ class Slot:
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+        limits: the values that it may have; None: any.
     """
 
     place: Place
@@ -56,6 +60,7 @@ class Slot:
     why: str
     original: Any
     template: Any = None
+    limits: Range | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +120,13 @@ class TensorSlots:
     def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
         """See `rewritten`."""
         moved = with_schedules(self.slots, schedules)
-        replace = replacement(self.engine.table, schedules)
+        at = {slot.name: slot for slot in moved}
+
+        def look(name: str, values: Array) -> None:
+            if name in at:  # not a free name
+                refuse_values(at[name], schedules[name], values)
+
+        replace = replacement(self.engine.table, schedules, look)
 
         def commit() -> None:
             replace()
@@ -139,7 +150,14 @@ class ReactiveFloatSlots:
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
         columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
-        mover, self.refresh = reactive_float_mover(groups, columns, self.engine, self.inputs)
+        mover, refresh = reactive_float_mover(groups, columns, self.engine, self.inputs)
+
+        def checked(groups: Groups) -> None:
+            row = self.engine.row()
+            refuse_now({slot: row[columns[slot.place]] for slot in self.slots})
+            refresh(groups)
+
+        self.refresh = checked
         return mover
 
     def value(self, slot: Slot) -> float:
@@ -177,7 +195,15 @@ class ReactiveTensorSlots:
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
-        mover, self.refresh = reactive_tensor_mover(groups, views, self.engine)
+        mover, refresh = reactive_tensor_mover(groups, views, self.engine)
+
+        def checked(groups: Groups) -> None:
+            if self.inputs.device.type == "cpu":  # elsewhere it would have to wait
+                row = self.engine.current().tolist()
+                refuse_now({slot: row[self.engine.column_of[slot.name]] for slot in self.slots})
+            refresh(groups)
+
+        self.refresh = checked
         return mover
 
     def value(self, slot: Slot) -> torch.Tensor:
@@ -187,6 +213,7 @@ class ReactiveTensorSlots:
     def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
         """See `rewritten`."""
         moved = with_schedules(self.slots, schedules)
+        _refuse_at_start([slot for slot in moved if slot.name in schedules], self.engine.table.rows)
         replace = self.engine.replacement(schedules)
 
         def commit() -> None:
@@ -207,9 +234,12 @@ def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+        BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
-    return FloatSlots(FloatEngine(tabulate(columns, dtype=torch.float64, capacity=capacity)), slots)
+    table = tabulate(columns, dtype=torch.float64, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return FloatSlots(FloatEngine(table), slots)
 
 
 def tensor_slots(
@@ -221,13 +251,17 @@ def tensor_slots(
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
-    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
+    table = tabulate(columns, device=device, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return TensorSlots(ScheduleEngine(table, room=room), slots)
 
 
 def reactive_float_slots(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> ReactiveFloatSlots:
     """As `float_slots`, of slots with live inputs, which are on the CPU."""
     columns = {slot.name: slot.schedule for slot in slots}
-    return ReactiveFloatSlots(ReactiveFloatEngine(columns, inputs, capacity), slots, inputs)
+    engine = ReactiveFloatEngine(columns, inputs, capacity)
+    _refuse_at_start(slots, engine.table.rows)
+    return ReactiveFloatSlots(engine, slots, inputs)
 
 
 def reactive_tensor_slots(
@@ -235,7 +269,15 @@ def reactive_tensor_slots(
 ) -> ReactiveTensorSlots:
     """As `tensor_slots`, of slots and free names with live inputs, which are on the device."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
-    return ReactiveTensorSlots(ReactiveEngine(columns, inputs, capacity), slots, inputs)
+    engine = ReactiveEngine(columns, inputs, capacity)
+    _refuse_at_start(slots, engine.table.rows)
+    return ReactiveTensorSlots(engine, slots, inputs)
+
+
+def _refuse_at_start(slots: Sequence[Slot], rows: int) -> None:
+    """Check what slots with live inputs would hold if nobody turned one; `refuse_now` looks when somebody does."""
+    for schedule, slot in {slot.schedule: slot for slot in slots if slot.limits is not None}.items():
+        refuse_values(slot, schedule, evaluate(schedule, 0, rows))
 
 
 def with_schedules(slots: Sequence[Slot], schedules: Mapping[str, Schedule]) -> tuple[Slot, ...]:
@@ -250,6 +292,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     to fit into the table that there is.
 
     Raises:
+        BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """

@@ -95,8 +95,8 @@ class GraphMode(HandedMode):
         if before is not None and before is not self.inputs and before.version != self._left_at:
             self._left_at = before.version
             raise BindingError(
-                "a live input was written through a tensor that sched.inputs gave before compile_step(), which compiled "
-                "steps do not read: they have their inputs on the device; ask sched.inputs again and write that one"
+                "a live input was written through a tensor that sched.inputs gave before compile_step(): compiled "
+                "steps have their inputs on the device, and do not read it; ask sched.inputs again and write that one"
             )
         super().refresh(groups)
 

@@ -138,7 +138,7 @@ class Plan:
             for number, (_, program) in wanted.items()
             for register, column in enumerate(program.columns)
         }
-        put = replacement(self.table, columns) if columns else _nothing
+        put = replacement(self.table, columns, _not_looked_at) if columns else _nothing
 
         def commit() -> None:
             put()
@@ -150,6 +150,10 @@ class Plan:
 
 def _nothing() -> None:
     pass
+
+
+def _not_looked_at(_: str, __: object) -> None:
+    """A column is no value of a slot: its range says nothing."""
 
 
 # -- Python floats -----------------------------------------------------------------------------------------------------

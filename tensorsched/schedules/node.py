@@ -304,7 +304,8 @@ def brief(schedule: Node) -> str:
         text = repr(schedule)
     finally:
         _BRIEF.reset(token)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    text = f.cut(text, _LONGEST)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _elided(value: object) -> str:

@@ -53,9 +53,15 @@ def _ours(kind: str, groups: int, *, resident: bool) -> Competitor:
     lr = [rate * curve * factor for rate in (0.1 * (1 + index / groups) for index in range(groups))]
     sched = ts.attach(optimizer, lr=lr, advance="manual", resident=resident)
 
-    def both(kept: torch.optim.Optimizer = optimizer) -> None:  # a schedule does not keep its optimizer alive
+    def both() -> None:
         if kind == KINDS[2]:
             sched.step()
         sched.observe(metric())
 
-    return Competitor(TENSOR_SLOTS if resident else FLOAT_SLOTS, both, lambda: sched.seek(0))
+    def rewind(
+        kept: torch.optim.Optimizer = optimizer,
+    ) -> None:  # a schedule does not keep its optimizer alive
+        del kept
+        sched.seek(0)
+
+    return Competitor(TENSOR_SLOTS if resident else FLOAT_SLOTS, both, rewind)

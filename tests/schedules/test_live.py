@@ -202,7 +202,10 @@ class TestSplit:
 
     @given(schedules())
     def test_what_depends_on_the_step_alone_is_one_column_or_number(self, schedule):
-        program = split(schedule)
+        try:
+            program = split(schedule)
+        except ScheduleError:  # a number that is not finite
+            return
         assert program.ops == ()
         assert len(program.columns) + len(program.constants) == 1
 
@@ -308,7 +311,7 @@ def test_text_and_json_bring_it_back(schedule):
 
 
 def test_a_table_of_the_step_alone_refuses_it():
-    with pytest.raises(ScheduleError, match="'x' depends on the run .*attach"):
+    with pytest.raises(ScheduleError, match=r"'x' depends on the run .*attach"):
         ts.tabulate({"x": ts.linear(1.0, 0.0, steps=4) * ts.plateau()})
 
 

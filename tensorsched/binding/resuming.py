@@ -1,0 +1,80 @@
+"""What an attachment puts into its optimizer's checkpoint, and where it goes on after one was loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorsched.binding.modes import Driving
+from tensorsched.binding.slots import found_at, is_near
+from tensorsched.param_groups import param_groups
+from tensorsched.schedules.split import inputs_of
+
+__all__ = ["go_on_from", "loaded", "saved"]
+
+
+def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
+    """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+    sched._mode.saved(groups)
+    step, inputs = sched.step_count, sched._mode.inputs
+    now = sched._present(step)
+    for slot in sched.slots:
+        if slot.tensor and slot.place.group < len(groups):
+            slot.place.write(groups, now(slot.schedule))
+    numbers = {} if inputs is None else inputs.numbers()
+    sched._carrier.write(groups[: sched._group_count], step, sched._fingerprint(), numbers)
+
+
+def loaded(sched: Driving) -> None:
+    """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries.
+
+    Raises:
+        BindingError: the groups are others than those that were bound.
+    """
+    sched._make_graphs_stale()
+    groups = param_groups(sched.optimizer)
+    sched._refuse_other_groups(groups)
+    carried = sched._carrier.read(groups)
+    if carried is None and sched._told != (step := sched.step_count):
+        now = sched._present(step)
+        wrong = [slot for slot in sched.slots if not is_near(slot, groups, now)]
+        if wrong:
+            sched._doubt = (
+                f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
+                f"{found_at(wrong[0], groups)} where the schedule has {now(wrong[0].schedule)!r} at "
+                f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
+            )
+    go_on_from(sched, carried, sched._carrier.read_inputs(groups))
+    sched._carrier.mark(groups[: sched._group_count], sched._originals(), sched._numbered())
+    sched._bind()
+
+
+def go_on_from(sched: Driving, carried: tuple[int, int] | None, numbers: Mapping[str, float]) -> None:
+    """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one.
+
+    And what the live inputs of the same schedules remember.
+    """
+    if carried is None:
+        return
+    step, fingerprint = carried
+    if fingerprint != sched._fingerprint():
+        if sched._told == sched.step_count:
+            return
+        doubt = (
+            f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
+            "load the schedule's own state to compare them, or call seek(step)"
+        )
+    else:
+        doubt = ""
+        if (inputs := sched._mode.inputs) is not None:
+            cells = inputs.read_numbers(numbers)
+            inputs.load(cells)
+            if lost := sorted(inputs_of(list(sched._schedules().values())).keys() - cells.keys()):
+                doubt = (
+                    f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which stays as it is: "
+                    "load the schedule's own state"
+                )
+    sched._mode.seek(step)
+    sched._doubt = doubt
+    if sched._face is not None:
+        sched._face.moved()
