@@ -135,7 +135,7 @@ def refuse_values(slot: Ranged, schedule: Schedule, values: Any) -> None:
 
 
 def refuse_now(values: Mapping[Any, float]) -> None:
-    """Check what slots would hold with their live inputs as they are now. (What is not finite is an error elsewhere.)
+    """Check what slots would hold with their live inputs as they are now; what is not finite is an error elsewhere.
 
     Raises:
         BindingError: one is out of range.

@@ -305,14 +305,14 @@ def test_an_input_that_is_not_finite_is_an_error_before_it_is_used(resident):
 def test_an_input_that_leads_out_of_range_is_an_error_before_it_is_used(resident):
     weight = nn.Parameter(torch.ones(1))
     optimizer = optim.SGD([weight], lr=0.1)
-    with pytest.raises(BindingError, match="must be at least 0, and is -1.0 at step 0"):
+    with pytest.raises(BindingError, match=r"must be at least 0, and is -1\.0 at step 0"):
         ts.attach(optimizer, lr=BASE * ts.live("x", -1.0), resident=resident)
     sched = ts.attach(optimizer, lr=BASE * ts.live("x", 1.0), resident=resident)
     weight.grad = torch.ones(1)
     sched.inputs["x"].fill_(-1.0)
     for _ in range(2):
         with pytest.raises(
-            BindingError, match="at least 0, and is -1.0 with its live inputs as they are now"
+            BindingError, match=r"at least 0, and is -1\.0 with its live inputs as they are now"
         ):
             optimizer.step()
     assert (weight.item(), sched.step_count) == (1.0, 0)
