@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from tensorsched.binding.carried import Carrier
+from tensorsched.binding.clocked import Tally, watched
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import (
     FloatSlots,
@@ -29,7 +30,15 @@ from tensorsched.binding.slots import (
     tensor_slots,
     with_schedules,
 )
-from tensorsched.engine import Inputs, ReactiveEngine, ScheduleEngine
+from tensorsched.engine import (
+    Clock,
+    ClockEngine,
+    ClockFloatEngine,
+    Inputs,
+    ReactiveEngine,
+    ScheduleEngine,
+    Where,
+)
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
@@ -54,10 +63,15 @@ class Driving(Protocol):
     _doubt: str
     _told: int
     _face: Any  # of a trainer: the schedule moves when that is stepped
+    _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
     @property
     def step_count(self) -> int:
         """Completed steps."""
+
+    @property
+    def position(self) -> int:
+        """Where the schedules are read."""
 
     def seek(self, step: int) -> None:
         """Go to a step."""
@@ -89,14 +103,17 @@ class Driving(Protocol):
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _originals(self) -> dict[Place, Any]: ...
     def _fingerprint(self) -> int: ...
+    def _words(self, where: Where) -> str: ...
+    def _state(self, where: Where) -> dict[str, Any]: ...
+    def _take_in_new_groups(self) -> None: ...
     def _settle(self) -> None: ...
+    def _whole(self, groups: Groups) -> Groups: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _loaded(self) -> None: ...
     def _use_eager(self, *, for_good: bool = False) -> None: ...
     def _make_graphs_stale(self) -> None: ...
-    def _present(self, step: int) -> Callable[[Schedule], float]: ...
     def _numbered(self) -> list[str]: ...
     def _schedules(self) -> dict[str, Schedule]: ...
 
@@ -107,17 +124,19 @@ class Mode:
     Attributes:
         parts: the slots, by engine.
         in_graph: whether the groups hold what compiled steps read.
+        tally: whether something was counted for the step that comes; None where steps are counted.
     """
 
     in_graph = False
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
-    def __init__(self, parts: Sequence[Slots]) -> None:
-        self._hold(parts)
+    def __init__(self, parts: Sequence[Slots], tally: Tally | None = None) -> None:
+        self._hold(parts, tally)
 
-    def _hold(self, parts: Sequence[Slots]) -> None:
+    def _hold(self, parts: Sequence[Slots], tally: Tally | None) -> None:
         self.parts = tuple(parts)
+        self.tally = tally
         self.floats = any(not part.tensor for part in self.parts)
         self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
         # All read the same ones: there is one home of them on a device.
@@ -146,15 +165,53 @@ class Mode:
         """Completed steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._counter.engine.step_count
 
+    @property
+    def where(self) -> Where:
+        """Where the run stands. Synchronises as `step_count`."""
+        return self._counter.engine.where
+
     def seek(self, step: int) -> None:
-        """Set every engine to `step`; the groups follow at the next `bind`."""
+        """Set every engine to `step`, or to that position of its clock; the groups follow at the next `bind`."""
         for part in self.parts:
             part.engine.seek(step)
+
+    def go(self, where: Where) -> None:
+        """Set every engine to where a run stands; the groups follow at the next `bind`."""
+        for part in self.parts:
+            part.engine.go(where)
+
+    def at(self, name: str, position: int) -> float:
+        """What a slot or free name has at a position, or step, before it is rounded to the slot's type."""
+        return next(part for part in self.parts if name in part.columns).at(name, position)
+
+    @property
+    def clocks(self) -> list[ClockEngine | ClockFloatEngine]:
+        """The engines that are told what to count."""
+        if self.tally is None:
+            return []
+        return [part.engine for part in self.parts]  # type: ignore[misc]  # on a clock all of them are such
+
+    def count(self, n: int | torch.Tensor) -> None:
+        """Count n units for the step that comes. Does not synchronise."""
+        for engine in self.clocks:
+            engine.count(n)
 
     def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
         """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
         movers = [part.bind(groups) for part in self.parts]
-        self.check, self.advance = joined(movers, floats=self.floats)
+        mover = joined(movers, floats=self.floats)
+        if self.tally is not None:
+            mover = watched(mover, self.tally, self.clocks, floats=self.floats)
+        self.check, self.advance = mover
+
+    def require_counted(self) -> None:
+        """Refuse a step for which nothing was counted, where something must be.
+
+        Raises:
+            BindingError: the clock would stand still.
+        """
+        if self.tally is not None:
+            self.tally.require(self.clocks)
 
     def expected(self, slot: Slot) -> torch.Tensor | float:
         """What the group must hold at this slot."""
@@ -173,7 +230,7 @@ class Mode:
         commits = [
             rewritten(part, mine)
             for part in self.parts
-            if (mine := {n: s for n, s in schedules.items() if n in part.engine.column_of})
+            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
         ]
 
         def commit() -> None:
@@ -260,8 +317,8 @@ class HandedMode(Mode):
         """What the mode has replaced in each group, to be put back in a copy."""
         raise NotImplementedError
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
-        """Another mode takes over: undo what this one needs in the groups; the step count, if it had to be read."""
+    def leave(self, optimizer: Any, *, for_good: bool) -> Where | None:
+        """Another mode takes over: undo what this one needs in the groups; where it stands, if it had to be read."""
         raise NotImplementedError
 
     def resume(self, sched: Any) -> None:
@@ -282,9 +339,10 @@ class EagerMode(Mode):
 
     def fast(self, sched: Driving) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step."""
-        check = NEVER.check if sched._doubt else self.check
+        check = NEVER.check if sched._doubt or sched._unseen else self.check
         if sched._face is not None:
-            return Mover(check, sched._face.note)
+            mover: Mover = sched._face.mover(check)
+            return mover
         return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:
@@ -293,8 +351,13 @@ class EagerMode(Mode):
         An input that was turned is put into effect here.
         """
         sched._say()
-        self.refresh(sched.optimizer.param_groups)
-        if not self.check(sched.optimizer.param_groups):
+        self.require_counted()
+        groups = sched.optimizer.param_groups
+        if sched._face is not None:
+            sched._face.before(groups)
+            groups = sched._whole(groups)
+        self.refresh(groups)
+        if not self.check(groups):
             sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
@@ -318,8 +381,10 @@ class EagerMode(Mode):
         commits = [
             rewritten(part, mine)
             for part in others
-            if (mine := {n: s for n, s in schedules.items() if n in part.engine.column_of})
+            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
         ]
+        if self.tally is not None:
+            raise _on_a_clock()
         moved = with_schedules(slots, schedules)
         nodes = inputs_of([slot.schedule for slot in moved])
         inputs = self.inputs or Inputs({}, torch.device("cpu"))
@@ -332,12 +397,12 @@ class EagerMode(Mode):
         _float_parts(moved, Inputs(inputs.nodes | nodes, inputs.device), None)  # whatever is wrong with them
 
         def commit() -> None:
-            step = self.step_count
+            where = self.where
             inputs.extend(nodes)
             for each in commits:
                 each()
-            self._hold([*others, *_float_parts(moved, inputs, None)])
-            self.seek(step)
+            self._hold([*others, *_float_parts(moved, inputs, None)], None)
+            self.go(where)
 
         return commit
 
@@ -345,9 +410,10 @@ class EagerMode(Mode):
         """This mode and more slots, at the same step; the tensors of this one stay what they are."""
         if not slots:
             return self
-        more = eager_mode(slots, {}, device, capacity, self.inputs)
-        more.seek(self.step_count)
-        return EagerMode([*self.parts, *more.parts])
+        clock = None if self.tally is None else self.tally.clock
+        more = eager_mode(slots, {}, device, capacity, clock, inputs=self.inputs)
+        more.go(self.where)
+        return EagerMode([*self.parts, *more.parts], self.tally)
 
 
 def eager_mode(
@@ -355,13 +421,15 @@ def eager_mode(
     free: Mapping[str, Schedule],
     device: torch.device,
     capacity: int | None,
+    clock: Clock | None = None,
+    *,
     inputs: Inputs | None = None,
 ) -> EagerMode:
     """Tables and engines for these slots and free names; nothing of the optimizer changes.
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity; two inputs have one name.
-        BindingError: floats and tensors on a device would have to react together.
+        BindingError: floats and tensors on a device would have to react together, or on a clock.
     """
     tensors = [slot for slot in slots if slot.tensor and not slot.schedule.inputs()]
     floats = [slot for slot in slots if not slot.tensor and not slot.schedule.inputs()]
@@ -369,14 +437,23 @@ def eager_mode(
     parts: list[Slots] = []
     if tensors or plain:
         # A graph has the float slots beside them, in one row: one engine moves all of it.
-        parts.append(tensor_slots(tensors, plain, device, capacity, room=len(floats)))
+        parts.append(tensor_slots(tensors, plain, device, capacity, room=len(floats), clock=clock))
     if floats:
-        parts.append(float_slots(floats, capacity))
+        parts.append(float_slots(floats, capacity, clock))
     reactive = [slot for slot in slots if slot.schedule.inputs()]
     reacting = {name: schedule for name, schedule in free.items() if schedule.inputs()}
     if reactive or reacting:
+        if clock is not None:
+            raise _on_a_clock()
         parts += _reactive_parts(reactive, reacting, device, capacity, inputs)
-    return EagerMode(parts)
+    return EagerMode(parts, None if clock is None else Tally(clock))
+
+
+def _on_a_clock() -> BindingError:
+    return BindingError(
+        "live inputs and a clock other than the optimizer's steps do not go together: attach what depends on the run "
+        "in a call of its own without clock=, or leave the inputs out"
+    )
 
 
 def _reactive_parts(

@@ -22,12 +22,17 @@ from tensorsched.binding.movers import (
 )
 from tensorsched.binding.ranges import Range, refuse_now, refuse_out_of_range, refuse_values
 from tensorsched.engine import (
+    Clock,
+    ClockEngine,
+    ClockFloatEngine,
     FloatEngine,
     Inputs,
     ReactiveEngine,
     ReactiveFloatEngine,
     ScheduleEngine,
+    replacement_on_clock,
     tabulate,
+    tabulate_on_clock,
 )
 from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import replacement, row_count
@@ -35,7 +40,7 @@ from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import evaluate
-from tensorsched.schedules.split import inputs_of
+from tensorsched.schedules.split import inputs_of, value_now
 
 __all__ = ["FloatSlots", "Slot", "Slots", "TensorSlots", "float_slots", "tensor_slots"]
 
@@ -77,26 +82,24 @@ class FloatSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.table.live_column
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, before it is rounded."""
+        return self.engine.table.value(name, position)
+
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
-        columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
+        column = self.engine.table.live_column
+        columns = {slot.place: column[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
     def value(self, slot: Slot) -> float:
         """The value that a slot must hold now."""
-        return self.engine.row()[self.engine.column_of[slot.name]]
-
-    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
-        """See `rewritten`."""
-        moved = with_schedules(self.slots, schedules)
-        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
-        other = float_slots(moved, max(longest, self.engine.table.last)).engine
-
-        def exchange() -> None:
-            other.seek(self.engine.step_count)
-            self.engine, self.slots = other, moved
-
-        return exchange
+        return self.engine.row()[self.engine.table.live_column[slot.name]]
 
 
 class TensorSlots:
@@ -108,6 +111,15 @@ class TensorSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.table.live_column
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, before it is rounded."""
+        return self.engine.table.value(name, position)
+
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
@@ -116,24 +128,6 @@ class TensorSlots:
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
         return self.engine.value(slot.name)
-
-    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
-        """See `rewritten`."""
-        moved = with_schedules(self.slots, schedules)
-        at = {slot.name: slot for slot in moved}
-
-        def look(name: str, values: Array) -> None:
-            if name in at:  # not a free name
-                refuse_values(at[name], schedules[name], values)
-
-        replace = replacement(self.engine.table, schedules, look)
-
-        def commit() -> None:
-            replace()
-            self.engine.reload()
-            self.slots = moved
-
-        return commit
 
 
 class ReactiveFloatSlots:
@@ -146,6 +140,15 @@ class ReactiveFloatSlots:
         self.slots = tuple(slots)
         self.inputs = inputs
         self.refresh: Callable[[Groups], None] = lambda _: None
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.column_of
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
+        return value_now(self.engine.schedules[name], position, self.inputs.values())
 
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
@@ -192,6 +195,15 @@ class ReactiveTensorSlots:
         self.inputs = inputs
         self.refresh: Callable[[Groups], None] = lambda _: None
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.column_of
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
+        return value_now(self.engine.schedules[name], position, self.inputs.values())
+
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
@@ -223,13 +235,10 @@ class ReactiveTensorSlots:
         return commit
 
 
-Now = Callable[[Schedule], float]
-"""The value of a schedule at the present step, with the present inputs."""
-
 Slots = FloatSlots | TensorSlots | ReactiveFloatSlots | ReactiveTensorSlots
 
 
-def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
+def float_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> FloatSlots:
     """A table, an engine and slots; nothing of the optimizer changes.
 
     Raises:
@@ -237,6 +246,10 @@ def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
         BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
+    if clock is not None:
+        on_clock = tabulate_on_clock(columns, clock, dtype=torch.float64, capacity=capacity)
+        refuse_out_of_range(slots, on_clock)
+        return FloatSlots(ClockFloatEngine(on_clock), slots)
     table = tabulate(columns, dtype=torch.float64, capacity=capacity)
     refuse_out_of_range(slots, table)
     return FloatSlots(FloatEngine(table), slots)
@@ -247,10 +260,17 @@ def tensor_slots(
     free: Mapping[str, Schedule],
     device: torch.device,
     capacity: int | None,
+    *,
     room: int = 0,
+    clock: Clock | None = None,
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    if clock is not None:
+        # In graphs it stands alone, whatever is beside it, and so without room.
+        on_clock = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
+        refuse_out_of_range(slots, on_clock)
+        return TensorSlots(ClockEngine.of(on_clock), slots)
     table = tabulate(columns, device=device, capacity=capacity)
     refuse_out_of_range(slots, table)
     return TensorSlots(ScheduleEngine(table, room=room), slots)
@@ -296,16 +316,45 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
-    reactive = isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots))
-    if not reactive and (changed := [name for name, schedule in schedules.items() if schedule.inputs()]):
+    if isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots)):
+        return slots.rewritten(schedules)
+    if changed := [name for name, schedule in schedules.items() if schedule.inputs()]:
         raise ScheduleError(
             f"{changed[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot come to follow "
             "a live input: detach() and attach() again"
         )
-    return slots.rewritten(schedules)
+    moved = with_schedules(slots.slots, schedules)
+    if isinstance(slots, FloatSlots):
+        floats, clock = slots, slots.engine.table.clock
+        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
+        other = float_slots(moved, max(longest, floats.engine.table.last), clock).engine
+
+        def exchange() -> None:
+            other.go(floats.engine.where)
+            floats.engine, floats.slots = other, moved
+
+        return exchange
+    at = {slot.name: slot for slot in moved}
+
+    def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
+        if name in at:  # not a free name
+            refuse_values(at[name], schedules[name], values, positions, unit)
+
+    engine = slots.engine
+    if isinstance(engine, ClockEngine):
+        replace = replacement_on_clock(engine.table, schedules, look)
+    else:
+        replace = replacement(engine.table, schedules, look)
+
+    def commit() -> None:
+        replace()
+        slots.engine.reload()
+        slots.slots = moved
+
+    return commit
 
 
-def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], now: Now) -> None:
+def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]) -> None:
     """Put the present value into every place as what it held before: a float, or the very tensor that was there."""
     # Everything else that holds the same tensor: other slots' originals, and places that are none of ours.
     mine = {slot.place for slot in slots}
@@ -320,7 +369,7 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], now: Now)
         index, key, element = slot.place
         if index >= len(groups) or (element is not None and key not in groups[index]):
             continue  # somebody took the group, or the tuple, away
-        value: Any = now(slot.schedule)
+        value: Any = present[slot.name]
         if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
             own = users.count(id(slot.original)) == 1
@@ -334,18 +383,20 @@ def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return tensor
 
 
-def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], now: Now, view: torch.Tensor | float) -> bool:
-    """Whether a place holds what its slot must now: the `view` itself, or a float; and the value."""
+def holds(
+    slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, view: torch.Tensor | float
+) -> bool:
+    """Whether a place holds what its slot must: the `view` itself, or a float; and the value that is expected."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
     if found is not view if slot.tensor else isinstance(found, torch.Tensor):
         return False
-    return is_near(slot, groups, now)
+    return is_near(slot, groups, expected)
 
 
-def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], now: Now) -> bool:
-    """Whether a place holds the present value of its slot, as a float or a tensor."""
+def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float) -> bool:
+    """Whether a place holds the value that is expected of its slot, as a float or a tensor."""
     number = as_float(slot.place.read(groups)) if slot.place.exists(groups) else None
-    return number is not None and same_number(number, now(slot.schedule))
+    return number is not None and same_number(number, expected)
 
 
 def same_number(found: float, expected: float) -> bool:
@@ -361,10 +412,10 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     return "nothing" if found is None else repr(found)
 
 
-def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, now: Now) -> BindingError:
-    """The error for a slot that somebody else has written to."""
+def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:
+    """The error for a slot that somebody else has written to; `at` is where the run stands, in words."""
     return BindingError(
-        f"{slot.name} no longer follows its schedule: at step {step} the schedule put {now(slot.schedule)!r} there "
+        f"{slot.name} no longer follows its schedule: at {at} the schedule put {expected!r} there "
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
         "optimizer; remove that writer, or call detach() to hand this hyperparameter over to it"
     )

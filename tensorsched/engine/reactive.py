@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tensorsched.engine.clock import Where
 from tensorsched.engine.engine import FloatEngine, ScheduleEngine
 from tensorsched.engine.inputs import Inputs
 from tensorsched.engine.table import ScheduleTable
@@ -185,9 +186,23 @@ class ReactiveFloatEngine:
         self.row()  # whatever is not finite at the start
 
     @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """By name."""
+        return self._plan.schedules
+
+    @property
     def step_count(self) -> int:
         """Number of completed steps."""
         return self._rows.step_count
+
+    @property
+    def where(self) -> Where:
+        """The step counter as a clock's counts."""
+        return self._rows.where
+
+    def go(self, where: Where) -> None:
+        """Go to the step where a run stands."""
+        self.seek(where.steps)
 
     def seek(self, step: int) -> None:
         """Set the step counter to `step`, an int >= 0."""
@@ -385,6 +400,24 @@ class ReactiveEngine:
     def step_count(self) -> int:
         """Number of completed steps. Synchronises where the device is not a CPU."""
         return self._columns.step_count
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """By name."""
+        return self._plan.schedules
+
+    @property
+    def where(self) -> Where:
+        """The step counter as a clock's counts. Synchronises where the device is not a CPU."""
+        return self._columns.where
+
+    def where_from(self, numbers: list[int]) -> Where:
+        """The same from what `clock` holds, once it is read."""
+        return self._columns.where_from(numbers)
+
+    def go(self, where: Where) -> None:
+        """Go to the step where a run stands. Does not synchronise."""
+        self.seek(where.steps)
 
     @property
     def clock(self) -> torch.Tensor:

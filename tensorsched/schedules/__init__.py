@@ -22,6 +22,7 @@ from tensorsched.schedules.live import (
     plateau as plateau,
     spike as spike,
 )
+from tensorsched.schedules.over import Over as Over
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
 from tensorsched.schedules.serialize import from_dict as from_dict, from_json as from_json
@@ -46,6 +47,7 @@ if not TYPE_CHECKING:
         "HoldEach",
         "Initial",
         "Mirror",
+        "Over",
         "Repeat",
         "Round",
         "Schedule",
