@@ -87,7 +87,7 @@ class Attachment:
             raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
         groups = param_groups(optimizer)
         self._eager: EagerMode = eager_mode(
-            slots, self.free, live_device(groups), options.capacity, clock=options.clock
+            slots, self.free, live_device(groups), options.capacity, options.clock
         )
         self._mode: Mode = self._eager
         self._graph: HandedMode | None = None  # handed in by compile_step
@@ -569,19 +569,18 @@ class Attachment:
             self._mode = self._eager
             self._mode.go(where)
         groups = optimizer.param_groups
-        present = self._mode.present(where.position)
-        give_back(self.slots, groups, {slot.name: present(slot.name) for slot in self.slots})
+        give_back(self.slots, groups, {s.name: self._mode.at(s.name, where.position) for s in self.slots})
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
         where, mode = self._mode.where, self._mode
-        optimizer, held = self._optimizer(), mode.inputs
-        values = {} if held is None else held.values()
+        values = {} if mode.inputs is None else mode.inputs.values()
+        optimizer = self._optimizer()
         text = slot_table(
             self.slots,
             self.free,
-            {} if held is None else {name: (node, values[name]) for name, node in held.nodes.items()},
-            mode.present(where.position),
+            {} if mode.inputs is None else {n: (node, values[n]) for n, node in mode.inputs.nodes.items()},
+            lambda name: mode.at(name, where.position),
             self._words(where),
             names=[] if optimizer is None else group_names(optimizer.param_groups),
             auto=self._options.auto,
@@ -652,13 +651,12 @@ class Attachment:
         groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
         where, mode = self._mode.where, self._mode
-        now = mode.present(where.position)
         for slot in self.slots:
-            expected = now(slot.name)
+            expected = mode.at(slot.name, where.position)
             if not holds(slot, groups, expected, mode.expected(slot)):
                 raise displaced(slot, groups, expected, self._words(where))
         for name in self.free:
-            found, expected = mode.free_value(name).item(), now(name)
+            found, expected = mode.free_value(name).item(), mode.at(name, where.position)
             if not same_number(found, expected):
                 raise BindingError(
                     f"free: somebody wrote to {name!r}: at {self._words(where)} its schedule has {expected!r} and it "
@@ -697,9 +695,8 @@ class Attachment:
         position = step if self._options.clock is None else self.position
         tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
         groups = self.optimizer.param_groups
-        now = self._mode.present(position) if tensors else _no_value
         return [
-            now(tensors[place].name)
+            self._mode.at(tensors[place].name, position)
             if (place := Place(index, key)) in tensors
             else as_float(group[key]) or 0.0
             for index, group in enumerate(groups)
@@ -782,9 +779,8 @@ class Attachment:
         refuse_other_groups(self._bound, groups)
 
     def _state(self, where: Where) -> dict[str, Any]:
-        inputs = self._mode.inputs
-        state = write_state(where.steps, self._schedules(), None if inputs is None else inputs.state())
-        return state | write_clock(self._options.clock, where)
+        inputs = None if self._mode.inputs is None else self._mode.inputs.state()
+        return write_state(where.steps, self._schedules(), inputs) | write_clock(self._options.clock, where)
 
     def _words(self, where: Where) -> str:
         clock = self._options.clock
@@ -796,10 +792,6 @@ class Attachment:
     def _require_attached(self) -> None:
         if not self.attached:
             raise BindingError("this schedule is detached and controls nothing; attach() again")
-
-
-def _no_value(_: str) -> float:
-    return 0.0
 
 
 def _weakly(optimizer: Any) -> Callable[[], Any]:

@@ -48,7 +48,7 @@ def write_state(
 def read_state(
     state: Any, schedules: Mapping[str, Schedule], on_mismatch: str, clock: Clock | None = None
 ) -> tuple[Where, dict[str, Schedule], dict[str, dict[str, Any]]]:
-    """Where to continue from, and by name the schedules that are to be followed instead of those that are; the inputs.
+    """Where to continue from, by name the schedules that are to be followed instead of those that are; the inputs.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.

@@ -321,6 +321,13 @@ def test_an_input_that_leads_out_of_range_is_an_error_before_it_is_used(resident
     assert weight.item() == 0.5
 
 
+def test_a_clock_of_tokens_and_an_input_do_not_go_together():
+    optimizer = optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    with pytest.raises(BindingError, match="a clock other than the optimizer's steps"):
+        ts.attach(optimizer, lr=BASE * ts.live("x", 1.0), clock=ts.clock("tokens", resolution=2))
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
 def test_attach_refuses_what_is_not_finite_from_the_start():
     optimizer = optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with pytest.raises(ScheduleError, match="x = 0"):
