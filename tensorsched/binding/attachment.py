@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free
+from tensorsched.binding.arguments import read_free, with_total
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.coverage import coverage
+from tensorsched.binding.doors import named_only
 from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
@@ -219,6 +220,7 @@ class Attachment:
             self._follow(schedules)
         self.seek(step)
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -249,9 +251,9 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        steps = self._options.steps
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
-        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
+        steps, total = self._options.steps, self._options.total
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
+        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -299,6 +301,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -324,7 +327,11 @@ class Attachment:
         self._require_attached()
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
 
     def check(self, *models: torch.nn.Module) -> list[Finding]:
         """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
@@ -548,7 +555,9 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        take_in(self, groups, read_late(groups, self._group_count, self._options.new_groups))
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
         refuse_other_groups(self._bound, groups)

@@ -22,7 +22,6 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.compiled.graph_mode import GraphMode, enter
 from tensorsched.compiled.supported import check_supported, refusal
 from tensorsched.compiled.trace import NAMES, update_function
-from tensorsched.schedules.validators import shown
 
 __all__ = ["CompiledStep", "compile_step"]
 
@@ -287,7 +286,10 @@ def _attachments(sched: Attachment | Several) -> tuple[Attachment, ...]:
     several = getattr(sched, "attachments", None)
     if isinstance(several, Mapping) and several:
         return tuple(several.values())
-    raise refusal(f"expected what ts.attach() returned, or a ts.Plan of several, got {shown(sched)}")
+    raise refusal(
+        f"compile_step() takes what attach() returned, got {type(sched).__name__}: write "
+        "sched = ts.attach(optimizer, lr=schedule) and step = ts.compile_step(sched); a ts.Plan for several optimizers"
+    )
 
 
 def _unscale(groups: Sequence[Mapping[str, Any]], grad_scale: torch.Tensor | None) -> None:
