@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.coverage import coverage
@@ -89,6 +90,7 @@ class Attachment:
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
+        self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = begun(self._places, groups)
@@ -455,7 +457,7 @@ class Attachment:
                 Nothing has changed.
         """
         self._require_attached()
-        groups = self.optimizer.param_groups
+        groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
         step = self.step_count
         for slot in self.slots:
@@ -468,10 +470,17 @@ class Attachment:
                     f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
                     f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
                 )
+        if groups is self._bound:
+            return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
         self._mode.seek(step)
         self._bind()
+
+    def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
+        some = self._face is not None and 0 < len(groups) < self._group_count
+        return self._bound if some and all(any(g is b for b in self._bound) for g in groups) else groups
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -512,7 +521,12 @@ class Attachment:
         loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
+        if self._unseen:
+            if self._face is None:
+                refuse_pieces(self.optimizer)
+            self._unseen = False
+            self._hooks.follow(self._mode.fast(self))
         if self._doubt:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))

@@ -95,6 +95,10 @@ def _not_one(groups: Groups, group: str, found: Sequence[int]) -> BindingError:
             f"groups {', '.join(map(str, found))} are all named {group!r}; give each a name of its own, or say which "
             "by index (a list of schedules has one for each group in order)"
         )
+    if group == "kind":  # what a schedule's document begins with
+        return BindingError(
+            "a dict has an entry for each group by its name; of a config, write ts.from_dict(config)"
+        )
     known = [name for name in group_names(groups) if name is not None]
     near = difflib.get_close_matches(group, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
