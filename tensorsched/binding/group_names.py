@@ -50,11 +50,6 @@ def list_by_group(groups: Groups, key: str, rules: Mapping[Any, Any], *, complet
     Raises:
         BindingError: a name that no group has, or two have, or a group without a rule.
     """
-    if "kind" in rules and "kind" not in group_names(groups):
-        raise BindingError(
-            f"{key}: a dict has an entry for each group by its name; for the config of a schedule "
-            f"write {key}=ts.from_dict(config)"
-        )
     entries: list[Any] = [None] * len(groups)
     for name, entry in rules.items():
         if not isinstance(name, str):

@@ -66,7 +66,6 @@ def test_value_and_print_know_the_names():
         (("a", "b", "a"), {"a": A, "b": B}, "groups 0, 2 are all named 'a'; give each a name"),
         ((None, None), {"a": A}, "There are 2 param_groups, none with a 'name'"),
         (("a", "b"), {0: A, 1: B}, "lr: a dict has an entry for each group by its name, and 0 is no name"),
-        (("a", "b"), {"kind": "linear", "steps": 3}, r"for the config of a schedule write lr=ts.from_dict\(config\)"),
         (("a", "b"), {}, r"no entry for group 0 \('a'\)"),
         (("a", "b"), {"a": None, "b": None}, "nothing but None for lr"),
         (("a", "b"), {"a": {"b": A}, "b": A}, "lr of group 0: expected a schedule or a number, got dict"),
