@@ -16,26 +16,28 @@ __all__ = ["forwarded"]
 class Planned(Protocol):
     """A plan, as these methods see it."""
 
-    def _to_all(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]: ...
+    def _to_all(
+        self, name: str, args: tuple[Any, ...], options: dict[str, Any], *, change: bool
+    ) -> dict[str, Any]: ...
 
 
 def _change(name: str) -> Callable[..., None]:
     def call(plan: Planned, *args: Any, **options: Any) -> None:
-        plan._to_all(name, args, options)
+        plan._to_all(name, args, options, change=True)
 
     return call
 
 
 def _by_name(name: str) -> Callable[..., dict[str, Any]]:
     def call(plan: Planned, *args: Any, **options: Any) -> dict[str, Any]:
-        return plan._to_all(name, args, options)
+        return plan._to_all(name, args, options, change=False)
 
     return call
 
 
 def _flat(name: str) -> Callable[..., dict[str, Any]]:
     def call(plan: Planned, *args: Any, **options: Any) -> dict[str, Any]:
-        found = plan._to_all(name, args, options)
+        found = plan._to_all(name, args, options, change=False)
         return {f"{each}/{key}": value for each, part in found.items() for key, value in part.items()}
 
     return call

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from tensorsched.binding.attachment import Attachment
@@ -121,6 +123,22 @@ class Plan:
                     sched.seek(step)
         if self._drift is not None:
             self._drift.reset()
+
+    def count(self, n: int | torch.Tensor) -> None:
+        """Say what the steps that come consume, to all attachments that are on such a clock: `Attachment.count`.
+
+        Args:
+            n: an int, or a tensor of one whole number.
+
+        Raises:
+            BindingError: none is on such a clock, or as `Attachment.count`.
+            ScheduleError: n is no whole number of at least 0.
+
+        Does not synchronise. In a function that torch.compile traces call `plan[name].count(n)` of each.
+        """
+        clocked = [sched for sched in self._attachments.values() if sched._mode.tally is not None]
+        for sched in clocked or list(self._attachments.values())[:1]:
+            sched.count(n)
 
     def rewrite(self, **changes: Any) -> None:
         """Follow other schedules from now on, at the same steps: `Attachment.rewrite` of several.
@@ -250,7 +268,7 @@ class Plan:
                 panel = parts.setdefault(f"{name}: {slot.place.part}", {})
                 panel.setdefault(slot.schedule, []).append(slot.place.group)
             parts |= {f"{name}: {key} (free)": {schedule: []} for key, schedule in sched.free.items()}
-            marks += [sched.step_count] * (len(parts) - len(marks))
+            marks += [sched.position] * (len(parts) - len(marks))
         return list(plot_parts(parts, marks, steps=steps, log=log))
 
     def detach(self) -> None:
@@ -283,10 +301,12 @@ class Plan:
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 
-    def _to_all(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-        """What a method of each attachment returns; after an error none has changed."""
+    def _to_all(
+        self, name: str, args: tuple[Any, ...], options: dict[str, Any], *, change: bool
+    ) -> dict[str, Any]:
+        """What a method of each attachment returns; of one that changes something, after an error none has changed."""
         found = {}
-        with all_or_none(self._attachments):
+        with all_or_none(self._attachments) if change else contextlib.nullcontext():
             for each, sched in self._attachments.items():
                 with about(each):
                     found[each] = getattr(sched, name)(*args, **options)

@@ -33,17 +33,20 @@ def all_or_none(attachments: Mapping[str, Attachment]) -> Iterator[None]:
 
 def _way_back(sched: Attachment) -> Callable[[], None]:
     """What puts an attachment back to what it follows now, and where; what is still to be said of it, and its past."""
-    schedules, step, told, doubt = sched._schedules(), sched.step_count, sched._told, sched._doubt
+    schedules, where, told, doubt = sched._schedules(), sched._mode.where, sched._told, sched._doubt
     history = vars(sched).get("_history")  # of attachments that keep one
     past = None if history is None else history.copy()
 
     def go_back() -> None:
-        if sched.attached and (sched._schedules() != schedules or sched.step_count != step):
+        if not sched.attached:
+            return
+        if sched._schedules() != schedules:
             sched._follow(schedules)
-            sched.seek(step)
+        if sched._mode.where != where:
+            sched._go(where)
             sched._told, sched._doubt = told, doubt
-            if past is not None:
-                vars(sched)["_history"] = past
             sched._bind()
+        if past is not None:
+            vars(sched)["_history"] = past
 
     return go_back

@@ -56,12 +56,12 @@ def test_it_is_done_by_all_or_by_none(monkeypatch):
         return value
 
     monkeypatch.setattr(ts.Attachment, "change", change, raising=False)
-    monkeypatch.setitem(forwarded._TABLE, "change", (forwarded._by_name, "by name"))
+    monkeypatch.setitem(forwarded._TABLE, "change", (forwarded._change, "of all"))
     made = forwarded.forwarded()["change"]
     with pytest.raises(ts.BindingError, match=r"^b: no$"):
         made(run.plan, -0.25)
     assert run.lrs == [1.0, 0.5]
-    assert made(run.plan, 0.25) == {"a": 0.25, "b": 0.25}
+    made(run.plan, 0.25)
     assert run.lrs == [0.25, 0.25]
     assert run.plan.step_counts == {"a": 2, "b": 2}
 
