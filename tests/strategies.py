@@ -148,6 +148,40 @@ def bounded(inner: st.SearchStrategy[ts.Schedule] | None = None) -> st.SearchStr
     return st.builds(lambda s, n: s if s.steps is not None else s.take(n), drawn, lengths)
 
 
+def _chained(n: int, first: ts.Schedule, then: ts.Schedule) -> ts.Schedule:
+    try:
+        return ts.constant(1.0, steps=n) * first >> then
+    except ScheduleError:  # the first never ends
+        return reject()
+
+
+LIVE = (ts.live("a", 1.0), ts.live("b", 0.5), ts.plateau())
+
+
+def live_expressions() -> st.SearchStrategy[ts.Schedule]:
+    """Random expressions in which at least one live input stands, of tame numbers: no powers of powers."""
+    tame = st.one_of(
+        st.builds(ts.linear, st.floats(0.1, 2.0), st.floats(0.1, 2.0), steps=st.integers(0, 40)),
+        st.builds(ts.cosine, st.floats(0.1, 2.0), st.floats(0.1, 2.0), steps=st.integers(0, 40)),
+        st.floats(0.1, 2.0).map(ts.constant),
+    )
+    leaf = st.one_of(st.sampled_from(LIVE), tame)
+
+    def grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedule]:
+        return st.one_of(
+            *(
+                _made(Combine, inner, inner, op=st.just(op))
+                for op in ("+", "-", "*", "/", "minimum", "maximum")
+            ),
+            _made(Combine, st.sampled_from(LIVE), tame, op=st.just("**")),
+            st.builds(lambda s: s.clamp(0.01, 10.0), inner),
+            st.builds(_chained, st.integers(0, 20), inner, inner),
+        )
+
+    drawn = st.recursive(leaf, grow, max_leaves=6)
+    return st.builds(lambda s, x: s if s.inputs() else s * x, drawn, st.sampled_from(LIVE))
+
+
 def _made(
     kind: type[ts.Schedule], *args: st.SearchStrategy, **options: st.SearchStrategy
 ) -> st.SearchStrategy[ts.Schedule]:
