@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free
+from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
 from tensorsched.binding.clocked import Tally, check_counted, write_clock
+from tensorsched.binding.coverage import coverage
+from tensorsched.binding.doors import named_only
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
     begun,
@@ -35,6 +39,7 @@ from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.check import Finding
 from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
@@ -89,6 +94,7 @@ class Attachment:
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
+        self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step, or position, at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = begun(self._places, groups)
@@ -134,22 +140,23 @@ class Attachment:
         """
         return self._mode.where.position
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot.
+            BindingError: no such slot or group.
 
         Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -311,6 +318,7 @@ class Attachment:
             self._follow(schedules)
         self._go(where)
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -341,9 +349,9 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        steps = self._options.steps
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
-        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
+        steps, total = self._options.steps, self._options.total
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
+        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -391,6 +399,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -416,7 +425,35 @@ class Attachment:
         self._require_attached()
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
+
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -463,11 +500,14 @@ class Attachment:
 
     def __str__(self) -> str:
         where, mode = self._mode.where, self._mode
+        optimizer = self._optimizer()
+        names = [] if optimizer is None else group_names(optimizer.param_groups)
         text = slot_table(
             self.slots,
             self.free,
             lambda name: mode.at(name, where.position),
-            self._words(where),
+            names,
+            at=self._words(where),
             auto=self._options.auto,
             attached=self.attached,
         )
@@ -522,7 +562,7 @@ class Attachment:
                 Nothing has changed.
         """
         self._require_attached()
-        groups = self.optimizer.param_groups
+        groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
         where, mode = self._mode.where, self._mode
         for slot in self.slots:
@@ -537,10 +577,17 @@ class Attachment:
                     f"holds {found!r}. Its tensor is for reading (clone() it to change it); seek({where.position}) "
                     "puts the value back"
                 )
+        if groups is self._bound:
+            return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
         self._mode.go(where)
         self._bind()
+
+    def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
+        some = self._face is not None and 0 < len(groups) < self._group_count
+        return self._bound if some and all(any(g is b for b in self._bound) for g in groups) else groups
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -585,7 +632,12 @@ class Attachment:
         loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
+        if self._unseen:
+            if self._face is None:
+                refuse_pieces(self.optimizer)
+            self._unseen = False
+            self._hooks.follow(self._mode.fast(self))
         if self._doubt:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))
@@ -628,7 +680,9 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        take_in(self, groups, read_late(groups, self._group_count, self._options.new_groups))
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
         refuse_other_groups(self._bound, groups)

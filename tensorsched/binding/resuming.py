@@ -17,6 +17,10 @@ def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
     """Replace the live views in the groups of a state_dict by the floats that they stand for."""
     sched._mode.saved(groups)
     where = sched._mode.where
+    if sched._face is not None and sched._face.pending:  # a step that the trainer has not counted yet
+        after = where.steps + 1
+        on_clock = sched._mode.tally is not None
+        where = Where(where.counted, after, where.counted) if on_clock else Where.at_step(after)
     for slot in sched.slots:
         if slot.tensor and slot.place.group < len(groups):
             slot.place.write(groups, sched._mode.at(slot.name, where.position))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
+from tensorsched.binding.ranges import Range, refuse_on_clock, refuse_out_of_range, refuse_values
 from tensorsched.engine import (
     Clock,
     ClockEngine,
@@ -23,6 +24,7 @@ from tensorsched.engine import (
     tabulate,
     tabulate_on_clock,
 )
+from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
@@ -42,6 +44,7 @@ class Slot:
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+        limits: the values that it may have; None: any.
     """
 
     place: Place
@@ -50,6 +53,7 @@ class Slot:
     why: str
     original: Any
     template: Any = None
+    limits: Range | None = None
 
     @property
     def name(self) -> str:
@@ -104,12 +108,16 @@ def float_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+        BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
     if clock is not None:
-        table = tabulate_on_clock(columns, clock, dtype=torch.float64, capacity=capacity)
-        return FloatSlots(ClockFloatEngine(table), slots)
-    return FloatSlots(FloatEngine(tabulate(columns, dtype=torch.float64, capacity=capacity)), slots)
+        rows = tabulate_on_clock(columns, clock, dtype=torch.float64, capacity=capacity)
+        refuse_on_clock(slots, rows)
+        return FloatSlots(ClockFloatEngine(rows), slots)
+    table = tabulate(columns, dtype=torch.float64, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return FloatSlots(FloatEngine(table), slots)
 
 
 def tensor_slots(
@@ -125,9 +133,12 @@ def tensor_slots(
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
     if clock is not None:
         # In graphs it stands alone, whatever is beside it, and so without room.
-        table = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
-        return TensorSlots(ClockEngine.of(table), slots)
-    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
+        rows = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
+        refuse_on_clock(slots, rows)
+        return TensorSlots(ClockEngine.of(rows), slots)
+    table = tabulate(columns, device=device, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return TensorSlots(ScheduleEngine(table, room=room), slots)
 
 
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
@@ -137,6 +148,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     to fit into the table that there is.
 
     Raises:
+        BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
@@ -151,11 +163,17 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             floats.engine, floats.slots = other, moved
 
         return exchange
+    at = {slot.name: slot for slot in moved}
+
+    def look(name: str, values: Array, positions: Array | None = None) -> None:
+        if name in at:  # not a free name
+            refuse_values(at[name], schedules[name], values, positions)
+
     engine = slots.engine
     if isinstance(engine, ClockEngine):
-        replace = replacement_on_clock(engine.table, schedules)
+        replace = replacement_on_clock(engine.table, schedules, look)
     else:
-        replace = replacement(engine.table, schedules)
+        replace = replacement(engine.table, schedules, look)
 
     def commit() -> None:
         replace()

@@ -9,25 +9,38 @@ from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief
 
 _WIDEST = 72  # of a schedule's text
+_WIDEST_NAMES = 32  # of the names of groups that are alike
 
 
 def slot_table(
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
     present: Callable[[str], float],
-    at: str,
+    names: Sequence[str | None],
     *,
+    at: str,
     auto: bool,
     attached: bool,
 ) -> str:
-    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is.
+    """One line for each slot (groups that are alike share one), then why each is where it is.
 
-    `present` gives the value of a slot or free name now, `at` says where the run stands.
+    Args:
+        slots: what follows a schedule.
+        free: schedules that belong to no group.
+        present: the value of a slot or free name now.
+        names: of the groups; a column of its own where one has a name.
+        at: where the run stands, in words.
+        auto: whether hooks advance it.
+        attached: whether it drives anything.
     """
-    header = ("group", "key", "slot", "value", "schedule")
-    rows = [header, *_slot_rows(slots, present)]
-    rows += [("-", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
+    rows: list[tuple[str, ...]] = [("group", "name", "key", "slot", "value", "schedule")]
+    rows += _slot_rows(slots, present, names)
+    rows += [
+        ("-", "", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
+    ]
+    if not any(names):
+        rows = [(group, *others) for group, _, *others in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
     ]
@@ -37,12 +50,19 @@ def slot_table(
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], present: Callable[[str], float]) -> list[tuple[str, ...]]:
+def _slot_rows(
+    slots: Sequence[Slot], present: Callable[[str], float], names: Sequence[str | None]
+) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
         row = (slot.place.part, _kind(slot), f"{present(slot.name):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
-    return [(_ranges(groups), *row) for row, groups in runs.items()]
+    return [(_ranges(groups), _named(groups, names), *row) for row, groups in runs.items()]
+
+
+def _named(groups: Sequence[int], names: Sequence[str | None]) -> str:
+    found = ", ".join(names[group] or "-" for group in groups if group < len(names))
+    return found if len(found) <= _WIDEST_NAMES else found[: _WIDEST_NAMES - 3] + "..."
 
 
 def _kind(slot: Slot) -> str:

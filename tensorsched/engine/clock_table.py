@@ -169,10 +169,13 @@ def tabulate_on_clock(
     )
 
 
-def replacement_on_clock(table: ClockTable, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+def replacement_on_clock(
+    table: ClockTable, schedules: Mapping[str, Schedule], look: Callable[[str, Array, Array], None]
+) -> Callable[[], None]:
     """Compile other schedules for some names of a table; the function returned puts them there, in place.
 
-    Engines that read the table are told by their `reload`.
+    Engines that read the table are told by their `reload`. `look` sees the values of each of these names at the rows'
+    positions, and may refuse them.
 
     Raises:
         ScheduleError: they change later than the table reaches or need more rows than it has room for, or names that
@@ -194,6 +197,8 @@ def replacement_on_clock(table: ClockTable, schedules: Mapping[str, Schedule]) -
     rows = rows_of(unique, clock, reach)
     _check_finite(rows, unique, table.dtype)
     values = rows.values[:, [unique.index(schedule) for schedule in following]]
+    for name in schedules:
+        look(name, values[:, table.live_column[name]], rows.positions)
     if reach > table.last or len(rows.positions) >= len(table.positions):
         raise ScheduleError(
             f"the new schedules change up to {reach} {clock.unit} and need {len(rows.positions)} rows; the table ends "
