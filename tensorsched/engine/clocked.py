@@ -283,7 +283,8 @@ class ClockFloatEngine(FloatEngine):
         self.step_count = self.position = self.counted = 0
         self._row = table.data[0]
         self._low = self._high = 0  # the positions that it serves
-        self._start, self._lines = 0.0, ((0.0, 0.0),)
+        self._start = 0.0
+        self._lines: tuple[tuple[float, float], ...] = ()  # of few columns: the value there, and the slope
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes."""
