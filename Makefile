@@ -34,7 +34,8 @@ FRAMEWORKS_STAMP := $(FRAMEWORKS)/.stamp-$(shell printf '%s' '$(TORCH) $(FRAMEWO
 
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
-	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py
+	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py \
+	tests/engine/test_clock.py tests/binding/test_clock.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

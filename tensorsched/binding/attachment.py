@@ -41,7 +41,7 @@ from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
 from tensorsched.schedules.split import bounded, inputs_of
-from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.validators import MAX_STEPS, check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
@@ -211,18 +211,25 @@ class Attachment:
             >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
             (None, None, None, 0.75)
         """
-        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+        if not torch.compiler.is_compiling():
+            self._count(n)
+        elif self._mode.in_graph and self._mode.tally is not None:
             for engine in self._mode.clocks:
                 engine.count_in_graph(n)
             self._mode.tally.fresh = True
         else:
-            self._count(n)
+            self._count_between_graphs(n)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def _count(self, n: int | torch.Tensor) -> None:
         tally = self._on_clock("count")
-        self._mode.count(check_counted(n, floats=self._mode.floats))
+        if type(n) is not int or not 0 <= n <= MAX_STEPS:
+            n = check_counted(n, floats=self._mode.floats)
+        self._mode.count(n)
         tally.fresh = True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def _count_between_graphs(self, n: int | torch.Tensor) -> None:
+        self._count(n)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def progress(self, part: float) -> None:
