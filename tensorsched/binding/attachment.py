@@ -549,8 +549,7 @@ class Attachment:
         """
         self._require_attached()
         inputs = self._mode.inputs
-        reactions = {} if inputs is None else inputs.reactions
-        shown_metrics = read_metrics(list(reactions), metric, metrics)
+        shown_metrics = read_metrics(self._reactions(), metric, metrics)
         assert inputs is not None  # noqa: S101  something reacts
         changed = inputs.observe(shown_metrics)
         if changed and not torch.compiler.is_compiling():  # else the next step looks
@@ -735,6 +734,9 @@ class Attachment:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))
             warnings.warn(doubt, UserWarning, stacklevel=2)
+
+    def _reactions(self) -> list[str]:
+        return [] if self._mode.inputs is None else list(self._mode.inputs.reactions)
 
     def _numbered(self) -> list[str]:
         return [] if self._mode.inputs is None else self._mode.inputs.names()

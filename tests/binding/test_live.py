@@ -658,6 +658,25 @@ def test_a_plot_has_them_as_they_are_and_says_so():
     assert max(max(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) > 5) == 0.5
 
 
+def test_a_plan_shows_a_metric_to_all_that_react():
+    one, two, three = (
+        Run("float", schedule)
+        for schedule in (
+            BASE * ts.plateau(factor=0.5, patience=0),
+            BASE * ts.plateau(factor=0.1, patience=0) * ts.spike(hold=0, name="jump"),
+            BASE,
+        )
+    )
+    plan = ts.Plan(one=one.sched, two=two.sched, three=three.sched)
+    plan.observe(1.0)
+    plan.observe(1.5)
+    assert [run.lr for run in (one, two, three)] == [0.5, 0.1, 1.0]
+    plan.observe(jump=9.0)
+    assert [run.lr for run in (one, two, three)] == [0.5, 0.05, 1.0]
+    with pytest.raises(BindingError, match="nothing that reacts is named 'dip'; there are plateau, jump"):
+        plan.observe(dip=1.0)
+
+
 def test_processes_that_see_one_metric_decide_alike():
     """What the docstring of observe asks for: the mean of all metrics, not each its own."""
     losses = [[1.0, 2.0], [0.9, 2.2], [0.8, 2.4]]
