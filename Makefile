@@ -16,6 +16,7 @@ TORCH_STAMP := $(VENV)/.stamp-$(shell printf '%s' '$(TORCH)' | tr -c 'A-Za-z0-9.
 DEMO_STAMP  := $(VENV)/.stamp-demo
 DEV_STAMP   := $(VENV)/.stamp-dev
 H100_STAMP  := $(VENV)/.stamp-h100
+MUTANTS_STAMP := $(VENV)/.stamp-mutants
 
 # Of these trainers only the code: Composer wants torch < 2.7.1, torchtitan datasets < 4.8; and timm, fastai and Composer
 # want torchvision, whose wheels are built for CUDA and import all the same (tests/frameworks/launch.py).
@@ -31,7 +32,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-frameworks test-torch test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
+.PHONY: help demo test test-frameworks test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for a
 test-simulated-gpu: $(H100_STAMP)  ## Run the tests that need a GPU on a simulated one (needs g++; minutes)
 	$(BIN)/python -m pytest -n 2 -p tests.simulated_gpu.plugin tests/gpu $(ARGS)
 
+mutants: $(MUTANTS_STAMP)  ## Change the code by little and see whether a test notices (a sample: half an hour)
+	$(BIN)/python tests/mutants.py $(ARGS)
+
 lint: $(DEV_STAMP)  ## Check formatting and lint rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -70,8 +74,9 @@ type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 notebooks: $(DEV_STAMP)  ## Execute every notebook
 	$(BIN)/python tests/run_notebooks.py
 
+# pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
-	$(BIN)/pdoc --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
+	$(BIN)/python -c 'from tensorsched import *; from pdoc.__main__ import cli; cli()' --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
 
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside those of torch and other libraries
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
@@ -133,6 +138,10 @@ $(DEMO_STAMP): pyproject.toml $(TORCH_STAMP)
 
 $(H100_STAMP): pyproject.toml $(DEV_STAMP)
 	$(PIP) install --quiet --editable '.[h100]'
+	touch $@
+
+$(MUTANTS_STAMP): pyproject.toml $(H100_STAMP)
+	$(PIP) install --quiet --editable '.[mutants]'
 	touch $@
 
 $(DEV_STAMP): pyproject.toml $(TORCH_STAMP)

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free
+from tensorsched.binding.arguments import read_free, with_total
 from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
     begun,
@@ -28,7 +29,7 @@ from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
-from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
+from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
@@ -217,6 +218,7 @@ class Attachment:
             self._follow(schedules)
         self.seek(step)
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -247,9 +249,9 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        steps = self._options.steps
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
-        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
+        steps, total = self._options.steps, self._options.total
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
+        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -297,6 +299,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -322,7 +325,11 @@ class Attachment:
         self._require_attached()
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -426,6 +433,8 @@ class Attachment:
         step = self.step_count
         for slot in self.slots:
             if not holds(slot, groups, step, self._mode.expected(slot)):
+                if self._left_to_swalr():
+                    return
                 raise displaced(slot, groups, step)
         for name, schedule in self.free.items():
             found, expected = self._mode.free_value(name).item(), schedule(step)
@@ -440,6 +449,23 @@ class Attachment:
             self._adopt(groups)
         self._mode.seek(step)
         self._bind()
+
+    def _left_to_swalr(self) -> bool:
+        """Detach, and leave the values that there are, if torch's SWALR is there and has all that we have."""
+        step, slots, groups = self.step_count, self.slots, self._bound
+        if self.free or not all(taken_over(slot, groups) for slot in slots):
+            return False
+        held = [as_float(slot.place.read(groups)) for slot in slots]
+        self.detach()
+        for slot, value in zip(slots, held, strict=True):
+            slot.place.fill(groups, slot.schedule(step) if value is None else value)
+        warnings.warn(
+            f"SWALR has taken over lr at step {step}, and the schedule is detached; before a run is resumed from here, "
+            "attach no schedule to lr",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
 
     def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
@@ -488,7 +514,7 @@ class Attachment:
         """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
         if self._unseen:
             if self._face is None:
-                refuse_pieces(self.optimizer)
+                refuse_pieces(self.optimizer, self._group_count)
             self._unseen = False
             self._hooks.follow(self._mode.fast(self))
         if self._doubt:
@@ -533,7 +559,9 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        take_in(self, groups, read_late(groups, self._group_count, self._options.new_groups))
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
         refuse_other_groups(self._bound, groups)

@@ -162,6 +162,8 @@ class AttachmentLR(LRScheduler):
             self._first = self._first and not self.pending
             self._count_again()
             return
+        if self._sched._left_to_swalr():
+            return
         raise BindingError(
             f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, so "
             "the second would use the values of the first; let the trainer step its scheduler after each optimizer "

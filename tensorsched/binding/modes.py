@@ -39,6 +39,7 @@ class Driving(Protocol):
     _known_as: int | None
     _doubt: str
     _told: int
+    attached: bool
     _face: Any  # of a trainer: the schedule moves when that is stepped
     _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
@@ -78,6 +79,7 @@ class Driving(Protocol):
     def _fingerprint(self) -> int: ...
     def _settle(self) -> None: ...
     def _whole(self, groups: Groups) -> Groups: ...
+    def _left_to_swalr(self) -> bool: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
@@ -261,6 +263,8 @@ class EagerMode(Mode):
         groups = sched.optimizer.param_groups
         if sched._face is not None:
             sched._face.before(groups)
+            if not sched.attached:
+                return
             groups = sched._whole(groups)
         if not self.check(groups):
             sched._settle()

@@ -15,6 +15,7 @@ from tensorsched.recording.scheduler_copy import Group, StandIn, double
 from tensorsched.schedules import Schedule, constant, from_values
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.words import worded
 
 __all__ = ["record"]
 
@@ -38,6 +39,7 @@ class Recording(dict[str, Any]):
         return "{" + ", ".join(f"{key!r}: {_brief(value)}" for key, value in self.items()) + "}"
 
 
+@worded
 def record(scheduler: Any, steps: int, *, every: int = 1) -> dict[str, Any]:
     """Step a copy of a scheduler on a stand-in optimizer, and return what it wrote as schedules for `attach`.
 
@@ -133,6 +135,11 @@ def _optimizer(scheduler: Any) -> Any:
     each = found if isinstance(found, (list, tuple)) else [found]
     groups = [getattr(optimizer, "param_groups", None) for optimizer in each]
     if not groups or not all(isinstance(group, Sequence) and len(group) for group in groups):
+        if hasattr(scheduler, "param_groups"):
+            raise ScheduleError(
+                f"record() takes a scheduler, and {type(scheduler).__name__} is an optimizer: write "
+                "ts.record(scheduler, steps); to schedule the optimizer, ts.attach(optimizer, lr=schedule)"
+            )
         inner = getattr(scheduler, "scheduler", None)
         hint = (
             "pass the scheduler inside it, its .scheduler"
