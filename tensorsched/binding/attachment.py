@@ -14,7 +14,9 @@ from tensorsched.binding.arguments import read_free, with_total
 from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.coverage import coverage
 from tensorsched.binding.doors import named_only
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
     begun,
@@ -35,6 +37,7 @@ from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.check import Finding
 from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
@@ -125,22 +128,23 @@ class Attachment:
         """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._mode.step_count
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot.
+            BindingError: no such slot or group.
 
         Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -192,7 +196,7 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return write_state(self.step_count, self._schedules())
+        return write_state(self._next_step(), self._schedules())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -331,6 +335,30 @@ class Attachment:
             read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
         )
 
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
+
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
@@ -375,9 +403,10 @@ class Attachment:
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
-        )
+        optimizer = self._optimizer()
+        names = [] if optimizer is None else group_names(optimizer.param_groups)
+        how = {"auto": self._options.auto, "attached": self.attached}
+        return slot_table(self.slots, self.free, self.step_count, names, **how)
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -524,6 +553,10 @@ class Attachment:
 
     def _originals(self) -> dict[Place, Any]:
         return {slot.place: slot.original for slot in self.slots}
+
+    def _next_step(self) -> int:
+        """The step that the next optimizer step is, also where a trainer has yet to count the one that was made."""
+        return self.step_count + (0 if self._face is None else self._face.pending)
 
     def _fingerprint(self) -> int:
         if self._known_as is None:

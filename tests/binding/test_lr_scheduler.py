@@ -145,7 +145,7 @@ def test_a_copy_of_its_optimizer_does_not_stand_still_without_a_word():
     train(copied, steps=32)
     for _ in range(31):
         face.step()
-    with pytest.warns(UserWarning, match=r"made no step in between.*such as a copy"):
+    with pytest.warns(UserWarning, match=r"has made no step yet.*such as a copy"):
         face.step()
     together, again = copy.deepcopy((optimizer, face))
     train(together, steps=1)
