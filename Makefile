@@ -129,7 +129,7 @@ ci:  ## All of it, tests first
 	$(MAKE) wheel
 
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) $(PEERS_VENV) $(FRAMEWORKS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf $(VENV) .venv-torch $(PEERS_VENV) $(FRAMEWORKS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that venv makes: where it is, the environment is whole.

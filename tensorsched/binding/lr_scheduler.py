@@ -107,7 +107,13 @@ class AttachmentLR(LRScheduler):
                 "torch's SequentialLR winds its schedulers back, and this one counts the optimizer's steps: write one "
                 "schedule, a >> b, and attach that"
             )
-        self._sched.seek(step)
+        if (tally := self._sched._mode.tally) is not None and step != self._last_epoch:
+            raise BindingError(
+                f"this schedule is on a clock of {tally.clock.unit}, and which step that is at is not known: load its "
+                "state, or the optimizer's, or call seek() with a position"
+            )
+        if tally is None:
+            self._sched.seek(step)
         self._count_again()
         self._last_epoch = step
         self._step_count = step + 1
