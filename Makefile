@@ -44,7 +44,7 @@ test: $(DEV_STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --device-driver -k "not machine_would_notice" $(DEVICE_TESTS)
 
 test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
-	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py $(ARGS)
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -118,7 +118,7 @@ $(PEERS_STAMP): pyproject.toml
 	$(PYTHON) -m venv $(PEERS_VENV)
 	rm -f $(PEERS_VENV)/.stamp*
 	$(PEERS_PIP) install $(TORCH)
-	$(PEERS_PIP) install --quiet --editable '.[dev,peers]'
+	$(PEERS_PIP) install --quiet --editable '.[peers]'
 	$(PEERS_PIP) install --quiet --no-deps $$($(PEERS_VENV)/bin/python -c '$(PEERS_ALONE)')
 	touch $@
 
