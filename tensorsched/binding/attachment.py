@@ -5,26 +5,40 @@ from __future__ import annotations
 import dataclasses
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free, read_group, read_schedules
-from tensorsched.binding.carried import Carrier, carries, fingerprint_of, initial_key
+from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.callers import refuse_pieces
+from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.coverage import coverage
+from tensorsched.binding.doors import named_only
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
+from tensorsched.binding.late_groups import (
+    begun,
+    other_groups,
+    read_adopted,
+    read_late,
+    refuse_other_groups,
+    take_in,
+)
 from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
-from tensorsched.binding.placement import Options, live_device, place_slot, read_rewrite
-from tensorsched.binding.registry import attachments_of, forget, refuse_claimed, remember
-from tensorsched.binding.slots import Slot, displaced, found_at, give_back, holds, is_near, same_number
+from tensorsched.binding.placement import Options, live_device, read_rewrite
+from tensorsched.binding.registry import attachments_of, forget, remember
+from tensorsched.binding.resuming import go_on_from, loaded, saved
+from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.validators import check_count, shown
+from tensorsched.schedules.check import Finding
+from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
@@ -76,15 +90,16 @@ class Attachment:
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
+        self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step at which the user last said where to go on
         carried = self._carrier.read(groups)
-        self._began_before = _begun(self._places, groups)
+        self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
         if self._hooks.active:
             self._carrier.mark(groups, self._originals())
-        self._go_on_from(carried)
+        go_on_from(self, carried)
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
@@ -113,22 +128,23 @@ class Attachment:
         """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._mode.step_count
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot.
+            BindingError: no such slot or group.
 
         Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -206,6 +222,7 @@ class Attachment:
             self._follow(schedules)
         self.seek(step)
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -236,9 +253,9 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        steps = self._options.steps
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
-        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
+        steps, total = self._options.steps, self._options.total
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
+        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -286,6 +303,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -309,21 +327,37 @@ class Attachment:
             (None, 0.07500000000000001)
         """
         self._require_attached()
-        groups, first = param_groups(self.optimizer), self._group_count
+        groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        if len(groups) == first:
-            raise BindingError(
-                "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
-            )
-        new = len(groups) - first
-        entries = {}
-        for key, value in hyperparameters.items():
-            if isinstance(value, list) and len(value) != new:
-                raise BindingError(
-                    f"{key}: the list has {len(value)} entries and {new} param_groups were added"
-                )
-            entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
-        self._take_in(groups, read_schedules(groups, entries) if entries else {})
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
+
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -369,9 +403,10 @@ class Attachment:
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
-        )
+        optimizer = self._optimizer()
+        names = [] if optimizer is None else group_names(optimizer.param_groups)
+        how = {"auto": self._options.auto, "attached": self.attached}
+        return slot_table(self.slots, self.free, self.step_count, names, **how)
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -392,7 +427,7 @@ class Attachment:
         """Put every slot's value into the optimizer's present param_groups, whatever they hold."""
         groups = param_groups(self.optimizer)
         if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
+            raise other_groups(len(groups), self._group_count)
         for slot in self.slots:
             if slot.template is not None:  # a checkpoint without the key may have taken it away
                 groups[slot.place.group].setdefault(slot.place.key, slot.template)
@@ -422,7 +457,7 @@ class Attachment:
                 Nothing has changed.
         """
         self._require_attached()
-        groups = self.optimizer.param_groups
+        groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
         step = self.step_count
         for slot in self.slots:
@@ -435,10 +470,17 @@ class Attachment:
                     f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
                     f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
                 )
+        if groups is self._bound:
+            return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
         self._mode.seek(step)
         self._bind()
+
+    def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
+        some = self._face is not None and 0 < len(groups) < self._group_count
+        return self._bound if some and all(any(g is b for b in self._bound) for g in groups) else groups
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -473,53 +515,18 @@ class Attachment:
         return self._optimizer() is optimizer
 
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Replace the live views in the groups of a state_dict by the floats that they stand for."""
-        self._mode.saved(groups)
-        step = self.step_count
-        for slot in self.slots:
-            if slot.tensor and slot.place.group < len(groups):
-                slot.place.write(groups, slot.schedule(step))
-        self._carrier.write(groups[: self._group_count], step, self._fingerprint())
+        saved(self, groups)
 
     def _loaded(self) -> None:
-        """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries."""
-        self._make_graphs_stale()
-        groups = param_groups(self.optimizer)
-        self._refuse_other_groups(groups)
-        carried = self._carrier.read(groups)
-        if carried is None and self._told != (step := self.step_count):
-            wrong = [slot for slot in self.slots if not is_near(slot, groups, step)]
-            if wrong:
-                self._doubt = (
-                    f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
-                    f"{found_at(wrong[0], groups)} where the schedule has {wrong[0].schedule(step)!r} at "
-                    f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
-                )
-        self._go_on_from(carried)
-        self._carrier.mark(groups[: self._group_count], self._originals())
-        self._bind()
-
-    def _go_on_from(self, carried: tuple[int, int] | None) -> None:
-        """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
-        if carried is None:
-            return
-        step, fingerprint = carried
-        if fingerprint != self._fingerprint():
-            if self._told == self.step_count:
-                return
-            doubt = (
-                f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
-                "load the schedule's own state to compare them, or call seek(step)"
-            )
-        else:
-            doubt = ""
-        self._mode.seek(step)
-        self._doubt = doubt
-        if self._face is not None:
-            self._face.moved()
+        loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
+        if self._unseen:
+            if self._face is None:
+                refuse_pieces(self.optimizer)
+            self._unseen = False
+            self._hooks.follow(self._mode.fast(self))
         if self._doubt:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))
@@ -562,60 +569,12 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        rule = self._options.new_groups
-        if rule is None:
-            raise self._other_groups(len(groups))
-        schedules: dict[Place, Schedule] = {}
-        for index in range(self._group_count, len(groups)):
-            wanted = rule(groups[index]) if callable(rule) else rule
-            if not isinstance(wanted, Mapping):
-                raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
-            for key, value in wanted.items():
-                if value is not None:
-                    schedules |= read_group(groups, index, key, value)
-        self._take_in(groups, schedules)
-
-    def _take_in(self, groups: Sequence[dict[str, Any]], schedules: Mapping[Place, Schedule]) -> None:
-        """The groups there are now are ours, and those that are new follow these schedules, at the same step."""
-        device = live_device(groups)
-        refuse_claimed(self.optimizer, schedules)
-        slots = [place_slot(self.optimizer, p, s, self._options, device) for p, s in schedules.items()]
-        extended = self._eager.extended(slots, device, self._options.capacity)
-        step = self.step_count
-        self._use_eager()
-        self._began_before |= _begun(schedules, groups)
-        self._mode = self._eager = extended
-        self._places += [slot.place for slot in slots]
-        self._group_count = len(groups)
-        self._known_as = None
-        self._carrier.mark(groups, self._originals())
-        self._make_graphs_stale()
-        extended.seek(step)
-        self._bind()
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
-        """The groups that were bound must be there, in their order; others behind them are none of ours yet."""
-        if len(groups) < self._group_count:
-            raise self._other_groups(len(groups))
-        for index, (bound, group) in enumerate(zip(self._bound, groups, strict=False)):
-            if bound is not group and not _same_parameters(bound, group):
-                raise BindingError(
-                    f"group {index} holds other parameters than when the schedule was attached: param_groups were "
-                    "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
-                    "call detach(), attach() again and seek() to the step"
-                )
-
-    def _other_groups(self, count: int) -> BindingError:
-        way_out = "call detach() and attach() again, which starts at step 0: seek() to the step that it had"
-        if count > self._group_count:
-            way_out = (
-                "call sched.adopt(lr=schedule, ...) for what is new, or pass new_groups={'lr': schedule, ...} (or a "
-                "function of the group that returns such a dict) to attach() beforehand"
-            )
-        return BindingError(
-            f"the optimizer has {count} param_groups and had {self._group_count} when the schedule was attached; "
-            f"{way_out}"
-        )
+        refuse_other_groups(self._bound, groups)
 
     def _schedules(self) -> dict[str, Schedule]:
         return {slot.name: slot.schedule for slot in self.slots} | self.free
@@ -628,16 +587,6 @@ class Attachment:
 def _weakly(optimizer: Any) -> Callable[[], Any]:
     """A reference that does not keep an optimizer alive that holds us by its hooks: the two would wait in a circle."""
     return weakref.ref(optimizer) if has_hooks(optimizer) else lambda: optimizer
-
-
-def _begun(places: Iterable[Place], groups: Sequence[Mapping[str, Any]]) -> set[Place]:
-    """The places whose initial_lr somebody else has written, such as a torch scheduler: it stays there."""
-    return {p for p in places if initial_key(p.key) in groups[p.group] and not carries(groups[p.group])}
-
-
-def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    mine, theirs = a.get("params", ()), b.get("params", ())
-    return len(mine) == len(theirs) and all(x is y for x, y in zip(mine, theirs, strict=True))
 
 
 def _again(  # noqa: PLR0917  pickle's

@@ -28,11 +28,19 @@ class Driving(Protocol):
     """What modes, hooks and the registry ask of an attachment, which stands above them."""
 
     _mode: Mode
+    _eager: EagerMode
     _graph: HandedMode | None
+    _options: Any  # what the user chose at attach: `placement.Options`, a module above this one
+    _places: list[Place]
+    _group_count: int
+    _began_before: set[Place]
     _found_inf: torch.Tensor | None
     _carrier: Carrier
+    _known_as: int | None
     _doubt: str
+    _told: int
     _face: Any  # of a trainer: the schedule moves when that is stepped
+    _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
     @property
     def step_count(self) -> int:
@@ -64,7 +72,12 @@ class Driving(Protocol):
         """Give the optimizer back."""
 
     def _bind(self) -> None: ...
+    def _require_attached(self) -> None: ...
+    def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
+    def _originals(self) -> dict[Place, Any]: ...
+    def _fingerprint(self) -> int: ...
     def _settle(self) -> None: ...
+    def _whole(self, groups: Groups) -> Groups: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
@@ -236,15 +249,20 @@ class EagerMode(Mode):
 
     def fast(self, sched: Driving) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step."""
-        check = NEVER.check if sched._doubt else self.check
+        check = NEVER.check if sched._doubt or sched._unseen else self.check
         if sched._face is not None:
-            return Mover(check, sched._face.note)
+            mover: Mover = sched._face.mover(check)
+            return mover
         return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:
         """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
         sched._say()
-        if not self.check(sched.optimizer.param_groups):
+        groups = sched.optimizer.param_groups
+        if sched._face is not None:
+            sched._face.before(groups)
+            groups = sched._whole(groups)
+        if not self.check(groups):
             sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:

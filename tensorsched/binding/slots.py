@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
+from tensorsched.binding.ranges import Range, refuse_out_of_range, refuse_values
 from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
+from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
@@ -33,6 +35,7 @@ class Slot:
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+        limits: the values that it may have; None: any.
     """
 
     place: Place
@@ -41,6 +44,7 @@ class Slot:
     why: str
     original: Any
     template: Any = None
+    limits: Range | None = None
 
     @property
     def name(self) -> str:
@@ -95,9 +99,12 @@ def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+        BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
-    return FloatSlots(FloatEngine(tabulate(columns, dtype=torch.float64, capacity=capacity)), slots)
+    table = tabulate(columns, dtype=torch.float64, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return FloatSlots(FloatEngine(table), slots)
 
 
 def tensor_slots(
@@ -109,7 +116,9 @@ def tensor_slots(
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
-    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
+    table = tabulate(columns, device=device, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return TensorSlots(ScheduleEngine(table, room=room), slots)
 
 
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
@@ -119,6 +128,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     to fit into the table that there is.
 
     Raises:
+        BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
@@ -133,7 +143,13 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             floats.engine, floats.slots = other, moved
 
         return exchange
-    replace = replacement(slots.engine.table, schedules)
+    at = {slot.name: slot for slot in moved}
+
+    def look(name: str, values: Array) -> None:
+        if name in at:  # not a free name
+            refuse_values(at[name], schedules[name], values)
+
+    replace = replacement(slots.engine.table, schedules, look)
 
     def commit() -> None:
         replace()

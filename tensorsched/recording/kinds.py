@@ -160,6 +160,11 @@ def _optimizers(scheduler: Any) -> list[Any]:
     each = list(found) if isinstance(found, (list, tuple)) else [found]
     groups = [getattr(optimizer, "param_groups", None) for optimizer in each]
     if not groups or not all(isinstance(group, Sequence) and len(group) for group in groups):
+        if hasattr(scheduler, "param_groups"):
+            raise ScheduleError(
+                f"record() takes a scheduler, and {type(scheduler).__name__} is an optimizer: write "
+                "ts.record(scheduler, steps); to schedule the optimizer, ts.attach(optimizer, lr=schedule)"
+            )
         raise ScheduleError(
             f"record() needs a scheduler with an optimizer, and {type(scheduler).__name__} has none; {_hint(scheduler)}"
         )

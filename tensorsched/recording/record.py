@@ -16,6 +16,7 @@ from tensorsched.recording.scheduler_copy import Group, StandIn, double
 from tensorsched.schedules import Schedule, constant, from_values
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.words import worded
 
 __all__ = ["Recording", "by_key", "record"]
 
@@ -29,6 +30,7 @@ class Recording(dict[str, Any]):
         return "{" + ", ".join(f"{key!r}: {_brief(value)}" for key, value in self.items()) + "}"
 
 
+@worded
 def record(
     scheduler: Any,
     steps: int,

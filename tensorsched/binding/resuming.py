@@ -1,0 +1,65 @@
+"""What an attachment puts into its optimizer's checkpoint, and where it goes on after one was loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tensorsched.binding.modes import Driving
+from tensorsched.binding.slots import found_at, is_near
+from tensorsched.param_groups import param_groups
+
+__all__ = ["go_on_from", "loaded", "saved"]
+
+
+def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
+    """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+    sched._mode.saved(groups)
+    step = sched.step_count + (0 if sched._face is None else sched._face.pending)
+    for slot in sched.slots:
+        if slot.tensor and slot.place.group < len(groups):
+            slot.place.write(groups, slot.schedule(step))
+    sched._carrier.write(groups[: sched._group_count], step, sched._fingerprint())
+
+
+def loaded(sched: Driving) -> None:
+    """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries.
+
+    Raises:
+        BindingError: the groups are others than those that were bound.
+    """
+    sched._make_graphs_stale()
+    groups = param_groups(sched.optimizer)
+    sched._refuse_other_groups(groups)
+    carried = sched._carrier.read(groups)
+    if carried is None and sched._told != (step := sched.step_count):
+        wrong = [slot for slot in sched.slots if not is_near(slot, groups, step)]
+        if wrong:
+            sched._doubt = (
+                f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
+                f"{found_at(wrong[0], groups)} where the schedule has {wrong[0].schedule(step)!r} at "
+                f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
+            )
+    go_on_from(sched, carried)
+    sched._carrier.mark(groups[: sched._group_count], sched._originals())
+    sched._bind()
+
+
+def go_on_from(sched: Driving, carried: tuple[int, int] | None) -> None:
+    """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
+    if carried is None:
+        return
+    step, fingerprint = carried
+    if fingerprint != sched._fingerprint():
+        if sched._told == sched.step_count:
+            return
+        doubt = (
+            f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
+            "load the schedule's own state to compare them, or call seek(step)"
+        )
+    else:
+        doubt = ""
+    sched._mode.seek(step)
+    sched._doubt = doubt
+    if sched._face is not None:
+        sched._face.moved()
