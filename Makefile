@@ -81,8 +81,8 @@ format: $(DEV_STAMP)  ## Rewrite the files in the format that lint asks for
 type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 	$(BIN)/mypy
 
-notebooks: $(DEV_STAMP)  ## Execute every notebook
-	$(BIN)/python tests/run_notebooks.py
+notebooks: $(DEV_STAMP)  ## Execute every notebook and compare with its stored outputs (ARGS=--write stores them)
+	$(BIN)/python tests/run_notebooks.py $(ARGS)
 
 # pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs

@@ -1,6 +1,7 @@
 """The "migrate from" page as data: their call, our call, and how far both give the same numbers.
 
-`python -m tests.recording.migrate` writes the page, notebooks/05_migrate.ipynb; test_migrate checks every row and the page.
+`python -m tests.recording.migrate` writes the page, notebooks/05_migrate.ipynb, without its outputs, and
+`make notebooks ARGS='--write notebooks/05_migrate.ipynb'` runs it; test_migrate checks every row and the page.
 """
 
 from __future__ import annotations
