@@ -98,7 +98,7 @@ def _close(a: str, b: str, pixel: float) -> bool:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 200 else text[:200] + "...")  # noqa: PLR2004  what a message has room for
+    return repr(text if len(text) <= 200 else text[:200] + "...")
 
 
 def _too_large(output: dict[str, str]) -> Iterator[str]:
