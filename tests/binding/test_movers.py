@@ -271,14 +271,25 @@ def test_the_handle_shows_what_users_use():
             "adopt",
             "attached",
             "check",
+            "count",
             "detach",
             "free",
             "load_state_dict",
             "lr_scheduler",
             "optimizer",
-            "plot",
         ),
-        *("rewrite", "seek", "slots", "state_dict", "step", "step_count", "value"),
+        *(
+            "plot",
+            "position",
+            "progress",
+            "rewrite",
+            "seek",
+            "slots",
+            "state_dict",
+            "step",
+            "step_count",
+            "value",
+        ),
     ]
 
 
