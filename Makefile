@@ -65,7 +65,7 @@ fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states and command lines for ten m
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
-	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py $(ARGS)
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -87,8 +87,8 @@ format: $(DEV_STAMP)  ## Rewrite the files in the format that lint asks for
 type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 	$(BIN)/mypy
 
-notebooks: $(DEV_STAMP)  ## Execute every notebook
-	$(BIN)/python tests/run_notebooks.py
+notebooks: $(DEV_STAMP)  ## Execute every notebook and compare with its stored outputs (ARGS=--write stores them)
+	$(BIN)/python tests/run_notebooks.py $(ARGS)
 
 # pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
@@ -157,7 +157,7 @@ $(PEERS_STAMP): pyproject.toml
 	$(PYTHON) -m venv $(PEERS_VENV)
 	rm -f $(PEERS_VENV)/.stamp*
 	$(PEERS_PIP) install $(TORCH)
-	$(PEERS_PIP) install --quiet --editable '.[dev,peers]'
+	$(PEERS_PIP) install --quiet --editable '.[peers]'
 	$(PEERS_PIP) install --quiet --no-deps $$($(PEERS_VENV)/bin/python -c '$(PEERS_ALONE)')
 	touch $@
 
