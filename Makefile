@@ -39,11 +39,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-<<<<<<< HEAD
-.PHONY: help demo test test-peers test-frameworks test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
-=======
 .PHONY: help demo test fuzz test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
->>>>>>> words
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -301,12 +301,8 @@ REFUSED = [
     (Metric, 5, "Metric follows a metric", "keep it for that hyperparameter"),
     (lambda o: types.SimpleNamespace(scheduler=torch_lr.ReduceLROnPlateau(o)), 5, "ReduceLROnPlateau follows", "keep it"),
     (lambda o: types.SimpleNamespace(scheduler=torch_lr.StepLR(o, 3)), 5, "SimpleNamespace has none", "its .scheduler"),
-<<<<<<< HEAD
     (lambda o: o, 5, "record() takes a scheduler, and SGD is an optimizer", "write ts.record(scheduler, steps)"),
     (lambda _: types.SimpleNamespace(), 5, "record() needs a scheduler with an optimizer", "pass the scheduler itself"),
-=======
-    (lambda o: o, 5, "SGD is an optimizer", "ts.record(scheduler, steps)"),
->>>>>>> peers
     (lambda o: types.SimpleNamespace(optimizer=o), 5, "SimpleNamespace has no step()", ""),
     (lambda o: types.SimpleNamespace(optimizer=[o, sgd()]), 5, "drives 2 optimizers", "each one by itself"),
     (lambda o: torch_lr.OneCycleLR(o, 0.1, 5), 9, "stopped at step 6 of the 9", "record at most 6 steps"),
