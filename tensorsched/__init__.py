@@ -18,12 +18,16 @@ from tensorsched.schedules import (
     constant as constant,
     from_dict as from_dict,
     from_json as from_json,
+    greedy as greedy,
     initial as initial,
+    live as live,
     maximum as maximum,
     minimum as minimum,
+    plateau as plateau,
     recipes as _recipes,
     reference as reference,
     shapes as _shapes,
+    spike as spike,
 )
 from tensorsched.schedules.check import Finding as Finding, check as check
 from tensorsched.schedules.parse import argument as argument, parse as parse
@@ -32,12 +36,14 @@ from tensorsched.schedules.shapes import *  # noqa: F403
 from tensorsched.schedules.views.plot import compare as compare
 
 if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a test holds the two equal
+    from tensorsched.batch_sampler import BatchSampler as BatchSampler
     from tensorsched.binding.attach import attach as attach, detach as detach
     from tensorsched.binding.attachment import Attachment as Attachment
     from tensorsched.binding.by_parameter import by_parameter as by_parameter
     from tensorsched.binding.checkpoint import schedules_of as schedules_of
     from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
     from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
+    from tensorsched.engine.clock import Clock as Clock, clock as clock
     from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
     from tensorsched.engine.table import ScheduleTable as ScheduleTable
     from tensorsched.engine.tabulate import tabulate as tabulate
@@ -49,12 +55,15 @@ __version__ = "0.1.0"
 
 _LATER = {
     "Attachment": "binding.attachment",
+    "BatchSampler": "batch_sampler",
+    "Clock": "engine.clock",
     "CompiledStep": "compiled.step",
     "Plan": "plan.plan",
     "ScheduleEngine": "engine.engine",
     "ScheduleTable": "engine.table",
     "attach": "binding.attach",
     "by_parameter": "binding.by_parameter",
+    "clock": "engine.clock",
     "compile_step": "compiled.step",
     "detach": "binding.attach",
     "expression": "recording.expressions",
@@ -80,11 +89,15 @@ if not TYPE_CHECKING:
         "compare",
         "from_dict",
         "from_json",
+        "greedy",
         "initial",
+        "live",
         "maximum",
         "minimum",
         "parse",
+        "plateau",
         "reference",
+        "spike",
     ]
     __all__ += _LATER  # noqa: PLE0605  the keys of a dict are a list as well
     __all__ += _recipes.__all__

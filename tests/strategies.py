@@ -18,6 +18,7 @@ from tensorsched.schedules import (
     Floor,
     HoldEach,
     Mirror,
+    Over,
     Repeat,
     Round,
     Skip,
@@ -80,6 +81,16 @@ SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "from_values": st.builds(ts.from_values, st.lists(values, min_size=1, max_size=9)),
 }
 shapes = st.one_of(*SHAPES.values())
+batches = st.one_of(
+    st.sampled_from([0.0, 1.0, 3.0, 4096.0]).map(ts.constant),
+    ordered(1, unique=False).flatmap(
+        lambda at: st.builds(ts.piecewise_constant, several(st.integers(0, 9), len(at) + 1), st.just(at))
+    ),
+    st.lists(st.integers(0, 9), min_size=1, max_size=9).map(ts.from_values),
+    st.builds(ts.linear, st.integers(0, 9), st.integers(1, 500), steps=st.integers(0, 40)).map(
+        ts.Schedule.round
+    ),
+)
 
 
 def combinators(inner: st.SearchStrategy[ts.Schedule]) -> dict[str, st.SearchStrategy[ts.Schedule]]:
@@ -109,6 +120,7 @@ def combinators(inner: st.SearchStrategy[ts.Schedule]) -> dict[str, st.SearchStr
         "mirror": _made(Mirror, ended),
         "warp": _made(Warp, ended, st.floats(0.2, 4.0)),
         "span": _made(Span, ended, st.floats(0.1, 60.0), st.sampled_from([0.0, 0.0, 0.3, 5.5])),
+        "over": _made(Over, inner, batches),
         "fractional repeat": _made(
             Repeat,
             ended,
@@ -135,6 +147,40 @@ def bounded(inner: st.SearchStrategy[ts.Schedule] | None = None) -> st.SearchStr
     """Expressions with a length."""
     drawn = schedules() if inner is None else inner
     return st.builds(lambda s, n: s if s.steps is not None else s.take(n), drawn, lengths)
+
+
+def _chained(n: int, first: ts.Schedule, then: ts.Schedule) -> ts.Schedule:
+    try:
+        return ts.constant(1.0, steps=n) * first >> then
+    except ScheduleError:  # the first never ends
+        return reject()
+
+
+LIVE = (ts.live("a", 1.0), ts.live("b", 0.5), ts.plateau())
+
+
+def live_expressions() -> st.SearchStrategy[ts.Schedule]:
+    """Random expressions in which at least one live input stands, of tame numbers: no powers of powers."""
+    tame = st.one_of(
+        st.builds(ts.linear, st.floats(0.1, 2.0), st.floats(0.1, 2.0), steps=st.integers(0, 40)),
+        st.builds(ts.cosine, st.floats(0.1, 2.0), st.floats(0.1, 2.0), steps=st.integers(0, 40)),
+        st.floats(0.1, 2.0).map(ts.constant),
+    )
+    leaf = st.one_of(st.sampled_from(LIVE), tame)
+
+    def grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedule]:
+        return st.one_of(
+            *(
+                _made(Combine, inner, inner, op=st.just(op))
+                for op in ("+", "-", "*", "/", "minimum", "maximum")
+            ),
+            _made(Combine, st.sampled_from(LIVE), tame, op=st.just("**")),
+            st.builds(lambda s: s.clamp(0.01, 10.0), inner),
+            st.builds(_chained, st.integers(0, 20), inner, inner),
+        )
+
+    drawn = st.recursive(leaf, grow, max_leaves=6)
+    return st.builds(lambda s, x: s if s.inputs() else s * x, drawn, st.sampled_from(LIVE))
 
 
 def _made(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
@@ -15,9 +15,11 @@ _WIDEST_NAMES = 32  # of the names of groups that are alike
 def slot_table(
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
-    step: int,
-    names: Sequence[str | None],
+    inputs: Mapping[str, tuple[Schedule, float]],
+    present: Callable[[str], float],
+    at: str,
     *,
+    names: Sequence[str | None],
     auto: bool,
     attached: bool,
 ) -> str:
@@ -26,16 +28,19 @@ def slot_table(
     Args:
         slots: what follows a schedule.
         free: schedules that belong to no group.
-        step: the step counter.
+        inputs: the live inputs, and what they are now.
+        present: gives the value of a slot or free name now.
+        at: where the run stands.
         names: of the groups; a column of its own where one has a name.
         auto: whether hooks advance it.
         attached: whether it drives anything.
     """
     rows: list[tuple[str, ...]] = [("group", "name", "key", "slot", "value", "schedule")]
-    rows += _slot_rows(slots, step, names)
+    rows += _slot_rows(slots, present, names)
     rows += [
-        ("-", "", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+        ("-", "", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
+    rows += [("-", "", name, "input", f"{value:.6g}", _short(node)) for name, (node, value) in inputs.items()]
     if not any(names):
         rows = [(group, *others) for group, _, *others in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
@@ -43,15 +48,17 @@ def slot_table(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
     ]
     how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
-    lines.insert(0, f"step {step}, {how if attached else 'detached'}")
+    lines.insert(0, f"{at}, {how if attached else 'detached'}")
     reasons = dict.fromkeys(f"{_kind(s)}: {s.why}" for s in slots)
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], step: int, names: Sequence[str | None]) -> list[tuple[str, ...]]:
+def _slot_rows(
+    slots: Sequence[Slot], present: Callable[[str], float], names: Sequence[str | None]
+) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
-        row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
+        row = (slot.place.part, _kind(slot), f"{present(slot.name):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
     return [(_ranges(groups), _named(groups, names), *row) for row, groups in runs.items()]
 

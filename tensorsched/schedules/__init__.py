@@ -16,6 +16,13 @@ from tensorsched.schedules.algebra import (
     initial as initial,
 )
 from tensorsched.schedules.clocks import Mirror as Mirror, Span as Span, Warp as Warp
+from tensorsched.schedules.live import (
+    greedy as greedy,
+    live as live,
+    plateau as plateau,
+    spike as spike,
+)
+from tensorsched.schedules.over import Over as Over
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
 from tensorsched.schedules.serialize import from_dict as from_dict, from_json as from_json
@@ -40,6 +47,7 @@ if not TYPE_CHECKING:
         "HoldEach",
         "Initial",
         "Mirror",
+        "Over",
         "Repeat",
         "Round",
         "Schedule",
@@ -47,5 +55,6 @@ if not TYPE_CHECKING:
         "Span",
     ]
     __all__ += ["Stretch", "Take", "Warp", "chain", "from_dict", "from_json", "initial", "maximum", "minimum"]
+    __all__ += ["greedy", "live", "plateau", "spike"]
     __all__ += recipes.__all__
     __all__ += shapes.__all__
