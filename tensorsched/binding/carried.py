@@ -33,8 +33,10 @@ class Carrier(NamedTuple):
 
     step: str
     schedules: str
-    inputs: str  # of live inputs each number is an entry of its own, behind this name and a dot
     clock: tuple[str, ...] = ()  # of its position, and of what was counted
+    inputs: str = (
+        "schedule_input"  # of live inputs each number is an entry of its own, behind this name and a dot
+    )
 
     @classmethod
     def beside(cls, others: Iterable[Carrier], clock: Clock | None = None) -> Carrier:
@@ -42,9 +44,8 @@ class Carrier(NamedTuple):
         taken = {other.step for other in others}
         suffix = next(suffix for suffix in _suffixes() if f"schedule_step{suffix}" not in taken)
         counts = () if clock is None else (f"schedule_position{suffix}", f"schedule_counted{suffix}")
-        return cls(
-            f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", f"schedule_input{suffix}", counts
-        )
+        inputs = f"schedule_input{suffix}"
+        return cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", counts, inputs)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,10 +56,9 @@ class Carrier(NamedTuple):
         self, groups: Sequence[Group], originals: Mapping[Place, Any], inputs: Iterable[str] = ()
     ) -> None:
         """Put the placeholders into live groups, and what each place held before its schedule."""
-        names = list(inputs)
+        held = dict.fromkeys(self.names, 0) | {f"{self.inputs}.{name}": 0.0 for name in inputs}
         for group in groups:
-            group.update(dict.fromkeys(self.names, 0))
-            group.update({f"{self.inputs}.{name}": 0.0 for name in names})
+            group.update(held)
         for place, original in originals.items():
             if place.element is None and (number := as_float(original)) is not None:
                 groups[place.group].setdefault(initial_key(place.key), number)

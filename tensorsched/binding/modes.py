@@ -42,7 +42,7 @@ from tensorsched.engine import (
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.split import inputs_of, value_now
+from tensorsched.schedules.split import inputs_of
 
 __all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
 
@@ -62,6 +62,7 @@ class Driving(Protocol):
     _known_as: int | None
     _doubt: str
     _told: int
+    attached: bool
     _face: Any  # of a trainer: the schedule moves when that is stepped
     _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
@@ -108,6 +109,8 @@ class Driving(Protocol):
     def _take_in_new_groups(self) -> None: ...
     def _settle(self) -> None: ...
     def _whole(self, groups: Groups) -> Groups: ...
+    def _left_to_swalr(self) -> bool: ...
+    def _next(self) -> Where: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
@@ -132,11 +135,11 @@ class Mode:
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
     def __init__(self, parts: Sequence[Slots], tally: Tally | None = None) -> None:
-        self.tally = tally
-        self._hold(parts)
+        self._hold(parts, tally)
 
-    def _hold(self, parts: Sequence[Slots]) -> None:
+    def _hold(self, parts: Sequence[Slots], tally: Tally | None) -> None:
         self.parts = tuple(parts)
+        self.tally = tally
         self.floats = any(not part.tensor for part in self.parts)
         self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
         # All read the same ones: there is one home of them on a device.
@@ -182,22 +185,7 @@ class Mode:
 
     def at(self, name: str, position: int) -> float:
         """What a slot or free name has at a position, or step, before it is rounded to the slot's type."""
-        return self.present(position)(name)
-
-    def present(self, position: int) -> Callable[[str], float]:
-        """The function that gives `at` this position what a name has; live inputs are read once, now."""
-        values = {} if self.inputs is None else self.inputs.values()
-
-        def now(name: str) -> float:
-            for part in self.parts:
-                if isinstance(part, (ReactiveFloatSlots, ReactiveTensorSlots)):
-                    if name in part.engine.column_of:
-                        return value_now(part.engine.schedules[name], position, values)
-                elif name in part.engine.table.live_column:
-                    return part.engine.table.value(name, position)
-            raise KeyError(name)
-
-        return now
+        return next(part for part in self.parts if name in part.columns).at(name, position)
 
     @property
     def clocks(self) -> list[ClockEngine | ClockFloatEngine]:
@@ -245,7 +233,7 @@ class Mode:
         commits = [
             rewritten(part, mine)
             for part in self.parts
-            if (mine := {n: s for n, s in schedules.items() if n in part.engine.column_of})
+            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
         ]
 
         def commit() -> None:
@@ -370,6 +358,8 @@ class EagerMode(Mode):
         groups = sched.optimizer.param_groups
         if sched._face is not None:
             sched._face.before(groups)
+            if not sched.attached:
+                return
             groups = sched._whole(groups)
         self.refresh(groups)
         if not self.check(groups):
@@ -396,8 +386,10 @@ class EagerMode(Mode):
         commits = [
             rewritten(part, mine)
             for part in others
-            if (mine := {n: s for n, s in schedules.items() if n in part.engine.column_of})
+            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
         ]
+        if self.tally is not None:
+            raise _on_a_clock()
         moved = with_schedules(slots, schedules)
         nodes = inputs_of([slot.schedule for slot in moved])
         inputs = self.inputs or Inputs({}, torch.device("cpu"))
@@ -410,12 +402,12 @@ class EagerMode(Mode):
         _float_parts(moved, Inputs(inputs.nodes | nodes, inputs.device), None)  # whatever is wrong with them
 
         def commit() -> None:
-            step = self.step_count
+            where = self.where
             inputs.extend(nodes)
             for each in commits:
                 each()
-            self._hold([*others, *_float_parts(moved, inputs, None)])
-            self.seek(step)
+            self._hold([*others, *_float_parts(moved, inputs, None)], None)
+            self.go(where)
 
         return commit
 
@@ -424,7 +416,7 @@ class EagerMode(Mode):
         if not slots:
             return self
         clock = None if self.tally is None else self.tally.clock
-        more = eager_mode(slots, {}, device, capacity, inputs=self.inputs, clock=clock)
+        more = eager_mode(slots, {}, device, capacity, clock, inputs=self.inputs)
         more.go(self.where)
         return EagerMode([*self.parts, *more.parts], self.tally)
 
@@ -434,15 +426,15 @@ def eager_mode(
     free: Mapping[str, Schedule],
     device: torch.device,
     capacity: int | None,
+    clock: Clock | None = None,
     *,
     inputs: Inputs | None = None,
-    clock: Clock | None = None,
 ) -> EagerMode:
     """Tables and engines for these slots and free names; nothing of the optimizer changes.
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity; two inputs have one name.
-        BindingError: floats and tensors on a device would have to react together.
+        BindingError: floats and tensors on a device would have to react together, or on a clock.
     """
     tensors = [slot for slot in slots if slot.tensor and not slot.schedule.inputs()]
     floats = [slot for slot in slots if not slot.tensor and not slot.schedule.inputs()]
@@ -457,13 +449,16 @@ def eager_mode(
     reacting = {name: schedule for name, schedule in free.items() if schedule.inputs()}
     if reactive or reacting:
         if clock is not None:
-            name = reactive[0].name if reactive else next(iter(reacting))
-            raise BindingError(
-                f"{name} depends on a live input, and what does counts steps: pass no clock= and write its durations "
-                "in steps, from a plan of batches with .over(batch), or attach it in a call of its own without clock="
-            )
+            raise _on_a_clock()
         parts += _reactive_parts(reactive, reacting, device, capacity, inputs)
     return EagerMode(parts, None if clock is None else Tally(clock))
+
+
+def _on_a_clock() -> BindingError:
+    return BindingError(
+        "live inputs and a clock other than the optimizer's steps do not go together: attach what depends on the run "
+        "in a call of its own without clock=, or leave the inputs out"
+    )
 
 
 def _reactive_parts(

@@ -17,11 +17,11 @@ __all__ = ["go_on_from", "loaded", "saved"]
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
     """Replace the live views in the groups of a state_dict by the floats that they stand for."""
     sched._mode.saved(groups)
-    where = sched._mode.where.after(0 if sched._face is None else sched._face.pending)
-    now, inputs = sched._mode.present(where.position), sched._mode.inputs
+    where = sched._next()
     for slot in sched.slots:
         if slot.tensor and slot.place.group < len(groups):
-            slot.place.write(groups, now(slot.name))
+            slot.place.write(groups, sched._mode.at(slot.name, where.position))
+    inputs = sched._mode.inputs
     numbers = {} if inputs is None else inputs.numbers()
     sched._carrier.write(groups[: sched._group_count], where, sched._fingerprint(), numbers)
 
@@ -38,8 +38,7 @@ def loaded(sched: Driving) -> None:
     carried = sched._carrier.read(groups)
     where, mode = sched._mode.where, sched._mode
     if carried is None and sched._told != where.position:
-        now = mode.present(where.position)
-        present = {slot.name: now(slot.name) for slot in sched.slots}
+        present = {slot.name: mode.at(slot.name, where.position) for slot in sched.slots}
         wrong = [slot for slot in sched.slots if not is_near(slot, groups, present[slot.name])]
         if wrong:
             sched._doubt = (

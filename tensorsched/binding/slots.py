@@ -40,7 +40,7 @@ from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import evaluate
-from tensorsched.schedules.split import inputs_of
+from tensorsched.schedules.split import inputs_of, value_now
 
 __all__ = ["FloatSlots", "Slot", "Slots", "TensorSlots", "float_slots", "tensor_slots"]
 
@@ -82,27 +82,24 @@ class FloatSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.table.live_column
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, before it is rounded."""
+        return self.engine.table.value(name, position)
+
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
-        columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
+        column = self.engine.table.live_column
+        columns = {slot.place: column[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
     def value(self, slot: Slot) -> float:
         """The value that a slot must hold now."""
-        return self.engine.row()[self.engine.column_of[slot.name]]
-
-    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
-        """See `rewritten`."""
-        moved = with_schedules(self.slots, schedules)
-        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
-        table = self.engine.table
-        other = float_slots(moved, max(longest, table.last), table.clock).engine
-
-        def exchange() -> None:
-            other.go(self.engine.where)
-            self.engine, self.slots = other, moved
-
-        return exchange
+        return self.engine.row()[self.engine.table.live_column[slot.name]]
 
 
 class TensorSlots:
@@ -114,6 +111,15 @@ class TensorSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.table.live_column
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, before it is rounded."""
+        return self.engine.table.value(name, position)
+
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
@@ -122,27 +128,6 @@ class TensorSlots:
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
         return self.engine.value(slot.name)
-
-    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
-        """See `rewritten`."""
-        moved = with_schedules(self.slots, schedules)
-        at = {slot.name: slot for slot in moved}
-
-        def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
-            if name in at:  # not a free name
-                refuse_values(at[name], schedules[name], values, positions, unit)
-
-        if isinstance(self.engine, ClockEngine):
-            replace = replacement_on_clock(self.engine.table, schedules, look)
-        else:
-            replace = replacement(self.engine.table, schedules, look)
-
-        def commit() -> None:
-            replace()
-            self.engine.reload()
-            self.slots = moved
-
-        return commit
 
 
 class ReactiveFloatSlots:
@@ -155,6 +140,15 @@ class ReactiveFloatSlots:
         self.slots = tuple(slots)
         self.inputs = inputs
         self.refresh: Callable[[Groups], None] = lambda _: None
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.column_of
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
+        return value_now(self.engine.schedules[name], position, self.inputs.values())
 
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
@@ -201,6 +195,15 @@ class ReactiveTensorSlots:
         self.inputs = inputs
         self.refresh: Callable[[Groups], None] = lambda _: None
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.column_of
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
+        return value_now(self.engine.schedules[name], position, self.inputs.values())
+
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
@@ -231,9 +234,6 @@ class ReactiveTensorSlots:
 
         return commit
 
-
-Now = Callable[[Schedule], float]
-"""The value of a schedule at the present step, with the present inputs."""
 
 Slots = FloatSlots | TensorSlots | ReactiveFloatSlots | ReactiveTensorSlots
 
@@ -316,13 +316,42 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
-    reactive = isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots))
-    if not reactive and (changed := [name for name, schedule in schedules.items() if schedule.inputs()]):
+    if isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots)):
+        return slots.rewritten(schedules)
+    if changed := [name for name, schedule in schedules.items() if schedule.inputs()]:
         raise ScheduleError(
             f"{changed[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot come to follow "
             "a live input: detach() and attach() again"
         )
-    return slots.rewritten(schedules)
+    moved = with_schedules(slots.slots, schedules)
+    if isinstance(slots, FloatSlots):
+        floats, clock = slots, slots.engine.table.clock
+        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
+        other = float_slots(moved, max(longest, floats.engine.table.last), clock).engine
+
+        def exchange() -> None:
+            other.go(floats.engine.where)
+            floats.engine, floats.slots = other, moved
+
+        return exchange
+    at = {slot.name: slot for slot in moved}
+
+    def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
+        if name in at:  # not a free name
+            refuse_values(at[name], schedules[name], values, positions, unit)
+
+    engine = slots.engine
+    if isinstance(engine, ClockEngine):
+        replace = replacement_on_clock(engine.table, schedules, look)
+    else:
+        replace = replacement(engine.table, schedules, look)
+
+    def commit() -> None:
+        replace()
+        slots.engine.reload()
+        slots.slots = moved
+
+    return commit
 
 
 def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]) -> None:
@@ -381,6 +410,11 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     if isinstance(found, torch.Tensor):
         return f"a tensor of {found.tolist()!r} on {found.device}"
     return "nothing" if found is None else repr(found)
+
+
+def taken_over(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether torch's SWALR is there to write this slot, which it is made for: its mark is in the group."""
+    return slot.place.key == "lr" and "swa_lr" in groups[slot.place.group]
 
 
 def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:

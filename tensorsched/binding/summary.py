@@ -28,7 +28,7 @@ def slot_table(
     Args:
         slots: what follows a schedule.
         free: schedules that belong to no group.
-        inputs: live inputs, with what they are now.
+        inputs: the live inputs, and what they are now.
         present: gives the value of a slot or free name now.
         at: where the run stands.
         names: of the groups; a column of its own where one has a name.

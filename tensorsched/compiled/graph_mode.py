@@ -248,7 +248,7 @@ def enter(sched: Attachment) -> GraphMode:
 
 
 def _columns(part: Slots) -> tuple[str, ...]:
-    return tuple(part.engine.column_of)
+    return tuple(part.columns)
 
 
 def _on_device(
@@ -272,8 +272,7 @@ def _on_device(
         names = _columns(part)
         if isinstance(part, ReactiveFloatSlots):
             assert inputs is not None  # noqa: S101  there are such slots
-            last = part.engine.table.last
-            found.append(known.get(names) or reactive_tensor_slots(slots, {}, inputs, last))
+            found.append(known.get(names) or reactive_tensor_slots(slots, {}, inputs, table.last))
         elif beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
             found[-1] = both
         else:

@@ -64,7 +64,7 @@ class Part(NamedTuple):
     step: Callable[[Any], object]
     engines: tuple[ScheduleEngine | ReactiveEngine, ...]
     places: tuple[tuple[int, str, int | None, int, int], ...]
-    reads: tuple[tuple[int, torch.Tensor], ...]  # of which engine, and which of its values
+    reads: tuple[tuple[int, torch.Tensor], ...]
     answered: bool
     group_count: int
 
@@ -109,7 +109,7 @@ def _update_one(optimizer: Any, part: Part, found_inf: torch.Tensor | None) -> N
             "once by itself, or make a new one"
         )
     # The values of slots with live inputs are computed anew: an input may have been turned since.
-    current = {number: engine.current() for number, engine in enumerate(part.engines)}
+    current = [engine.current() for engine in part.engines]
     pieces = [current[number].index_select(0, columns).unbind(0) for number, columns in part.reads]
     values = [pieces[read][position] for *_, read, position in part.places]
     views = [groups[index][key] for index, key, *_ in part.places]

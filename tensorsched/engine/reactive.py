@@ -186,6 +186,11 @@ class ReactiveFloatEngine:
         self.row()  # whatever is not finite at the start
 
     @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """By name."""
+        return self._plan.schedules
+
+    @property
     def step_count(self) -> int:
         """Number of completed steps."""
         return self._rows.step_count
@@ -193,16 +198,11 @@ class ReactiveFloatEngine:
     @property
     def where(self) -> Where:
         """The step counter as a clock's counts."""
-        return Where.at_step(self.step_count)
+        return self._rows.where
 
     def go(self, where: Where) -> None:
         """Go to the step where a run stands."""
         self.seek(where.steps)
-
-    @property
-    def schedules(self) -> Mapping[str, Schedule]:
-        """What is computed, by name."""
-        return self._plan.schedules
 
     def seek(self, step: int) -> None:
         """Set the step counter to `step`, an int >= 0."""
@@ -402,22 +402,22 @@ class ReactiveEngine:
         return self._columns.step_count
 
     @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """By name."""
+        return self._plan.schedules
+
+    @property
     def where(self) -> Where:
-        """The step counter as a clock's counts. Synchronises as `step_count`."""
-        return Where.at_step(self.step_count)
+        """The step counter as a clock's counts. Synchronises where the device is not a CPU."""
+        return self._columns.where
 
     def where_from(self, numbers: list[int]) -> Where:
         """The same from what `clock` holds, once it is read."""
-        return Where.at_step(numbers[0])
+        return self._columns.where_from(numbers)
 
     def go(self, where: Where) -> None:
         """Go to the step where a run stands. Does not synchronise."""
         self.seek(where.steps)
-
-    @property
-    def schedules(self) -> Mapping[str, Schedule]:
-        """What is computed, by name."""
-        return self._plan.schedules
 
     @property
     def clock(self) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tensorsched.binding.arguments import read_metrics
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.coverage import coverage
 from tensorsched.errors import BindingError
@@ -181,6 +182,21 @@ class Plan:
             for name, arguments in share_out(self._attachments, changes).items():
                 with about(name):
                     self._attachments[name].rewrite(**arguments)
+
+    def observe(self, metric: Any = None, /, **metrics: Any) -> None:
+        """As `Attachment.observe`, of every optimizer whose schedules react to a metric.
+
+        Raises:
+            BindingError: as there; a name is unknown to all of them. Nothing has changed.
+
+        Synchronises as there.
+        """
+        reacting = [each for each in self.attachments.values() if each._reactions()]
+        names = dict.fromkeys(name for each in reacting for name in each._reactions())
+        found = read_metrics(list(names), metric, metrics)
+        for each in reacting:
+            if mine := {name: found[name] for name in each._reactions() if name in found}:
+                each.observe(**mine)
 
     def state_dict(self) -> dict[str, Any]:
         """The step counters and the schedules of all: plain numbers, strings, lists and dicts.

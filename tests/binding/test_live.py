@@ -321,6 +321,13 @@ def test_an_input_that_leads_out_of_range_is_an_error_before_it_is_used(resident
     assert weight.item() == 0.5
 
 
+def test_a_clock_of_tokens_and_an_input_do_not_go_together():
+    optimizer = optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    with pytest.raises(BindingError, match="a clock other than the optimizer's steps"):
+        ts.attach(optimizer, lr=BASE * ts.live("x", 1.0), clock=ts.clock("tokens", resolution=2))
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
 def test_attach_refuses_what_is_not_finite_from_the_start():
     optimizer = optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with pytest.raises(ScheduleError, match="x = 0"):
@@ -649,6 +656,25 @@ def test_a_plot_has_them_as_they_are_and_says_so():
     (axes,) = run.sched.plot()
     assert "with its inputs as they are now" in axes.get_title() + axes.get_ylabel()
     assert max(max(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) > 5) == 0.5
+
+
+def test_a_plan_shows_a_metric_to_all_that_react():
+    one, two, three = (
+        Run("float", schedule)
+        for schedule in (
+            BASE * ts.plateau(factor=0.5, patience=0),
+            BASE * ts.plateau(factor=0.1, patience=0) * ts.spike(hold=0, name="jump"),
+            BASE,
+        )
+    )
+    plan = ts.Plan(one=one.sched, two=two.sched, three=three.sched)
+    plan.observe(1.0)
+    plan.observe(1.5)
+    assert [run.lr for run in (one, two, three)] == [0.5, 0.1, 1.0]
+    plan.observe(jump=9.0)
+    assert [run.lr for run in (one, two, three)] == [0.5, 0.05, 1.0]
+    with pytest.raises(BindingError, match="nothing that reacts is named 'dip'; there are plateau, jump"):
+        plan.observe(dip=1.0)
 
 
 def test_processes_that_see_one_metric_decide_alike():
