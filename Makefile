@@ -33,12 +33,13 @@ FRAMEWORKS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "
 
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
-	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py
+	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py \
+	tests/engine/test_clock.py tests/binding/test_clock.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-peers test-frameworks test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
+.PHONY: help demo test fuzz test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +57,11 @@ test-frameworks: $(FRAMEWORKS_STAMP)  ## Train in Lightning, the HF Trainer, Dee
 test-torch:  ## Run the tests with another torch, in an environment of its own: make test-torch TORCH=torch==2.11.0
 	$(PYTHON) tests/with_torch.py $(TORCH) $(ARGS)
 
+fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states and command lines for ten minutes (ARGS='--minutes 1')
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
-	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py $(ARGS)
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -79,8 +83,8 @@ format: $(DEV_STAMP)  ## Rewrite the files in the format that lint asks for
 type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 	$(BIN)/mypy
 
-notebooks: $(DEV_STAMP)  ## Execute every notebook
-	$(BIN)/python tests/run_notebooks.py
+notebooks: $(DEV_STAMP)  ## Execute every notebook and compare with its stored outputs (ARGS=--write stores them)
+	$(BIN)/python tests/run_notebooks.py $(ARGS)
 
 # pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
@@ -149,7 +153,7 @@ $(PEERS_STAMP): pyproject.toml
 	$(PYTHON) -m venv $(PEERS_VENV)
 	rm -f $(PEERS_VENV)/.stamp*
 	$(PEERS_PIP) install $(TORCH)
-	$(PEERS_PIP) install --quiet --editable '.[dev,peers]'
+	$(PEERS_PIP) install --quiet --editable '.[peers]'
 	$(PEERS_PIP) install --quiet --no-deps $$($(PEERS_VENV)/bin/python -c '$(PEERS_ALONE)')
 	touch $@
 
