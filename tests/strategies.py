@@ -28,6 +28,7 @@ from tensorsched.schedules import (
     Warp,
 )
 from tensorsched.schedules.algebra import Combine, Sequence
+from tensorsched.schedules.node import NODES
 from tensorsched.schedules.validators import MAX_STEPS
 
 LAST = MAX_STEPS - 1
@@ -215,3 +216,49 @@ def _edges(schedule: ts.Schedule) -> Iterator[int]:
     for child in schedule.children():
         yield from (start + edge for edge in _edges(child))
         start += (child.steps or 0) if isinstance(schedule, Sequence) else 0
+
+
+# -- damaged documents -------------------------------------------------------------------------------------------------
+
+odd_numbers = (
+    st.none() | st.booleans() | st.integers() | st.sampled_from([2**53, 2**54, 10**400]) | st.floats()
+)
+words = st.text(max_size=6) | st.sampled_from(sorted({*NODES, "kind", "inner", "+", "elapsed"}))
+scalars = odd_numbers | words
+junk = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def places(entry, path=()):
+    """The path of everything inside a document."""
+    yield path
+    if isinstance(entry, (dict, list)):
+        for key, inner in entry.items() if isinstance(entry, dict) else enumerate(entry):
+            yield from places(inner, (*path, key))
+
+
+def changed(entry, path, action, value):
+    if not path:
+        return value
+    key, *rest = path
+    copy = dict(entry) if isinstance(entry, dict) else list(entry)
+    if not rest and action == "remove":
+        del copy[key]
+    elif not rest and action == "add" and isinstance(copy, dict):
+        copy[f"{key}x"] = value
+    else:
+        copy[key] = changed(copy[key], rest, action, value)
+    return copy
+
+
+@st.composite
+def nearly(draw, documents):
+    """A good document in which something was replaced, removed or added."""
+    made = draw(documents)
+    for _ in range(draw(st.integers(1, 2))):
+        path = draw(st.sampled_from(list(places(made))))
+        made = changed(made, path, draw(st.sampled_from(["replace", "remove", "add"])), draw(junk))
+    return made

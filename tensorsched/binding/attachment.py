@@ -33,7 +33,7 @@ from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
-from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
+from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine import Where
 from tensorsched.errors import BindingError
@@ -41,7 +41,7 @@ from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
 from tensorsched.schedules.split import bounded, inputs_of
-from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.validators import MAX_STEPS, check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
@@ -211,18 +211,25 @@ class Attachment:
             >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
             (None, None, None, 0.75)
         """
-        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+        if not torch.compiler.is_compiling():
+            self._count(n)
+        elif self._mode.in_graph and self._mode.tally is not None:
             for engine in self._mode.clocks:
                 engine.count_in_graph(n)
             self._mode.tally.fresh = True
         else:
-            self._count(n)
+            self._count_between_graphs(n)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def _count(self, n: int | torch.Tensor) -> None:
         tally = self._on_clock("count")
-        self._mode.count(check_counted(n, floats=self._mode.floats))
+        if type(n) is not int or not 0 <= n <= MAX_STEPS:
+            n = check_counted(n, floats=self._mode.floats)
+        self._mode.count(n)
         tally.fresh = True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def _count_between_graphs(self, n: int | torch.Tensor) -> None:
+        self._count(n)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def progress(self, part: float) -> None:
@@ -294,7 +301,7 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return self._state(self._mode.where)
+        return self._state(self._next())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -653,6 +660,8 @@ class Attachment:
         for slot in self.slots:
             expected = mode.at(slot.name, where.position)
             if not holds(slot, groups, expected, mode.expected(slot)):
+                if self._left_to_swalr():
+                    return
                 raise displaced(slot, groups, expected, self._words(where))
         for name in self.free:
             found, expected = mode.free_value(name).item(), mode.at(name, where.position)
@@ -668,6 +677,24 @@ class Attachment:
             self._adopt(groups)
         self._mode.go(where)
         self._bind()
+
+    def _left_to_swalr(self) -> bool:
+        """Detach, and leave the values that there are, if torch's SWALR is there and has all that we have."""
+        where, slots, groups = self._mode.where, self.slots, self._bound
+        if self.free or not all(taken_over(slot, groups) for slot in slots):
+            return False
+        held = [as_float(slot.place.read(groups)) for slot in slots]
+        self.detach()
+        for slot, value in zip(slots, held, strict=True):
+            if value is not None:
+                slot.place.fill(groups, value)
+        warnings.warn(
+            f"SWALR has taken over lr at {self._words(where)}, and the schedule is detached; before a run is resumed "
+            "from here, attach no schedule to lr",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
 
     def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
@@ -720,7 +747,7 @@ class Attachment:
         """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
         if self._unseen:
             if self._face is None:
-                refuse_pieces(self.optimizer)
+                refuse_pieces(self.optimizer, self._group_count)
             self._unseen = False
             self._hooks.follow(self._mode.fast(self))
         if self._doubt:
@@ -736,6 +763,10 @@ class Attachment:
 
     def _originals(self) -> dict[Place, Any]:
         return {slot.place: slot.original for slot in self.slots}
+
+    def _next(self) -> Where:
+        """Where the next optimizer step stands, also if a trainer has yet to count the one that was made."""
+        return self._mode.where.after(0 if self._face is None else self._face.pending)
 
     def _fingerprint(self) -> int:
         if self._known_as is None:

@@ -20,6 +20,7 @@ from tensorsched.schedules import Schedule, from_dict
 from tensorsched.schedules.node import brief, sample
 from tensorsched.schedules.split import inputs_of
 from tensorsched.schedules.validators import check_count, refuse, shown
+from tensorsched.schedules.work import MOST, bounded_work
 
 FORMAT = "tensorsched/attachment"
 VERSION = 1
@@ -28,6 +29,7 @@ _ENTRIES = {"format", "version", "step", "schedules", "documents"}
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
 _ROUNDING = 2.0**-40
+_MOST_WORK = 8 * MOST  # of all its documents together: a group may have a schedule of its own
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
@@ -190,9 +192,11 @@ def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
     for part in ("schedules", "documents"):
         if not isinstance(state[part], Mapping):
             raise refuse(part, "a dict", state[part])
-    known = {
-        fingerprint: _parse_schedule(fingerprint, entry) for fingerprint, entry in state["documents"].items()
-    }
+    with bounded_work(_MOST_WORK):
+        known = {
+            fingerprint: _parse_schedule(fingerprint, entry)
+            for fingerprint, entry in state["documents"].items()
+        }
     saved: dict[str, Schedule] = {}
     for name, fingerprint in state["schedules"].items():
         if not isinstance(name, str):

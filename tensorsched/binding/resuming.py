@@ -17,7 +17,7 @@ __all__ = ["go_on_from", "loaded", "saved"]
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
     """Replace the live views in the groups of a state_dict by the floats that they stand for."""
     sched._mode.saved(groups)
-    where = sched._mode.where.after(0 if sched._face is None else sched._face.pending)
+    where = sched._next()
     for slot in sched.slots:
         if slot.tensor and slot.place.group < len(groups):
             slot.place.write(groups, sched._mode.at(slot.name, where.position))

@@ -412,6 +412,11 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     return "nothing" if found is None else repr(found)
 
 
+def taken_over(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether torch's SWALR is there to write this slot, which it is made for: its mark is in the group."""
+    return slot.place.key == "lr" and "swa_lr" in groups[slot.place.group]
+
+
 def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:
     """The error for a slot that somebody else has written to; `at` is where the run stands, in words."""
     return BindingError(
