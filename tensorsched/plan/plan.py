@@ -126,7 +126,7 @@ class Plan:
             >>> tokens, lr = ts.clock("tokens"), ts.linear(1.0, 0.0, steps=1000)
             >>> plan = ts.Plan(a=ts.attach(a, lr=lr, clock=tokens), b=ts.attach(b, lr=0.1 * lr, clock=tokens))
             >>> plan.count(250), a.step(), b.step(), a.param_groups[0]["lr"], b.param_groups[0]["lr"]
-            (None, None, None, 0.75, 0.075)
+            (None, None, None, 0.75, 0.07500000000000001)
         """
         for sched in self._attachments.values():
             sched.count(n)
