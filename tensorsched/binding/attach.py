@@ -11,7 +11,7 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.checkpoint import ON_MISMATCH
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import require_hooks
-from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
+from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot, together
 from tensorsched.binding.registry import attachments_of, refuse_claimed
 from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
@@ -33,9 +33,9 @@ def attach(
     new_groups: NewGroups | None = None,
     capacity: int | None = None,
     on_mismatch: str = "error",
-    clock: Clock | None = None,
     total: int | None = None,
     allow_out_of_range: bool = False,
+    clock: Clock | None = None,
     **hyperparameters: Any,
 ) -> Attachment:
     """Let schedules set an optimizer's hyperparameters; from now on they advance with its steps.
@@ -57,12 +57,12 @@ def attach(
         capacity: make room for schedules that change up to this step, for `sched.rewrite`; default: as far as these do.
         on_mismatch: what `load_state_dict` does with a state of other schedules where it is not told: "error"
             (default), "saved", "keep_step" or "restart". For trainers, which cannot pass it.
-        clock: what the schedules count, from `ts.clock`; default: steps. Then durations (and `steps`, `capacity`) are
-            in its unit, and `sched.count(n)` before each `optimizer.step()` says how many that step consumes.
         total: the number of steps of the run, for schedules that were written without it:
             `ts.parse("wsd(3e-4, total=?, warmup=0.01, decay=0.2)")`; also of later groups and of `sched.rewrite`.
         allow_out_of_range: use values that the optimizer's constructor refuses, such as a negative lr (for gradient
             ascent pass maximize=True to the optimizer instead).
+        clock: what the schedules count, from `ts.clock`; default: steps. Then durations (and `steps`, `capacity`) are
+            in its unit, and `sched.count(n)` before each `optimizer.step()` says how many that step consumes.
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
             number for every group, a list with one for each group (None leaves a group alone), a dict with one for each
             group by what it holds under "name", or, for a key that holds a tuple, a tuple with one for each element
@@ -116,13 +116,13 @@ def attach(
     schedules = read_schedules(groups, wanted) if wanted else {}
     refuse_claimed(optimizer, schedules)
     auto = advance == "auto"
-    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, total, anything, clock=clock)
+    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, total, anything, clock)
     with _eagerly(optimizer):
         device = live_device(groups)
         slots = [
             place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()
         ]
-        return Attachment(optimizer, slots, free_values, options)
+        return Attachment(optimizer, together(slots, device), free_values, options)
 
 
 @contextlib.contextmanager

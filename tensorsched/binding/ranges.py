@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import optim
 
-from tensorsched.engine import ClockTable, ScheduleTable
+from tensorsched.engine import ScheduleTable
+from tensorsched.engine.clock_table import ClockTable
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
 
-__all__ = ["RANGES", "Range", "range_of", "refuse_out_of_range", "refuse_values"]
+__all__ = ["RANGES", "Range", "range_of", "refuse_now", "refuse_out_of_range", "refuse_values"]
 
 
 _ROUNDING = 2.0**-40  # of the largest value: 0.3 - 0.1 - 0.2, which is -3e-17, is meant as 0
@@ -101,7 +102,7 @@ class Ranged(Protocol):
         """The values that it may have."""
 
 
-def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable) -> None:
+def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable | ClockTable) -> None:
     """Check the smallest and the largest value of each slot's column.
 
     Raises:
@@ -109,6 +110,11 @@ def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable) -> None:
     """
     checked = [slot for slot in slots if slot.limits is not None]
     if not checked:
+        return
+    if isinstance(table, ClockTable):
+        for slot in checked:
+            values = table.values_of(slot.place.name)
+            refuse_values(slot, slot.schedule, values, table.positions, table.clock.unit)
         return
     lows, highs = (ends.tolist() for ends in table.layout.extremes())
     for slot in checked:
@@ -118,19 +124,10 @@ def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable) -> None:
             refuse_values(slot, slot.schedule, values)
 
 
-def refuse_on_clock(slots: Iterable[Ranged], table: ClockTable) -> None:
-    """As `refuse_out_of_range`, of the rows of a clock: between two of them no value is larger or smaller.
-
-    Raises:
-        BindingError: one is out of range; the message has the position.
-    """
-    for slot in slots:
-        values = table.data[: table.used, 1 + table.live_column[slot.place.name]]
-        refuse_values(slot, slot.schedule, values, table.positions)
-
-
-def refuse_values(slot: Ranged, schedule: Schedule, values: Any, positions: Any = None) -> None:
-    """Check the values at steps 0, 1, ... that a slot would have, or at these positions of a clock.
+def refuse_values(
+    slot: Ranged, schedule: Schedule, values: Any, positions: Any = None, unit: str = "step"
+) -> None:
+    """Check the values that a slot would have at these positions; default: at steps 0, 1, ...
 
     Raises:
         BindingError: as `refuse_out_of_range`.
@@ -139,11 +136,26 @@ def refuse_values(slot: Ranged, schedule: Schedule, values: Any, positions: Any 
     if limits is None or limits.holds(values.min(), values.max()):
         return
     step = next(step for step, value in enumerate(values.tolist()) if not limits.holds(value, value))
-    at = f"step {step}" if positions is None else f"position {positions[step]}"
+    at = step if positions is None else int(positions[step])
     raise BindingError(
-        f"{slot.place.name} must be {limits}, and is {values[step].item()!r} at {at}: {brief(schedule)}; "
+        f"{slot.place.name} must be {limits}, and is {values[step].item()!r} at {unit} {at}: {brief(schedule)}; "
         f"{_way_out(slot.place, limits)}, or pass attach(..., allow_out_of_range=True) if it is meant"
     )
+
+
+def refuse_now(values: Mapping[Any, float]) -> None:
+    """Check what slots would hold with their live inputs as they are now; what is not finite is an error elsewhere.
+
+    Raises:
+        BindingError: one is out of range.
+    """
+    for slot, value in values.items():
+        if slot.limits is not None and math.isfinite(value) and not slot.limits.holds(value, value):
+            raise BindingError(
+                f"{slot.place.name} must be {slot.limits}, and is {value!r} with its live inputs as they are now: "
+                f"{brief(slot.schedule)}; write another value to sched.inputs, clamp the schedule, or pass "
+                "attach(..., allow_out_of_range=True) if it is meant"
+            )
 
 
 def _way_out(place: Place, limits: Range) -> str:

@@ -40,6 +40,13 @@ class Where(NamedTuple):
         """Where a clock that counts steps stands."""
         return cls(step, step, step)
 
+    def after(self, pending: int) -> Where:
+        """The same once an optimizer step that was made is counted too: 1 if there is one, 0 if not."""
+        if not pending:
+            return self
+        position = max(self.counted, self.position + 1)
+        return Where(position, self.steps + 1, position)
+
 
 @dataclasses.dataclass(frozen=True)
 class Clock:

@@ -83,6 +83,10 @@ class ClockTable:
         self.used, self.error = used, rows.error
         self._look()
 
+    def values_of(self, name: str) -> Array:
+        """A schedule's values at `positions`, of the rows in use, as float64."""
+        return self.data[: self.used, 1 + self.live_column[name]]
+
     def _look(self) -> None:
         self._find = memoryview(self.positions.data)[: self.used]
 
@@ -170,12 +174,12 @@ def tabulate_on_clock(
 
 
 def replacement_on_clock(
-    table: ClockTable, schedules: Mapping[str, Schedule], look: Callable[[str, Array, Array], None]
+    table: ClockTable, schedules: Mapping[str, Schedule], look: Callable[[str, Array, Array, str], None]
 ) -> Callable[[], None]:
     """Compile other schedules for some names of a table; the function returned puts them there, in place.
 
-    Engines that read the table are told by their `reload`. `look` sees the values of each of these names at the rows'
-    positions, and may refuse them.
+    Engines that read the table are told by their `reload`. `look` sees the values of each of these names before
+    anything has changed, with their positions and what those count.
 
     Raises:
         ScheduleError: they change later than the table reaches or need more rows than it has room for, or names that
@@ -197,14 +201,15 @@ def replacement_on_clock(
     rows = rows_of(unique, clock, reach)
     _check_finite(rows, unique, table.dtype)
     values = rows.values[:, [unique.index(schedule) for schedule in following]]
-    for name in schedules:
-        look(name, values[:, table.live_column[name]], rows.positions)
     if reach > table.last or len(rows.positions) >= len(table.positions):
         raise ScheduleError(
             f"the new schedules change up to {reach} {clock.unit} and need {len(rows.positions)} rows; the table ends "
             f"at {table.last} and has room for {len(table.positions) - 1} rows: pass attach(..., capacity={reach}) or "
             "more when you attach"
         )
+
+    for name in schedules:
+        look(name, values[:, table.live_column[name]], rows.positions, clock.unit)
 
     def commit() -> None:
         table.put(Rows(rows.positions, values, rows.error, rows.worst))
