@@ -11,7 +11,7 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.checkpoint import ON_MISMATCH
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import require_hooks
-from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
+from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot, together
 from tensorsched.binding.registry import attachments_of, refuse_claimed
 from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
@@ -122,7 +122,7 @@ def attach(
         slots = [
             place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()
         ]
-        return Attachment(optimizer, slots, free_values, options)
+        return Attachment(optimizer, together(slots, device), free_values, options)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import record_of, supports_tensor
 from tensorsched.engine import Clock
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -78,6 +78,22 @@ def place_slot(
     # What the table holds past its end, the schedule says too.
     limits = None if options.allow_out_of_range else range_of(optimizer, place.part)
     return Slot(place, bounded(schedule, options.steps), tensor, why, original, template, limits)
+
+
+def together(slots: Sequence[Slot], device: torch.device) -> list[Slot]:
+    """The slots, of which those with live inputs are all tensors or all floats: the inputs have one home.
+
+    On a CPU there is none to choose: floats and tensors read the same memory.
+    """
+    reactive = [slot for slot in slots if slot.schedule.inputs()]
+    host = next((slot for slot in reactive if not slot.tensor), None)
+    if host is None or device.type == "cpu":
+        return list(slots)
+    why = f"it depends on live inputs, and so does {host.name}, which is a float slot"
+    return [
+        dataclasses.replace(slot, tensor=False, why=why) if slot.schedule.inputs() and slot.tensor else slot
+        for slot in slots
+    ]
 
 
 def read_rewrite(
