@@ -199,13 +199,13 @@ def _of_all_groups(scheduler: Any) -> Columns:
 def expression(scheduler: Any) -> dict[str, Any]:
     """A scheduler of torch as core expressions for `attach`: what prints, saves, stretches and goes on past any length.
 
-    Step 0 is where the scheduler stands now, as with `record`. The expression is the exact curve, rounded once. torch's
-    OneCycleLR and CosineAnnealingWarmRestarts agree with it to within 3e-15 of the largest value; CyclicLR's rounding
-    grows with the cycles made; the others are recursions in torch, which gather a few roundings a step: 1e-9 of the
-    largest value in 10,000 steps (some 2e-7 a step where the lr is a float32 tensor). `record` gives torch's own values,
-    bit for bit. Past the last step of OneCycleLR, where torch raises, the end is held. The next steps (up to 2,000) are
-    compared with a recording before the expression is handed out. Touches neither the scheduler nor its optimizer; reads
-    lr tensors on the host, which synchronises.
+    Step 0 is where the scheduler stands now, as with `record`. The expression is the exact curve, rounded once.
+    torch's OneCycleLR and CosineAnnealingWarmRestarts agree with it to within 3e-15 of the largest value;
+    CyclicLR's rounding grows with the cycles made; the others are recursions in torch, which gather a few roundings
+    a step: 1e-9 of the largest value in 10,000 steps (some 2e-7 a step where the lr is a float32 tensor). `record`
+    gives torch's own values, bit for bit. Past the last step of OneCycleLR, where torch raises, the end is held.
+    The next steps (up to 2,000) are compared with a recording before the expression is handed out. Touches neither
+    the scheduler nor its optimizer; reads lr tensors on the host, which synchronises.
 
     Args:
         scheduler: StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
