@@ -25,7 +25,7 @@ def test_an_example_is_of_what_it_stands_under_and_has_a_picture(name):
     assert "<polyline" in shown._repr_svg_()
 
 
-@pytest.mark.parametrize("name", {name for _, name, _ in gallery.CHOICES})
+@pytest.mark.parametrize("name", sorted({name for _, name, _ in gallery.CHOICES}))
 def test_what_is_recommended_is_in_the_gallery(name):
     assert name in EXAMPLES
 
