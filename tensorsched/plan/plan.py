@@ -149,22 +149,6 @@ class Plan:
         for sched in clocked or list(self._attachments.values())[:1]:
             sched.count(n)
 
-    def observe(self, metric: Any, /) -> None:
-        """Show a metric to all attachments with something that reacts to one (`ts.plateau`): `Attachment.observe`.
-
-        Args:
-            metric: a number, or a tensor of one element on any device. (Metrics by name: `plan[name].observe`.)
-
-        Raises:
-            BindingError: nothing reacts, or the metric is no number. Nothing has changed.
-
-        Synchronises where `Attachment.observe` does.
-        """
-        scheds = list(self._attachments.values())
-        reacting = [s for s in scheds if s._mode.inputs is not None and s._mode.inputs.reactions]
-        for sched in reacting or scheds[:1]:
-            sched.observe(metric)
-
     def rewrite(self, **changes: Any) -> None:
         """Follow other schedules from now on, at the same steps: `Attachment.rewrite` of several.
 
