@@ -58,6 +58,15 @@ SHAPES = {
     "from_values": "ts.from_values([1e-4, 3e-4, 2e-4, 1e-4, 0.0])",
 }
 
+# Their pictures are drawn as long as the run has said nothing: multiply a schedule by one of them.
+LIVE = {
+    "plateau": "ts.plateau(factor=0.5, patience=10)",
+    "greedy": "ts.greedy(patience=10)",
+    "spike": "ts.spike(above=2.0, factor=0.5)",
+    "live": 'ts.live("lr_scale", 1.0)',
+}
+LIVE_TITLE = "Values that depend on the run (drawn before it has said anything; multiply a schedule by one)"
+
 # What you have, what to write, why. Only what a source says, or what follows from the formula.
 CHOICES = [
     ("the length is known, and you want what most published runs use", "warmup_cosine", "Megatron-LM, transformers, optax have it as their standard; the end has to be planned"),
@@ -105,7 +114,7 @@ def page() -> str:
     v4 = nbformat.v4
     cells = [v4.new_markdown_cell(INTRODUCTION), v4.new_markdown_cell(choices())]
     cells.append(v4.new_code_cell("import tensorsched as ts"))
-    for title, examples in (("Recipes", RECIPES), ("Shapes", SHAPES)):
+    for title, examples in (("Recipes", RECIPES), ("Shapes", SHAPES), (LIVE_TITLE, LIVE)):
         cells.append(v4.new_markdown_cell(f"## {title}"))
         for name, code in examples.items():
             cells += [v4.new_markdown_cell(described(name)), v4.new_code_cell(code)]

@@ -10,12 +10,12 @@ from tensorsched.schedules import recipes
 from tensorsched.schedules.node import SHAPES
 from tests.schedules import gallery
 
-EXAMPLES = gallery.RECIPES | gallery.SHAPES
+EXAMPLES = gallery.RECIPES | gallery.SHAPES | gallery.LIVE
 
 
 def test_every_shape_and_recipe_is_shown():
     assert set(gallery.RECIPES) == set(recipes.__all__)
-    assert set(gallery.SHAPES) == set(SHAPES)
+    assert set(gallery.SHAPES) | set(gallery.LIVE) == set(SHAPES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
