@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tensorsched.binding.attach import attach as attach, detach as detach
 from tensorsched.binding.attachment import Attachment as Attachment
 from tensorsched.binding.checkpoint import schedules_of as schedules_of
-from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
+from tensorsched.binding.known import register_optimizer as register_optimizer
 from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
 from tensorsched.engine import (
     ScheduleEngine as ScheduleEngine,

@@ -125,6 +125,8 @@ class Attachment:
     def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
+        Of a filled slot it is the group's own tensor.
+
         Args:
             name: the param_group key, or a name from `free`.
             group: index of the param_group.
@@ -450,8 +452,12 @@ class Attachment:
             raise
 
     def _now(self, key: str, step: int) -> list[float]:
-        """What each group has under a key at `step`, the present one: of a tensor slot what its table says."""
-        tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
+        """What each group has under a key at `step`, the present one: of a tensor what its table says."""
+        tensors = {
+            slot.place: slot
+            for slot in self.slots
+            if (slot.tensor or slot.filled) and slot.place.key == key
+        }
         groups = self.optimizer.param_groups
         return [
             tensors[place].schedule(step)

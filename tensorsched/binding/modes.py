@@ -8,12 +8,15 @@ live one, whichever mode is in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from tensorsched.binding.capture import refuse_frozen_capture
 from tensorsched.binding.carried import Carrier
+from tensorsched.binding.decay import Decay, decay_of
+from tensorsched.binding.filled import filled_slots
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
 from tensorsched.engine import ScheduleEngine
@@ -90,9 +93,11 @@ class Mode:
     Attributes:
         parts: the slots, by engine.
         in_graph: whether the groups hold what compiled steps read.
+        decays: the weight decays that are multiplied by before an eager step; most attachments have none.
     """
 
     in_graph = False
+    decays: Sequence[Decay] = ()
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
@@ -188,35 +193,6 @@ class Mode:
         """For the dummy step by which torch.distributed.checkpoint makes state: what it must not see."""
 
 
-def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
-    """Check that every replay of the step that is being captured will use new values, and train every parameter.
-
-    Raises:
-        BindingError: a slot is a float on the host, or a parameter has no gradient yet.
-    """
-    for slot in slots:
-        if not slot.tensor:
-            capturable = optimizer.param_groups[slot.place.group].get("capturable")
-            # One that is capturable reads this on the host all the same.
-            other = (
-                ", or build the optimizer with capturable=True and attach again"
-                if capturable is False
-                else ""
-            )
-            raise BindingError(
-                f"{slot.name} is a float slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
-                f"ts.compile_step(sched), which keeps every value on the device{other}"
-            )
-    for index, group in enumerate(optimizer.param_groups):
-        for number, parameter in enumerate(group["params"]):
-            if parameter.requires_grad and parameter.grad is None:
-                raise BindingError(
-                    f"parameter {number} of group {index}, of shape {tuple(parameter.shape)}, requires grad and "
-                    "has no .grad yet: the CUDA graph would leave it out of every replay. Run a backward pass "
-                    "before the capture (and zero_grad(set_to_none=False) after it), or set requires_grad=False"
-                )
-
-
 class HandedMode(Mode):
     """What an attachment asks of the mode that `compile_step` hands in."""
 
@@ -245,8 +221,15 @@ class HandedMode(Mode):
 class EagerMode(Mode):
     """The optimizer's own step runs, between its hooks."""
 
+    def bind(self, optimizer: Any, groups: Groups) -> None:
+        """Put every slot's value into `groups`, whatever they hold."""
+        super().bind(optimizer, groups)
+        self.decays = decay_of(self.parts)
+
     def fast(self, sched: Driving) -> Mover:
-        """The mover itself, unless compiled steps want their values back after each step."""
+        """The mover itself, unless compiled steps want their values back after each step, or parameters decay."""
+        if self.decays:
+            return NEVER
         check = NEVER.check if sched._doubt else self.check
         if sched._face is not None:
             return Mover(check, sched._face.note)
@@ -255,11 +238,21 @@ class EagerMode(Mode):
     def before_step(self, sched: Driving) -> None:
         """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
         sched._say()
-        if not self.check(sched.optimizer.param_groups):
+        optimizer = sched.optimizer
+        for decay in self.decays:  # a step that raised has left its 0
+            decay.put_back(optimizer.param_groups)
+        if not self.check(optimizer.param_groups):
             sched._settle()
+        for decay in sched._mode.decays:  # of the groups that were adopted just now, too
+            decay.apply(optimizer)
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""
+        for decay in self.decays:
+            decay.put_back(sched.optimizer.param_groups)
+        if self.decays and sched._face is not None:
+            sched._face.note(sched.optimizer.param_groups, found_inf)
+            return
         if self.advance(sched.optimizer.param_groups, found_inf) is False:
             sched._settle()
             self.advance(sched.optimizer.param_groups, found_inf)
@@ -284,11 +277,13 @@ def eager_mode(
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
     """
     tensors = [slot for slot in slots if slot.tensor]
-    floats = [slot for slot in slots if not slot.tensor]
+    filled = [slot for slot in slots if slot.filled]
+    floats = [slot for slot in slots if not (slot.tensor or slot.filled)]
     parts: list[Slots] = []
     if tensors or free:
         # A graph has the float slots beside them, in one row: one engine moves all of it.
         parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats)))
     if floats:
         parts.append(float_slots(floats, capacity))
+    parts += filled_slots(filled, capacity)
     return EagerMode(parts)

@@ -10,7 +10,7 @@ import torch
 
 from tensorsched.binding.arguments import read_schedules
 from tensorsched.binding.slots import Slot
-from tensorsched.binding.torch_optim import record_of, supports_tensor
+from tensorsched.binding.known import record_of, supports_tensor
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups

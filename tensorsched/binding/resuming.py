@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.slots import found_at, is_near
 from tensorsched.param_groups import param_groups
@@ -13,12 +15,16 @@ __all__ = ["go_on_from", "loaded", "saved"]
 
 
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
-    """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+    """Replace the live views in the groups of a state_dict by the floats that they stand for.
+
+    A filled tensor is a copy there: whoever loads it may take nothing else.
+    """
     sched._mode.saved(groups)
     step = sched.step_count
     for slot in sched.slots:
-        if slot.tensor and slot.place.group < len(groups):
-            slot.place.write(groups, slot.schedule(step))
+        if (slot.tensor or slot.filled) and slot.place.group < len(groups):
+            value = slot.schedule(step)
+            slot.place.write(groups, torch.full_like(slot.original, value) if slot.filled else value)
     sched._carrier.write(groups[: sched._group_count], step, sched._fingerprint())
 
 

@@ -1,7 +1,8 @@
 """Slots: which places of the param_groups follow a schedule, and the engines that feed them.
 
 A *tensor slot* is bound once: the group holds a 0-dim view of the engine's live values, and nothing is written after
-that. A *float slot* holds a Python float, exact float64, that is written after each step.
+that. A *float slot* holds a Python float, exact float64, that is written after each step. A *filled slot* holds the
+tensor that was there before (filled.py).
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ class Slot:
     Attributes:
         place: where it is.
         schedule: what it follows.
-        tensor: whether it is a tensor slot; otherwise a float slot.
+        tensor: whether it is a tensor slot; otherwise a float slot, or a filled one.
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+        filled: whether it is a filled slot: `original` stays in its place.
+        decays: of a weight_decay in a tensor slot: the parameters are multiplied by 1 - lr * weight_decay before each
+            step, during which the group holds 0 (decay.py).
     """
 
     place: Place
@@ -41,11 +45,18 @@ class Slot:
     why: str
     original: Any
     template: Any = None
+    filled: bool = False
+    decays: bool = False
 
     @property
     def name(self) -> str:
         """Name of its column: `lr[group 0]`."""
         return self.place.name
+
+    @property
+    def factor(self) -> str:
+        """Name of the column 1 - lr * weight_decay, where it decays."""
+        return f"1 - lr * {self.name}"
 
 
 class FloatSlots:
@@ -63,7 +74,7 @@ class FloatSlots:
         columns = {slot.place: column[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
-    def value(self, slot: Slot) -> float:
+    def value(self, slot: Slot) -> torch.Tensor | float:
         """The value that a slot must hold now."""
         return self.engine.row()[self.engine.table.live_column[slot.name]]
 
@@ -108,8 +119,14 @@ def tensor_slots(
     room: int = 0,
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
-    columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    columns = dict(free) | {slot.name: slot.schedule for slot in slots} | factors(slots)
     return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
+
+
+def factors(slots: Sequence[Slot]) -> dict[str, Schedule]:
+    """The columns 1 - lr * weight_decay of the slots that decay, each product and difference rounded as in Python."""
+    lr = {slot.place.group: slot.schedule for slot in slots if slot.place.part == "lr"}
+    return {slot.factor: 1.0 - lr[slot.place.group] * slot.schedule for slot in slots if slot.decays}
 
 
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
@@ -133,7 +150,9 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             floats.engine, floats.slots = other, moved
 
         return exchange
-    replace = replacement(slots.engine.table, schedules)
+    present = slots.engine.table.schedules
+    changed = {name: factor for name, factor in factors(moved).items() if factor != present[name]}
+    replace = replacement(slots.engine.table, {**schedules, **changed})
 
     def commit() -> None:
         replace()
@@ -159,7 +178,9 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int
         if index >= len(groups) or (element is not None and key not in groups[index]):
             continue  # somebody took the group, or the tuple, away
         value: Any = slot.schedule(step)
-        if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
+        if slot.filled:
+            value = _filled(slot.original, value)
+        elif isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
             own = users.count(id(slot.original)) == 1
             # Not through autograd: a learned lr is a leaf that requires grad.
@@ -175,7 +196,7 @@ def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
 def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:
     """Whether a place holds what its slot must at `step`: the `view` itself, or a float; and the value."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
-    if found is not view if slot.tensor else isinstance(found, torch.Tensor):
+    if found is not view if slot.tensor or slot.filled else isinstance(found, torch.Tensor):
         return False
     return is_near(slot, groups, step)
 

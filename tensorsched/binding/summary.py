@@ -39,7 +39,7 @@ def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
 
 
 def _kind(slot: Slot) -> str:
-    return "tensor" if slot.tensor else "float"
+    return "tensor" if slot.tensor else "filled" if slot.filled else "float"
 
 
 def _ranges(groups: Sequence[int]) -> str:

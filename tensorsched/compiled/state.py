@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.torch_optim import record_of
+from tensorsched.binding.known import record_of
 
 __all__ = ["State"]
 

@@ -7,7 +7,8 @@ import numpy as np
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.registry import attachments_of
 from tensorsched.binding.slots import Slot
-from tensorsched.binding.torch_optim import RECORDS, record_of
+from tensorsched.binding.known import record_of
+from tensorsched.binding.torch_optim import RECORDS
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 
