@@ -24,7 +24,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu wheel ci format clean
+.PHONY: help demo test test-torch test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule 
 test: $(DEV_STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --device-driver -k "not machine_would_notice" $(DEVICE_TESTS)
+
+test-torch:  ## Run the tests with another torch, in an environment of its own: make test-torch TORCH=torch==2.11.0
+	$(PYTHON) tests/with_torch.py $(TORCH) $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -69,6 +72,10 @@ bench-graph: $(DEV_STAMP)  ## Time compiled optimizer steps with and without sch
 test-gpu:  ## Run the tests that need a GPU, with $(PYTHON) itself
 	PYTHONPATH=. $(PYTHON) -m pytest tests/gpu $(ARGS)
 
+gpu-day:  ## All that a GPU is for, in under ten minutes: tests, then benchmarks; with $(PYTHON) itself
+	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py --tests $(ARGS)
+	PYTHONPATH=. $(PYTHON) tests/benchmarks/readme.py
+
 bench-gpu:  ## Time schedules on a GPU, with $(PYTHON) itself; writes tests/benchmarks/results/<gpu-name>.json
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py $(ARGS)
 
@@ -78,8 +85,17 @@ readme: $(DEV_STAMP)  ## Write README's performance section from the numbers tha
 wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere
 	$(BIN)/python tests/check_wheel.py
 
+# The tests of code for a GPU need Triton (a download of 200 MB) and g++; CI says so where it goes without.
+ci-gpu-code: $(DEV_STAMP)
+	@if $(PIP) install --quiet --editable '.[h100]' && command -v g++ > /dev/null; then \
+		touch $(H100_STAMP) && $(MAKE) test-h100-code test-simulated-gpu; \
+	else \
+		echo "LEFT OUT: test-h100-code and test-simulated-gpu, for want of Triton or g++"; \
+	fi
+
 ci:  ## All of it, tests first
 	$(MAKE) test
+	$(MAKE) ci-gpu-code
 	$(MAKE) lint
 	$(MAKE) type
 	$(MAKE) notebooks

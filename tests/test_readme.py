@@ -80,7 +80,7 @@ def test_no_python_hides_in_another_kind_of_block():
     assert not any(re.match(r"(import|from) \w+|\w+ = ", line) for line in SHELL)
 
 
-MADE = re.compile(r"^([a-z][a-z-]*):(?!=)", re.MULTILINE)
+MADE = re.compile(r"^([a-z][a-z0-9-]*):(?!=)", re.MULTILINE)
 NAMED = sorted({word for code in [*SHELL, *re.findall(r"`([^`\n]+)`", TEXT)] for word in re.findall(r"^make ([a-z][\w-]*)", code)})  # fmt: skip
 
 
@@ -140,6 +140,36 @@ def test_a_stale_performance_section_is_found_and_written_anew(tmp_path):
     new = other.read_text(encoding="utf-8")
     assert "1,234 (" in new
     assert "- Slower: ours, float slots than torch `CosineAnnealingLR`, 2.0x at 1 group." in new
+
+
+def test_the_sections_of_gpus_and_of_versions_say_what_was_measured_and_what_failed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(PERFORMANCE.parent))
+    import readme_runs  # noqa: PLC0415  its folder holds programs, and is no package
+
+    (tmp_path / "cpu.json").write_text('{"machine": {}}')
+    assert readme_runs.gpu(tmp_path) == readme_runs.NO_GPU
+    card = {
+        "machine": {"gpu": "Card", "driver": "1", "cuda": "13", "torch": "2.13"},
+        "tensor_lr": [{"eager_ratio": 1.2}, {"eager_ratio": 1.0}],
+        "tests": {"status": 0, "printed": ["==== 21 passed in 3 s ===="]},
+        "replay": [{"groups": 8, "ratio": 1.004, "kernels": {"constant": 2, "scheduled": 4}}],
+        "host": {"error": "Traceback"},
+        "training": {"captured, lr, over eager": 1.5},
+    }
+    (tmp_path / "Card.json").write_text(json.dumps(card))
+    text = readme_runs.gpu(tmp_path)
+    for said in ("On an Card", "21 passed", "1.004x", "`host` failed", "lr: 1.50x", "over 5 % in 1 of 2"):
+        assert said in text
+    row = {
+        "torch": "2.14.1",
+        "python": "3.11.7",
+        "date": "2026-11-24",
+        "passed": 4000,
+        "failed": ["a"],
+        "skipped": 7,
+    }
+    (tmp_path / "torch.json").write_text(json.dumps([row]))
+    assert "| 2.14.1 | 3.11.7 | 4,000 | 1 | 7 | 2026-11-24 |" in readme_runs.versions(tmp_path / "torch.json")
 
 
 def test_a_readme_without_the_marks_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Write README's performance section from the committed numbers: `make readme`; `--check` says whether it is stale."""
+"""Write README's sections of figures from the committed numbers: `make readme`; `--check` says whether one is stale."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from readme_runs import gpu, versions
+
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "cpu.json"
 README = HERE.parent.parent / "README.md"
-BEGIN = "<!-- performance: `make readme` writes this from tests/benchmarks/results/cpu.json -->\n"
+
+
+def mark(name: str, source: str) -> str:
+    """The line before a section."""
+    return f"<!-- {name}: `make readme` writes this from {source} -->\n"
+
+
+BEGIN = mark("performance", "tests/benchmarks/results/cpu.json")
 END = "<!-- performance: end -->\n"
 
 Numbers = Mapping[str, Any]
@@ -52,12 +61,18 @@ def section(result: Numbers) -> str:
 
 
 def replaced(text: str, result: Numbers) -> str:
-    """README with the section in the place of the old one."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"README.md has lost a mark: it needs the lines\n{BEGIN}{END}")
-    return f"{before}{BEGIN}\n{section(result)}\n{END}{after}"
+    """README with every section of figures in the place of the old one."""
+    for begin, end, body in (
+        (BEGIN, END, section(result)),
+        (mark("gpu", "tests/benchmarks/results/"), END.replace("performance", "gpu"), gpu()),
+        (mark("versions", "tests/torch_versions.json"), END.replace("performance", "versions"), versions()),
+    ):
+        before, found, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not found or not ended:
+            raise SystemExit(f"README.md has lost a mark: it needs the lines\n{begin}{end}")
+        text = f"{before}{begin}\n{body}\n{end}{after}"
+    return text
 
 
 def _machine(result: Numbers) -> str:

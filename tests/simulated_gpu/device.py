@@ -21,6 +21,7 @@ simcuda = _built()  # before torch: its hooks must be there when torch asks for 
 
 import contextlib
 import gc
+import time
 import types
 import warnings
 from typing import Any
@@ -102,6 +103,19 @@ class Stream:
     cuda_stream = 0
 
 
+class Event:
+    """Times of the host, which is the device."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end: Any) -> float:
+        return (end.at - self.at) * 1e3
+
+
 CUDA: dict[str, Any] = {
     "is_available": lambda: True,
     "device_count": lambda: 1,
@@ -124,6 +138,7 @@ CUDA: dict[str, Any] = {
     "get_rng_state": lambda d=None: torch.zeros(16, dtype=torch.uint8),
     "set_rng_state": lambda s, d=None: None,
     "set_sync_debug_mode": set_sync_debug_mode,
+    "Event": Event,
     "Stream": Stream,
     "stream": lambda s: contextlib.nullcontext(),
     "current_stream": lambda d=None: Stream(),
