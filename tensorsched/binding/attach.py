@@ -10,7 +10,7 @@ from tensorsched.binding.arguments import read_free, read_schedules
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.checkpoint import ON_MISMATCH
 from tensorsched.binding.hooks import require_hooks
-from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
+from tensorsched.binding.placement import NewGroups, Options, live_device, place_slots
 from tensorsched.binding.registry import attachments_of, refuse_claimed
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import param_groups
@@ -103,9 +103,7 @@ def attach(
     options = Options(auto, resident, steps, new_groups, capacity, on_mismatch)
     with _eagerly(optimizer):
         device = live_device(groups)
-        slots = [
-            place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()
-        ]
+        slots = place_slots(optimizer, schedules, options, device)
         return Attachment(optimizer, slots, free_values, options)
 
 

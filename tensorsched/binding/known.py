@@ -84,6 +84,9 @@ def register_optimizer(
         raise BindingError(
             f"register_optimizer: what torch's {kind.__name__} does is known, from measurements"
         )
+    for name, given in (("tensors", tensors), ("filled", filled), ("counts", counts)):
+        if isinstance(given, str):
+            raise BindingError(f"register_optimizer: {name} is a list of parts, such as [{given!r}]")
     parts, own, words = frozenset(tensors), frozenset(filled), dict(floats_only or {})
     for a, b in itertools.combinations(({"tensors": parts, "filled": own, "floats_only": words.keys()}).items(), 2):
         if clash := a[1] & b[1]:
@@ -128,6 +131,8 @@ def supports_tensor(optimizer: object, group: Mapping[str, Any], part: str) -> H
         return HyperparamSupport(no_sync=False, raises=True, why=why)
     if not record.reads:
         why = f"nothing is known of how {kind.__name__} reads {part}"
+        if record.baked:
+            why = f"{kind.__name__}: {record.baked}"
         return HyperparamSupport(no_sync=False, raises=False, why=why)
     how = implementation(group)
     if kind in (optim.Adam, optim.AdamW) and part == "lr" and how == FOREACH and group.get("foreach") is None:

@@ -8,7 +8,7 @@ from typing import Any
 from tensorsched.binding.arguments import read_group, read_schedules
 from tensorsched.binding.carried import carries, initial_key
 from tensorsched.binding.modes import Driving
-from tensorsched.binding.placement import NewGroups, live_device, place_slot
+from tensorsched.binding.placement import NewGroups, live_device, place_slots
 from tensorsched.binding.registry import refuse_claimed
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
@@ -70,7 +70,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     sched._require_attached()
     device, options = live_device(groups), sched._options
     refuse_claimed(sched.optimizer, schedules)
-    slots = [place_slot(sched.optimizer, p, s, options, device) for p, s in schedules.items()]
+    slots = place_slots(sched.optimizer, schedules, options, device, sched.slots)
     extended = sched._eager.extended(slots, device, options.capacity)
     step = sched.step_count
     sched._use_eager()

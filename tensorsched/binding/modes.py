@@ -170,6 +170,15 @@ class Mode:
 
     # -- events -------------------------------------------------------------------------------------------------------
 
+    def decay(self, optimizer: Any) -> None:
+        """Multiply the parameters that have a gradient, and let their groups hold no weight decay. No sync."""
+        for each in self.decays:
+            each.apply(optimizer)
+
+    def before_closure(self, sched: Driving) -> None:
+        """As `before_step`, but the decay comes after a closure."""
+        self.before_step(sched)
+
     def before_step(self, sched: Driving) -> None:
         """The optimizer is about to step: whoever else wrote to a slot is found now."""
         raise NotImplementedError
@@ -237,14 +246,17 @@ class EagerMode(Mode):
 
     def before_step(self, sched: Driving) -> None:
         """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
+        self.before_closure(sched)
+        sched._mode.decay(sched.optimizer)  # of the groups that were adopted just now, too
+
+    def before_closure(self, sched: Driving) -> None:
+        """The same, without a decay."""
         sched._say()
         optimizer = sched.optimizer
         for decay in self.decays:  # a step that raised has left its 0
             decay.put_back(optimizer.param_groups)
         if not self.check(optimizer.param_groups):
             sched._settle()
-        for decay in sched._mode.decays:  # of the groups that were adopted just now, too
-            decay.apply(optimizer)
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""

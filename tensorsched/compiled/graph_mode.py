@@ -59,6 +59,7 @@ class GraphMode(HandedMode):
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_columns(part): part for part in before.parts}
         super().__init__(_on_device(self.eager.parts, device, known))
+        self.decays = self.eager.decays  # of eager steps; the graph has weight_decay among its values
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
@@ -73,6 +74,11 @@ class GraphMode(HandedMode):
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
+        self.before_closure(sched)
+        sched._mode.decay(sched.optimizer)
+
+    def before_closure(self, sched: Driving) -> None:
+        """The same, without a decay."""
         sched._say()
         if not self.check(sched.optimizer.param_groups):
             sched._settle()

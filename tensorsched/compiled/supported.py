@@ -51,6 +51,11 @@ def check_supported(sched: Attachment) -> None:  # noqa: C901  one reason after 
             )
         if group.get("differentiable"):
             raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {instead}")
+    if filled := next((slot for slot in sched.slots if slot.filled), None):
+        raise refusal(
+            f"{filled.name} is a filled slot, whose tensor stays in its group, and a graph puts others there while it is "
+            f"traced; {instead}"
+        )
     devices = {parameter.device for group in optimizer.param_groups for parameter in group["params"]}
     if len(devices) > 1:
         raise refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {instead}")
