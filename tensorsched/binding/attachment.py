@@ -454,9 +454,7 @@ class Attachment:
     def _now(self, key: str, step: int) -> list[float]:
         """What each group has under a key at `step`, the present one: of a tensor what its table says."""
         tensors = {
-            slot.place: slot
-            for slot in self.slots
-            if (slot.tensor or slot.filled) and slot.place.key == key
+            slot.place: slot for slot in self.slots if (slot.tensor or slot.filled) and slot.place.key == key
         }
         groups = self.optimizer.param_groups
         return [

@@ -46,10 +46,12 @@ def _way_out(optimizer: Any, slot: Slot) -> str:
     """What to do about a float slot in an optimizer whose step is being captured."""
     record, group = record_of(optimizer), optimizer.param_groups[slot.place.group]
     if record.baked:
-        return "Leave it constant, or step eagerly"
+        return f"{type(optimizer).__name__}: {record.baked}. Leave this one constant, or step eagerly"
     ways = []
     if slot.place.part == "weight_decay" and group.get(record.decoupled):
-        ways.append("attach with resident=True, which multiplies the parameters by 1 - lr * weight_decay on the device")
+        ways.append(
+            "attach with resident=True, which multiplies the parameters by 1 - lr * weight_decay on the device"
+        )
     if group.get("fused"):
         ways.append("build the optimizer with fused=False and use ts.compile_step(sched)")
     else:

@@ -33,11 +33,15 @@ def obstacle(optimizer: object, group: Mapping[str, Any], lr: Slot | None, *, au
     """
     name = type(optimizer).__name__
     if not group.get(record_of(optimizer).decoupled):
-        return f"the weight decay of {name} is part of the gradient here (L2), and no multiplication of its own"
+        return (
+            f"the weight decay of {name} is part of the gradient here (L2), and no multiplication of its own"
+        )
     if lr is None or not lr.tensor:
         return "it needs the lr of the same group in a tensor slot: schedule both in one attach(), lr=ts.constant(...) too"
     if other := {p.dtype for p in group["params"]} - {torch.float32}:
-        return f"parameters of {min(map(str, other))} would be rounded once more, which swallows a small decay"
+        return (
+            f"parameters of {min(map(str, other))} would be rounded once more, which swallows a small decay"
+        )
     return "" if auto else "it needs advance='auto' and an optimizer with torch's step hooks"
 
 
@@ -59,7 +63,9 @@ class Decay:
         members: dict[int, tuple[torch.Tensor, list[torch.Tensor]]] = {}  # equal factors are one live value
         for place, _, factor in self._slots:
             group = groups[place.group]
-            members.setdefault(id(factor), (factor, []))[1].extend(p for p in group["params"] if p.grad is not None)
+            members.setdefault(id(factor), (factor, []))[1].extend(
+                p for p in group["params"] if p.grad is not None
+            )
             group[place.key] = _NONE
         with torch.no_grad():
             for factor, parameters in members.values():

@@ -45,6 +45,10 @@ class FilledFloats(FloatSlots):
 
         return filled_mover(groups, {slot.place: slot.original for slot in slots}, forward, fill)
 
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Refuse schedules that differ where the tensor is one."""
+        _refuse_different(slots)
+
     def value(self, slot: Slot) -> torch.Tensor:
         """The tensor that a slot must hold."""
         return slot.original  # type: ignore[no-any-return]  # of a filled slot it is a tensor
@@ -71,6 +75,10 @@ class FilledTensors(TensorSlots):
 
         return filled_mover(groups, {slot.place: slot.original for slot in slots}, forward, fill)
 
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Refuse schedules that differ where the tensor is one."""
+        _refuse_different(slots)
+
     def value(self, slot: Slot) -> torch.Tensor:
         """The tensor that a slot must hold."""
         return slot.original  # type: ignore[no-any-return]  # of a filled slot it is a tensor
@@ -85,15 +93,22 @@ def filled_slots(slots: Sequence[Slot], capacity: int | None) -> list[Slots]:
     parts: list[Slots] = []
     for device in dict.fromkeys(slot.original.device for slot in slots):
         mine = [slot for slot in slots if slot.original.device == device]
-        if device.type == "cpu":
+        if on_host(device):
             parts.append(FilledFloats(float_slots(mine, capacity).engine, mine))
             continue
         single = all(slot.original.dtype == torch.float32 for slot in mine)
-        dtype = torch.float32 if single else torch.float64  # what is wider, or narrower, is rounded when it is filled in
+        dtype = (
+            torch.float32 if single else torch.float64
+        )  # what is wider, or narrower, is rounded when it is filled in
         columns = {slot.name: slot.schedule for slot in mine}
         table = tabulate(columns, device=device, dtype=dtype, capacity=capacity)
         parts.append(FilledTensors(ScheduleEngine(table), mine))
     return parts
+
+
+def on_host(device: torch.device) -> bool:
+    """Whether a tensor there is filled from a Python float: nothing has to be waited for."""
+    return device.type == "cpu"
 
 
 def obstacle(held: torch.Tensor) -> str:
@@ -121,11 +136,28 @@ def refuse_shared(groups: Groups, slots: Sequence[Slot]) -> None:
         if place == first or (slot is None and before is None):
             continue
         if slot is None or before is None or slot.schedule != before.schedule:
-            raise BindingError(
-                f"{first.name} and {place.name} hold the same tensor, which is filled in place, so they cannot follow "
-                f"different schedules; give each group its own before attach(): for g in optimizer.param_groups: "
-                f"g[{place.key!r}] = g[{place.key!r}].clone()"
-            )
+            raise _shared(first, place)
+
+
+def _refuse_different(slots: Sequence[Slot]) -> None:
+    """The same among slots alone, which hold the tensors that they held before.
+
+    Raises:
+        BindingError: filling the one would change the other.
+    """
+    users: dict[tuple[Any, ...], Slot] = {}
+    for slot in slots:
+        first = users.setdefault(_memory(slot.original), slot)
+        if first.schedule != slot.schedule:
+            raise _shared(first.place, slot.place)
+
+
+def _shared(a: Place, b: Place) -> BindingError:
+    return BindingError(
+        f"{a.name} and {b.name} hold the same tensor, which is filled in place, so they cannot follow different "
+        "schedules; give each group its own before attach(): for g in optimizer.param_groups: "
+        f"g[{b.key!r}] = g[{b.key!r}].clone()"
+    )
 
 
 def _tensors(groups: Groups) -> Iterator[tuple[Place, torch.Tensor]]:

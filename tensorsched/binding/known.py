@@ -88,7 +88,9 @@ def register_optimizer(
         if isinstance(given, str):
             raise BindingError(f"register_optimizer: {name} is a list of parts, such as [{given!r}]")
     parts, own, words = frozenset(tensors), frozenset(filled), dict(floats_only or {})
-    for a, b in itertools.combinations(({"tensors": parts, "filled": own, "floats_only": words.keys()}).items(), 2):
+    for a, b in itertools.combinations(
+        ({"tensors": parts, "filled": own, "floats_only": words.keys()}).items(), 2
+    ):
         if clash := a[1] & b[1]:
             raise BindingError(f"register_optimizer: {min(clash)!r} is in {a[0]} and in {b[0]}")
     if one_graph and own:

@@ -122,7 +122,9 @@ def place_slot(  # noqa: PLR0917  of one place; the rest is the same for all
     return dataclasses.replace(slot, tensor=tensor, why=why)
 
 
-_DECAYS = "the parameters are multiplied by 1 - lr * weight_decay before the step, which the optimizer makes with 0"
+_DECAYS = (
+    "the parameters are multiplied by 1 - lr * weight_decay before the step, which the optimizer makes with 0"
+)
 
 
 def _must_stay(optimizer: Any, slot: Slot, options: Options) -> str:

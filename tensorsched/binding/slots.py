@@ -74,6 +74,9 @@ class FloatSlots:
         columns = {slot.place: column[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Look at the slots as they would be with other schedules; any will do here."""
+
     def value(self, slot: Slot) -> torch.Tensor | float:
         """The value that a slot must hold now."""
         return self.engine.row()[self.engine.table.live_column[slot.name]]
@@ -92,6 +95,9 @@ class TensorSlots:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
         return tensor_mover(groups, views, self.engine)
+
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Look at the slots as they would be with other schedules; any will do here."""
 
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
@@ -136,10 +142,12 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     to fit into the table that there is.
 
     Raises:
+        BindingError: filled slots that have one tensor would follow different ones.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
     moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
+    slots.accept(moved)
     if isinstance(slots, FloatSlots):
         floats = slots
         longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1

@@ -21,7 +21,9 @@ from tensorsched.binding.torch_optim import Record
 
 __all__ = ["NAMED"]
 
-_COMPILED = "torchao compiles it into each parameter's update, and would compile anew whenever a float changes"
+_COMPILED = (
+    "torchao compiles it into each parameter's update, and would compile anew whenever a float changes"
+)
 _TORCHAO = Record(
     filled=frozenset({"lr"}),
     tensors_only=dict.fromkeys(("betas[0]", "betas[1]", "eps", "weight_decay"), _COMPILED),

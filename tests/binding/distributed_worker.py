@@ -448,7 +448,9 @@ def compiled(rank: int) -> Facts:
 
 def decaying(rank: int) -> Facts:
     """A fused AdamW on FSDP2's DTensors, its weight decay multiplied on the device, beside one with floats by hand."""
-    lr = ts.from_values([2.0**-k for k in (4, 5, 6, 4, 5, 7, 4, 6)])  # what the kernel does with it is the same
+    lr = ts.from_values(
+        [2.0**-k for k in (4, 5, 6, 4, 5, 7, 4, 6)]
+    )  # what the kernel does with it is the same
     facts: Facts = {}
     for how in ("attached", "by hand", "frozen"):
         model = sharded(make_model())

@@ -222,7 +222,9 @@ def test_a_checkpoint_has_the_weight_decay_of_the_schedule_and_resumes_to_the_bi
     assert plain.param_groups[0]["weight_decay"] == WD(3)
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
+)
 def test_a_copy_goes_on_by_itself(how):
     optimizer, sched = decaying()
     trained(optimizer, range(3))
@@ -294,9 +296,21 @@ def test_in_a_compiled_step_and_eager_steps_between_it_decays_once():
 @pytest.mark.parametrize(
     ("make", "schedules", "text"),
     [
-        (lambda: optim.AdamW(parameters(), fused=True), {"weight_decay": WD}, "needs the lr of the same group"),
-        (lambda: optim.AdamW([nn.Parameter(p.detach().double()) for p in parameters()], fused=True), BOTH, "float64 would be rounded"),
-        (lambda: optim.AdamW([nn.Parameter(p.detach().bfloat16()) for p in parameters()], fused=True), BOTH, "bfloat16 would be rounded"),
+        (
+            lambda: optim.AdamW(parameters(), fused=True),
+            {"weight_decay": WD},
+            "needs the lr of the same group",
+        ),
+        (
+            lambda: optim.AdamW([nn.Parameter(p.detach().double()) for p in parameters()], fused=True),
+            BOTH,
+            "float64 would be rounded",
+        ),
+        (
+            lambda: optim.AdamW([nn.Parameter(p.detach().bfloat16()) for p in parameters()], fused=True),
+            BOTH,
+            "bfloat16 would be rounded",
+        ),
         (lambda: optim.Adam(parameters(), fused=True), BOTH, "part of the gradient"),
     ],
 )
@@ -319,7 +333,12 @@ def test_manual_advance_keeps_the_number():
         (optim.AdamW, {}, {"weight_decay": WD}, "needs the lr of the same group"),
         (optim.Adam, {}, BOTH, "part of the gradient"),
         (optim.SGD, {}, BOTH, "reads weight_decay on the host"),
-        (optim.AdamW, {}, BOTH | {"betas": (None, ts.constant(0.99))}, r"betas\[1\]\[group 0\] cannot be a tensor"),
+        (
+            optim.AdamW,
+            {},
+            BOTH | {"betas": (None, ts.constant(0.99))},
+            r"betas\[1\]\[group 0\] cannot be a tensor",
+        ),
     ],
 )
 def test_resident_on_a_gpu_is_refused_with_the_reason(kind, options, schedules, text):
@@ -345,7 +364,10 @@ def test_on_a_gpu_a_fused_decay_is_asked_for_or_comes_with_capturable():
     ("schedules", "text"),
     [
         ({"weight_decay": WD}, r"weight_decay\[group 0\] is a float slot.* Attach with resident=True"),
-        ({"betas": (None, ts.constant(0.99))}, r"betas\[1\]\[group 0\] is a float slot.* Build .* fused=False"),
+        (
+            {"betas": (None, ts.constant(0.99))},
+            r"betas\[1\]\[group 0\] is a float slot.* Build .* fused=False",
+        ),
     ],
 )
 def test_a_capture_names_what_a_fused_kernel_would_bake_in(schedules, text, monkeypatch):
