@@ -27,9 +27,7 @@ _NONE = 0.0  # this very object: nobody else puts it there
 def obstacle(optimizer: object, group: Mapping[str, Any], lr: Slot | None, *, auto: bool) -> str:
     """Why the weight decay of a group cannot be a multiplication of its own with the same effect; "" if it can.
 
-    Args:
-        lr: what the attachment has for the group's lr.
-        auto: whether the attachment hears of every step before it is made.
+    `lr` is what the attachment has for the group's lr; `auto` says that it hears of every step before it is made.
     """
     name = type(optimizer).__name__
     if not group.get(record_of(optimizer).decoupled):

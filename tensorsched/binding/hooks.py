@@ -270,7 +270,7 @@ def _decaying_after_closure(
 
 
 def _found_by(scaler: Any, optimizer: Any) -> torch.Tensor | None:
-    """What a GradScaler has found that is handed to step() itself, as apex and TransformerEngine want it: 0 is no inf."""
+    """What a GradScaler has found that is handed to step() itself, as apex and TransformerEngine want it."""
     states = getattr(scaler, "_per_optimizer_states", {})  # keyed by the id of what is stepped
     found = list(states[id(optimizer)]["found_inf_per_device"].values()) if id(optimizer) in states else []
     return sum((each.to(found[0].device) for each in found[1:]), found[0]) if found else None

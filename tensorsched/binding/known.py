@@ -95,8 +95,8 @@ def register_optimizer(
             raise BindingError(f"register_optimizer: {min(clash)!r} is in {a[0]} and in {b[0]}")
     if one_graph and own:
         raise BindingError(
-            "register_optimizer: one_graph puts other tensors into the groups while it traces, and those in filled must "
-            "stay what they are; leave one of the two out"
+            "register_optimizer: one_graph puts other tensors into the groups while it traces, and those in filled "
+            "must stay what they are; leave one of the two out"
         )
     RECORDS[kind] = Record(
         reads={part: Reads(frozenset(IMPLEMENTATIONS)) for part in parts} or {"": Reads()},

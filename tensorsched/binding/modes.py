@@ -20,7 +20,6 @@ from tensorsched.binding.filled import filled_slots
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
 from tensorsched.engine import ScheduleEngine
-from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 

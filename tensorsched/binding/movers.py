@@ -22,8 +22,15 @@ from tensorsched.engine import FloatEngine, ScheduleEngine
 from tensorsched.param_groups import Place, with_element
 
 __all__ = [
-    *("NEVER", "Mover", "fill", "fill_all", "fill_each"),
-    *("filled_mover", "float_mover", "joined", "tensor_mover"),
+    "NEVER",
+    "Mover",
+    "fill",
+    "fill_all",
+    "fill_each",
+    "filled_mover",
+    "float_mover",
+    "joined",
+    "tensor_mover",
 ]
 
 Groups = Sequence[dict[str, Any]]

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_schedules
-from tensorsched.binding.slots import Slot
 from tensorsched.binding.decay import obstacle
 from tensorsched.binding.filled import obstacle as cannot_fill
 from tensorsched.binding.filled import refuse_shared
 from tensorsched.binding.hooks import has_hooks
 from tensorsched.binding.known import UNKNOWN, record_of, supports_tensor
+from tensorsched.binding.slots import Slot
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
@@ -49,8 +49,7 @@ def place_slots(
 ) -> list[Slot]:
     """Decide for each place whether it holds a tensor on `device`, a float, or the tensor that it has.
 
-    Args:
-        before: the slots that the attachment has already.
+    `before` are the slots that the attachment has already.
 
     Raises:
         BindingError: the optimizer never uses a value, needs an int, raises on what resident= asks for, or would have

@@ -18,11 +18,11 @@ import torch
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.capture import refuse_frozen_capture
+from tensorsched.binding.known import record_of
 from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
-from tensorsched.binding.known import record_of
 from tensorsched.compiled.state import State
 from tensorsched.engine import tabulate
 from tensorsched.errors import BindingError

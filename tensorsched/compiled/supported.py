@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.known import record_of
 from tensorsched.binding.registry import attachments_of
 from tensorsched.binding.slots import Slot
-from tensorsched.binding.known import record_of
 from tensorsched.binding.torch_optim import RECORDS
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
@@ -53,8 +53,8 @@ def check_supported(sched: Attachment) -> None:  # noqa: C901  one reason after 
             raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {instead}")
     if filled := next((slot for slot in sched.slots if slot.filled), None):
         raise refusal(
-            f"{filled.name} is a filled slot, whose tensor stays in its group, and a graph puts others there while it is "
-            f"traced; {instead}"
+            f"{filled.name} is a filled slot, whose tensor stays in its group, and a graph puts others there while it "
+            f"is traced; {instead}"
         )
     devices = {parameter.device for group in optimizer.param_groups for parameter in group["params"]}
     if len(devices) > 1:

@@ -381,7 +381,7 @@ def test_torchao_compiles_nothing_anew_and_is_not_captured(captured):
 def test_a_fused_adam_of_nvidia_reads_lr_and_bakes_in_the_rest(module, captured):
     kind = type("FusedAdam", (FusedAdam,), {"__module__": module})
     optimizer, by_hand = two(kind, capturable=True), two(kind, capturable=True)
-    sched = ts.attach(optimizer, lr=LR)
+    ts.attach(optimizer, lr=LR)
     assert equal(trained(optimizer), trained(by_hand, lr=LR))
     captured()
     with pytest.raises(ts.BindingError, match=r"lr\[group 0\] is a tensor on the host"):
