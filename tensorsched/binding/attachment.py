@@ -10,9 +10,14 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free
+from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.clocked import Tally, check_counted, write_clock
+from tensorsched.binding.coverage import coverage
+from tensorsched.binding.doors import named_only
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.late_groups import (
     begun,
@@ -29,10 +34,12 @@ from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
 from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
 from tensorsched.binding.summary import slot_table
+from tensorsched.engine import Where
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.check import Finding
 from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
 
@@ -76,16 +83,19 @@ class Attachment:
         if clash := self.free.keys() & {slot.name for slot in slots}:
             raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
         groups = param_groups(optimizer)
-        self._eager: EagerMode = eager_mode(slots, self.free, live_device(groups), options.capacity)
+        self._eager: EagerMode = eager_mode(
+            slots, self.free, live_device(groups), options.capacity, options.clock
+        )
         self._mode: Mode = self._eager
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
-        self._carrier = Carrier.beside(other._carrier for other in attachments_of(optimizer))
+        self._carrier = Carrier.beside((other._carrier for other in attachments_of(optimizer)), options.clock)
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
-        self._told = -1  # the step at which the user last said where to go on
+        self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
+        self._told = -1  # the step, or position, at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
@@ -122,24 +132,33 @@ class Attachment:
         """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._mode.step_count
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    @property
+    def position(self) -> int:
+        """Where the schedules are read: on a clock what the completed steps have consumed, else `step_count`.
+
+        Synchronises as `step_count` does.
+        """
+        return self._mode.where.position
+
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Of a filled slot it is the group's own tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot.
+            BindingError: no such slot or group.
 
         Does not synchronise.
         """
         if name in self.free:
             return self._mode.free_value(name)
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -167,8 +186,82 @@ class Attachment:
         self._advance(self._found_inf)
         self._found_inf = None
 
+    def count(self, n: int | torch.Tensor) -> None:
+        """Say what the optimizer step that comes consumes, in the unit of the clock that was given to `attach`.
+
+        It is used for the steps after that one. Several calls before a step are summed (gradient accumulation); a step
+        without any is an error. In a distributed run every process must count the same number: reduce it first.
+
+        Args:
+            n: an int, or a tensor of one whole number on any device, which is added there. It may be called in a
+                function that torch.compile traces, together with a compiled step, and captured in a CUDA graph.
+
+        Raises:
+            BindingError: there is no such clock, it is detached, or n is a tensor of a device and there are float
+                slots, which would have to wait for it.
+            ScheduleError: n is no whole number of at least 0. (A tensor of a device is not looked at.)
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=1000), clock=ts.clock("tokens"))
+            >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
+            (None, None, None, 0.75)
+        """
+        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+            for engine in self._mode.clocks:
+                engine.count_in_graph(n)
+            self._mode.tally.fresh = True
+        else:
+            self._count(n)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def _count(self, n: int | torch.Tensor) -> None:
+        tally = self._on_clock("count")
+        self._mode.count(check_counted(n, floats=self._mode.floats))
+        tally.fresh = True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def progress(self, part: float) -> None:
+        """Say which part of the run will be over after the optimizer step that comes, of a progress clock.
+
+        Args:
+            part: a number in [0, 1]; in a distributed run the same in every process. It may only grow.
+
+        Raises:
+            BindingError: there is no progress clock, it asks a function of its own, it is detached, or the part is
+                less than before.
+            ScheduleError: part is not in [0, 1].
+
+        Does not synchronise (a tensor of a device is read, which does).
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> lr = ts.wsd(1.0, total=1_000_000, warmup=0.01, decay=0.5)
+            >>> sched = ts.attach(optimizer, lr=lr, clock=ts.clock(progress=True))
+            >>> sched.progress(0.75), optimizer.step(), sched.value("lr")
+            (None, None, 0.5)
+        """
+        self._on_clock("progress").go_to(self._mode.clocks, part)
+
+    def _on_clock(self, call: str) -> Tally:
+        self._require_attached()
+        tally = self._mode.tally
+        if tally is None:
+            raise BindingError(
+                f"{call}() is for clocks that do not count steps, and these schedules do: pass clock=ts.clock(...) to "
+                "attach()"
+            )
+        tally.refuse_other_call(call)
+        return tally
+
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
+
+        On a clock it is a position, in its unit; the step count stays as it is, and what was counted is forgotten.
 
         Raises:
             ScheduleError: step is negative or not an int.
@@ -179,8 +272,17 @@ class Attachment:
         self._require_attached()
         at = check_count("seek: step", step)
         self._take_in_new_groups()
-        self._told, self._doubt = at, ""
-        self._mode.seek(at)
+        if self._options.clock is None:
+            self._go(Where.at_step(at))
+        else:
+            self._go(Where(at, self.step_count, at))
+
+    def _go(self, where: Where) -> None:
+        """Be there, as we were told."""
+        self._told, self._doubt = where.position, ""
+        self._mode.go(where)
+        if self._mode.tally is not None:
+            self._mode.tally.moved(where)
         self._bind()
         if self._face is not None:
             self._face.moved()
@@ -191,7 +293,7 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return write_state(self.step_count, self._schedules())
+        return self._state(self._mode.where)
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -212,11 +314,12 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        step, schedules = read_state(state, self._schedules(), how)
+        where, schedules = read_state(state, self._schedules(), how, self._options.clock)
         if schedules:
             self._follow(schedules)
-        self.seek(step)
+        self._go(where)
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -247,9 +350,9 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        steps = self._options.steps
-        schedules = read_rewrite(self.optimizer, self.slots, hyperparameters, steps)
-        names = read_free(param_groups(self.optimizer), free) if free is not None else {}
+        steps, total = self._options.steps, self._options.total
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
+        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -297,6 +400,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -322,7 +426,35 @@ class Attachment:
         self._require_attached()
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
+
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -342,7 +474,7 @@ class Attachment:
         for slot in self.slots:
             parts.setdefault(slot.place.part, {}).setdefault(slot.schedule, []).append(slot.place.group)
         parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
-        return list(plot_parts(parts, self.step_count, steps=steps, log=log))
+        return list(plot_parts(parts, self.position, steps=steps, log=log))
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -357,20 +489,29 @@ class Attachment:
             return  # gone, and with it all that there was to give back
         self._hooks.remove(optimizer)
         self._make_graphs_stale()
-        step = self.step_count
+        where = self._mode.where
         if self._graph is not None and self._mode.in_graph:
             # Without binding: groups may have been taken away, which is a reason to detach.
             self._graph.leave(optimizer, for_good=True)
             self._mode = self._eager
-            self._mode.seek(step)
+            self._mode.go(where)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, step)
+        give_back(self.slots, groups, {s.name: self._mode.at(s.name, where.position) for s in self.slots})
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
+        where, mode = self._mode.where, self._mode
+        optimizer = self._optimizer()
+        text = slot_table(
+            self.slots,
+            self.free,
+            lambda name: mode.at(name, where.position),
+            self._words(where),
+            [] if optimizer is None else group_names(optimizer.param_groups),
+            auto=self._options.auto,
+            attached=self.attached,
         )
+        return text if mode.tally is None else f"{text}\n{mode.tally.shown(mode.clocks)}"
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -383,7 +524,7 @@ class Attachment:
         slots = [at[place] for place in self._places]
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
-        return _again, (self.optimizer, slots, self.free, self._options, self.step_count, room, flags)
+        return _again, (self.optimizer, slots, self.free, self._options, self._mode.where, room, flags)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
 
@@ -421,23 +562,32 @@ class Attachment:
                 Nothing has changed.
         """
         self._require_attached()
-        groups = self.optimizer.param_groups
+        groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
-        step = self.step_count
+        where, mode = self._mode.where, self._mode
         for slot in self.slots:
-            if not holds(slot, groups, step, self._mode.expected(slot)):
-                raise displaced(slot, groups, step)
-        for name, schedule in self.free.items():
-            found, expected = self._mode.free_value(name).item(), schedule(step)
+            expected = mode.at(slot.name, where.position)
+            if not holds(slot, groups, expected, mode.expected(slot)):
+                raise displaced(slot, groups, expected, self._words(where))
+        for name in self.free:
+            found, expected = mode.free_value(name).item(), mode.at(name, where.position)
             if not same_number(found, expected):
                 raise BindingError(
-                    f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
-                    f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
+                    f"free: somebody wrote to {name!r}: at {self._words(where)} its schedule has {expected!r} and it "
+                    f"holds {found!r}. Its tensor is for reading (clone() it to change it); seek({where.position}) "
+                    "puts the value back"
                 )
+        if groups is self._bound:
+            return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
-        self._mode.seek(step)
+        self._mode.go(where)
         self._bind()
+
+    def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
+        some = self._face is not None and 0 < len(groups) < self._group_count
+        return self._bound if some and all(any(g is b for b in self._bound) for g in groups) else groups
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -452,13 +602,17 @@ class Attachment:
             raise
 
     def _now(self, key: str, step: int) -> list[float]:
-        """What each group has under a key at `step`, the present one: of a tensor what its table says."""
+        """What each group has under a key at `step`, the present one: of a tensor what its table says.
+
+        On a clock it synchronises as `position` does.
+        """
+        position = step if self._options.clock is None else self.position
         tensors = {
             slot.place: slot for slot in self.slots if (slot.tensor or slot.filled) and slot.place.key == key
         }
         groups = self.optimizer.param_groups
         return [
-            tensors[place].schedule(step)
+            self._mode.at(tensors[place].name, position)
             if (place := Place(index, key)) in tensors
             else as_float(group[key]) or 0.0
             for index, group in enumerate(groups)
@@ -466,8 +620,8 @@ class Attachment:
 
     def _resynchronise(self) -> None:
         """A step was interrupted half-way: all counters and slots go to the step that one of them has reached."""
-        step = max(part.engine.step_count for part in self._mode.parts)
-        self._mode.seek(step)
+        furthest = max(self._mode.parts, key=lambda part: part.engine.step_count)
+        self._mode.go(furthest.engine.where)
         self._bind()
 
     def _drives(self, optimizer: object) -> bool:
@@ -480,7 +634,12 @@ class Attachment:
         loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
+        if self._unseen:
+            if self._face is None:
+                refuse_pieces(self.optimizer)
+            self._unseen = False
+            self._hooks.follow(self._mode.fast(self))
         if self._doubt:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))
@@ -491,7 +650,7 @@ class Attachment:
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
-            self._known_as = fingerprint_of(self._schedules())
+            self._known_as = fingerprint_of(self._schedules(), self._options.clock)
         return self._known_as
 
     def _make_graphs_stale(self) -> None:
@@ -499,10 +658,10 @@ class Attachment:
         if self._graph is not None:
             self._graph.make_stale()
 
-    def _use(self, mode: Mode, step: int | None = None) -> None:
-        """Be in another mode, at the same step, which is read from the one before where it is not given."""
+    def _use(self, mode: Mode, where: Where | None = None) -> None:
+        """Be in another mode, at the same place, which is read from the one before where it is not given."""
         if mode.parts != self._mode.parts:  # else the same engines count on
-            mode.seek(self.step_count if step is None else step)
+            mode.go(self._mode.where if where is None else where)
         self._mode = mode
         self._bind()
 
@@ -523,10 +682,19 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        take_in(self, groups, read_late(groups, self._group_count, self._options.new_groups))
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
         refuse_other_groups(self._bound, groups)
+
+    def _state(self, where: Where) -> dict[str, Any]:
+        return write_state(where.steps, self._schedules()) | write_clock(self._options.clock, where)
+
+    def _words(self, where: Where) -> str:
+        clock = self._options.clock
+        return f"step {where.steps}" + ("" if clock is None else f", {clock.unit} {where.position:,}")
 
     def _schedules(self) -> dict[str, Schedule]:
         return {slot.name: slot.schedule for slot in self.slots} | self.free
@@ -546,7 +714,7 @@ def _again(  # noqa: PLR0917  pickle's
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
     options: Options,
-    step: int,
+    where: Where,
     room: int,
     flags: Sequence[dict[str, Any]],
 ) -> Attachment:
@@ -555,5 +723,5 @@ def _again(  # noqa: PLR0917  pickle's
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
     attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
     attachment._options = options  # groups that are added later are not bound to that room
-    attachment.seek(step)
+    attachment._go(where)
     return attachment

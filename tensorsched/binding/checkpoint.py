@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tensorsched.binding.clocked import read_clock
+from tensorsched.engine import Clock, Where
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule, from_dict
-from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.node import brief, sample
 from tensorsched.schedules.validators import check_count, refuse, shown
 
 FORMAT = "tensorsched/attachment"
@@ -40,25 +42,28 @@ def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
 
 
 def read_state(
-    state: Any, schedules: Mapping[str, Schedule], on_mismatch: str
-) -> tuple[int, dict[str, Schedule]]:
-    """The step to continue from, and by name the schedules that are to be followed instead of those that are.
+    state: Any, schedules: Mapping[str, Schedule], on_mismatch: str, clock: Clock | None = None
+) -> tuple[Where, dict[str, Schedule]]:
+    """Where to continue from, and by name the schedules that are to be followed instead of those that are.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
         BindingError: it was saved under other schedules, and on_mismatch is "error"; or is "saved", and it lacks a name
-            or has another.
+            or has another; or the clock that it was saved on is another.
     """
     if on_mismatch not in ON_MISMATCH:
         raise refuse(
             "load_state_dict: on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch
         )
     step, saved = _parse(state)
-    differences = _differences(saved, schedules)
+    where = read_clock(state, clock, step)
+    # On a clock of billions, every row is compared and not every unit.
+    every = 1 if clock is None else max(1, _reach(saved, schedules) // _HORIZON)
+    differences = _differences(saved, schedules, every)
     if not differences or on_mismatch == "keep_step":
-        return step, {}
+        return where, {}
     if on_mismatch == "restart":
-        return 0, {}
+        return Where.at_step(0), {}
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
@@ -66,16 +71,17 @@ def read_state(
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
-        return step, saved
+        return where, saved
     raise BindingError(
-        f"this state (step {step}) was saved under other schedules:\n"
+        f"this state (step {where.position}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
-        + f"\n{_advice(saved, schedules, step)} If ts.initial is in them: attach before the optimizer's checkpoint is "
+        + f"\n{_advice(saved, schedules, where.position, every)} "
+        "If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
     )
 
 
-def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int) -> str:
+def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int, every: int) -> str:
     """What the differences mean for a run that goes on at `step`, and which way out fits."""
     ways = (
         "on_mismatch='saved' goes on with the schedules of the state, 'keep_step' with the new ones from step "
@@ -84,21 +90,22 @@ def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step
     if saved.keys() != present.keys():
         return f"Attach what it was saved with (**ts.schedules_of(state)), or choose: {ways}"
     pairs = [(saved[name], present[name]) for name in saved]
-    last = min(step, _HORIZON)
-    if all(first_difference(a, b, last) is None for a, b in pairs):
+    last = min(step, every * _HORIZON)
+    if all(first_difference(a, b, last, every) is None for a, b in pairs):
         return (
             f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
             f"plan is meant, 'saved' if not: {ways}"
         )
-    if all(_rounding_apart(a, b, last) for a, b in pairs):
+    if all(_rounding_apart(a, b, last, every) for a, b in pairs):
         return f"They differ by rounding only, at most {_ROUNDING:g} of a value up to step {step}: {ways}"
     name, (a, b) = next((n, p) for n, p in zip(saved, pairs, strict=True) if p[0] != p[1])
     jump = f"{name} would jump from {a(step)!r} to {b(step)!r}"
     return f"They differ before step {step}, so with 'keep_step' {jump}: {ways}"
 
 
-def _rounding_apart(a: Schedule, b: Schedule, last: int) -> bool:
-    x, y = evaluate(a, 0, last + 1), evaluate(b, 0, last + 1)
+def _rounding_apart(a: Schedule, b: Schedule, last: int, every: int) -> bool:
+    steps = np.arange(0, last + 1, every).astype(np.float64)
+    x, y = sample(a, steps), sample(b, steps)
     return bool((np.abs(x - y) <= _ROUNDING * np.maximum(np.abs(x), np.abs(y))).all())
 
 
@@ -159,8 +166,8 @@ def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
         raise refuse(
             "version", f"{VERSION}{' (update tensorsched to read a newer one)' if newer else ''}", version
         )
-    if set(state) != _ENTRIES:
-        wrong = min(map(str, set(state) ^ _ENTRIES))
+    if (entries := set(state) - {"clock"}) != _ENTRIES:
+        wrong = min(map(str, entries ^ _ENTRIES))
         raise ScheduleError(
             f"{wrong}: {'missing from' if wrong in _ENTRIES else 'unknown entry of'} the state"
         )
@@ -192,7 +199,11 @@ def _parse_schedule(fingerprint: Any, document: Any) -> Schedule:
     return schedule
 
 
-def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule]) -> list[str]:
+def _reach(*known: Mapping[str, Schedule]) -> int:
+    return max((s.settled or 0 for schedules in known for s in schedules.values()), default=0)
+
+
+def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], every: int) -> list[str]:
     """One line for each name under which the values are not the same at every step."""
     lines = []
     for name in [*saved, *(name for name in present if name not in saved)]:
@@ -201,29 +212,31 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule])
         elif name not in saved:
             lines.append(f"{name}: not in the state, now {brief(present[name])}")
         elif saved[name] != present[name]:
-            lines += _compared(name, saved[name], present[name])
+            lines += _compared(name, saved[name], present[name], every)
     return lines
 
 
-def _compared(name: str, saved: Schedule, present: Schedule) -> list[str]:
+def _compared(name: str, saved: Schedule, present: Schedule, every: int) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
     settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
-    step = first_difference(saved, present, _HORIZON if last is None else min(last, _HORIZON))
+    horizon = every * _HORIZON
+    step = first_difference(saved, present, horizon if last is None else min(last, horizon), every)
     if step is not None:
         found = f"they first differ at step {step}: {saved(step)!r} and {present(step)!r}"
-    elif last is None or last > _HORIZON:
-        found = f"they are equal for {_HORIZON} steps, but need not stay so"
+    elif every > 1 or last is None or last > _HORIZON:
+        found = f"they are equal for {horizon} steps, but need not stay so"
     else:
         return []
     return [f"{name}: saved {brief(saved)}, now {brief(present)}; {found}"]
 
 
-def first_difference(a: Schedule, b: Schedule, last: int) -> int | None:
-    """The first step of 0..last at which two schedules have different values, or None."""
-    for start in range(0, last + 1, _CHUNK):
-        stop = min(last + 1, start + _CHUNK)
-        different = np.flatnonzero(evaluate(a, start, stop) != evaluate(b, start, stop))
+def first_difference(a: Schedule, b: Schedule, last: int, every: int = 1) -> int | None:
+    """The first step of 0, every, 2 every, ..., last at which two schedules have different values, or None."""
+    for start in range(0, last + 1, _CHUNK * every):
+        steps = np.arange(start, min(last + 1, start + _CHUNK * every), every)
+        at = steps.astype(np.float64)
+        different = np.flatnonzero(sample(a, at) != sample(b, at))
         if different.size:
-            return start + int(different[0])
+            return int(steps[different[0]])
     return None

@@ -35,7 +35,7 @@ def obstacle(optimizer: object, group: Mapping[str, Any], lr: Slot | None, *, au
             f"the weight decay of {name} is part of the gradient here (L2), and no multiplication of its own"
         )
     if lr is None or not lr.tensor:
-        return "it needs the lr of the same group in a tensor slot: schedule both in one attach(), lr=ts.constant(...) too"
+        return "it needs the lr of the same group in a tensor slot: schedule both in one attach(), a constant lr too"
     if other := {p.dtype for p in group["params"]} - {torch.float32}:
         return (
             f"parameters of {min(map(str, other))} would be rounded once more, which swallows a small decay"

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, filled_mover
+from tensorsched.binding.ranges import refuse_out_of_range
 from tensorsched.binding.slots import FloatSlots, Slot, Slots, TensorSlots, float_slots
-from tensorsched.engine import ScheduleEngine, tabulate
+from tensorsched.engine import Clock, ClockEngine, ScheduleEngine, tabulate, tabulate_on_clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 
@@ -84,24 +85,31 @@ class FilledTensors(TensorSlots):
         return slot.original  # type: ignore[no-any-return]  # of a filled slot it is a tensor
 
 
-def filled_slots(slots: Sequence[Slot], capacity: int | None) -> list[Slots]:
+def filled_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> list[Slots]:
     """Tables, engines and slots, for each device that has such tensors; nothing of the optimizer changes.
 
     Raises:
+        BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
     """
     parts: list[Slots] = []
     for device in dict.fromkeys(slot.original.device for slot in slots):
         mine = [slot for slot in slots if slot.original.device == device]
         if on_host(device):
-            parts.append(FilledFloats(float_slots(mine, capacity).engine, mine))
+            parts.append(FilledFloats(float_slots(mine, capacity, clock).engine, mine))
             continue
         single = all(slot.original.dtype == torch.float32 for slot in mine)
         dtype = (
             torch.float32 if single else torch.float64
         )  # what is wider, or narrower, is rounded when it is filled in
         columns = {slot.name: slot.schedule for slot in mine}
+        if clock is not None:
+            on_clock = tabulate_on_clock(columns, clock, device=device, dtype=dtype, capacity=capacity)
+            refuse_out_of_range(mine, on_clock)
+            parts.append(FilledTensors(ClockEngine.of(on_clock), mine))
+            continue
         table = tabulate(columns, device=device, dtype=dtype, capacity=capacity)
+        refuse_out_of_range(mine, table)
         parts.append(FilledTensors(ScheduleEngine(table), mine))
     return parts
 

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 
-_CHECKPOINT = "torch.distributed.checkpoint.state_dict"
+_MAKES_STATE = {
+    "_init_optim_state",
+    "init_optim_state",
+}  # of torch.distributed.checkpoint.state_dict; of torchtitan
 # Methods that step past step(), and what to do instead.
 _OTHER_DOORS = {
     (
@@ -331,7 +334,7 @@ def _is_state_initialisation() -> bool:
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_globals.get("__name__") == _CHECKPOINT and frame.f_code.co_name == "_init_optim_state":
+        if frame.f_code.co_name in _MAKES_STATE:
             return True
         frame = frame.f_back
     return False

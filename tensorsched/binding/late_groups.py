@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tensorsched.binding.arguments import read_group, read_schedules
+from tensorsched.binding.arguments import read_group, read_schedules, with_total
 from tensorsched.binding.carried import carries, initial_key
+from tensorsched.binding.group_names import entry_of_group, list_by_group
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.placement import NewGroups, live_device, place_slots
 from tensorsched.binding.registry import refuse_claimed
@@ -20,7 +21,7 @@ __all__ = ["begun", "other_groups", "read_adopted", "read_late", "refuse_other_g
 Groups = Sequence[dict[str, Any]]
 
 
-def read_late(groups: Groups, first: int, rule: NewGroups | None) -> dict[Place, Schedule]:
+def read_late(groups: Groups, first: int, rule: NewGroups | None, total: int | None) -> dict[Place, Schedule]:
     """What the rule of `attach(new_groups=...)` has for the groups from `first` on.
 
     Raises:
@@ -34,9 +35,10 @@ def read_late(groups: Groups, first: int, rule: NewGroups | None) -> dict[Place,
         wanted = rule(groups[index]) if callable(rule) else rule
         if not isinstance(wanted, Mapping):
             raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
-        for key, value in wanted.items():
-            if value is not None:
-                schedules |= read_group(groups, index, key, value)
+        for key, value in with_total(wanted, total).items():
+            entry = entry_of_group(groups, index, key, value) if isinstance(value, Mapping) else value
+            if entry is not None:
+                schedules |= read_group(groups, index, key, entry)
     return schedules
 
 
@@ -53,7 +55,8 @@ def read_adopted(groups: Groups, first: int, hyperparameters: Mapping[str, Any])
             "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
         )
     entries = {}
-    for key, value in hyperparameters.items():
+    for key, given in hyperparameters.items():
+        value = list_by_group(groups[first:], key, given) if isinstance(given, Mapping) else given
         if isinstance(value, list) and len(value) != new:
             raise BindingError(f"{key}: the list has {len(value)} entries and {new} param_groups were added")
         entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
@@ -72,7 +75,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     refuse_claimed(sched.optimizer, schedules)
     slots = place_slots(sched.optimizer, schedules, options, device, sched.slots)
     extended = sched._eager.extended(slots, device, options.capacity)
-    step = sched.step_count
+    where = sched._mode.where
     sched._use_eager()
     sched._began_before |= begun(schedules, groups)
     sched._mode = sched._eager = extended
@@ -81,7 +84,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     sched._known_as = None
     sched._carrier.mark(groups, sched._originals())
     sched._make_graphs_stale()
-    extended.seek(step)
+    extended.go(where)
     sched._bind()
 
 

@@ -15,11 +15,12 @@ import torch
 
 from tensorsched.binding.capture import refuse_frozen_capture
 from tensorsched.binding.carried import Carrier
+from tensorsched.binding.clocked import Tally, watched
 from tensorsched.binding.decay import Decay, decay_of
 from tensorsched.binding.filled import filled_slots
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
-from tensorsched.engine import ScheduleEngine
+from tensorsched.engine import Clock, ClockEngine, ClockFloatEngine, ScheduleEngine, Where
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
@@ -42,10 +43,15 @@ class Driving(Protocol):
     _doubt: str
     _told: int
     _face: Any  # of a trainer: the schedule moves when that is stepped
+    _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
     @property
     def step_count(self) -> int:
         """Completed steps."""
+
+    @property
+    def position(self) -> int:
+        """Where the schedules are read."""
 
     def seek(self, step: int) -> None:
         """Go to a step."""
@@ -77,7 +83,11 @@ class Driving(Protocol):
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _originals(self) -> dict[Place, Any]: ...
     def _fingerprint(self) -> int: ...
+    def _words(self, where: Where) -> str: ...
+    def _state(self, where: Where) -> dict[str, Any]: ...
+    def _take_in_new_groups(self) -> None: ...
     def _settle(self) -> None: ...
+    def _whole(self, groups: Groups) -> Groups: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
@@ -93,6 +103,7 @@ class Mode:
         parts: the slots, by engine.
         in_graph: whether the groups hold what compiled steps read.
         decays: the weight decays that are multiplied by before an eager step; most attachments have none.
+        tally: whether something was counted for the step that comes; None where steps are counted.
     """
 
     in_graph = False
@@ -100,8 +111,9 @@ class Mode:
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
-    def __init__(self, parts: Sequence[Slots]) -> None:
+    def __init__(self, parts: Sequence[Slots], tally: Tally | None = None) -> None:
         self.parts = tuple(parts)
+        self.tally = tally
         self.floats = any(not part.tensor for part in self.parts)
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
@@ -127,15 +139,54 @@ class Mode:
         """Completed steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._counter.engine.step_count
 
+    @property
+    def where(self) -> Where:
+        """Where the run stands. Synchronises as `step_count`."""
+        return self._counter.engine.where
+
     def seek(self, step: int) -> None:
-        """Set every engine to `step`; the groups follow at the next `bind`."""
+        """Set every engine to `step`, or to that position of its clock; the groups follow at the next `bind`."""
         for part in self.parts:
             part.engine.seek(step)
+
+    def go(self, where: Where) -> None:
+        """Set every engine to where a run stands; the groups follow at the next `bind`."""
+        for part in self.parts:
+            part.engine.go(where)
+
+    def at(self, name: str, position: int) -> float:
+        """What a slot or free name has at a position, or step, before it is rounded to the slot's type."""
+        table = next(part.engine.table for part in self.parts if name in part.engine.table.live_column)
+        return table.value(name, position)
+
+    @property
+    def clocks(self) -> list[ClockEngine | ClockFloatEngine]:
+        """The engines that are told what to count."""
+        if self.tally is None:
+            return []
+        return [part.engine for part in self.parts]  # type: ignore[misc]  # on a clock all of them are such
+
+    def count(self, n: int | torch.Tensor) -> None:
+        """Count n units for the step that comes. Does not synchronise."""
+        for engine in self.clocks:
+            engine.count(n)
 
     def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
         """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
         movers = [part.bind(groups) for part in self.parts]
-        self.check, self.advance = joined(movers, floats=self.floats)
+        mover = joined(movers, floats=self.floats)
+        if self.tally is not None:
+            mover = watched(mover, self.tally, self.clocks, floats=self.floats)
+        self.check, self.advance = mover
+
+    def require_counted(self) -> None:
+        """Refuse a step for which nothing was counted, where something must be.
+
+        Raises:
+            BindingError: the clock would stand still.
+        """
+        if self.tally is not None:
+            self.tally.require(self.clocks)
 
     def expected(self, slot: Slot) -> torch.Tensor | float:
         """What the group must hold at this slot."""
@@ -209,8 +260,8 @@ class HandedMode(Mode):
         """What the mode has replaced in each group, to be put back in a copy."""
         raise NotImplementedError
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
-        """Another mode takes over: undo what this one needs in the groups; the step count, if it had to be read."""
+    def leave(self, optimizer: Any, *, for_good: bool) -> Where | None:
+        """Another mode takes over: undo what this one needs in the groups; where it stands, if it had to be read."""
         raise NotImplementedError
 
     def resume(self, sched: Any) -> None:
@@ -238,9 +289,10 @@ class EagerMode(Mode):
         """The mover itself, unless compiled steps want their values back after each step, or parameters decay."""
         if self.decays:
             return NEVER
-        check = NEVER.check if sched._doubt else self.check
+        check = NEVER.check if sched._doubt or sched._unseen else self.check
         if sched._face is not None:
-            return Mover(check, sched._face.note)
+            mover: Mover = sched._face.mover(check)
+            return mover
         return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:
@@ -251,10 +303,14 @@ class EagerMode(Mode):
     def before_closure(self, sched: Driving) -> None:
         """The same, without a decay."""
         sched._say()
-        optimizer = sched.optimizer
+        self.require_counted()
+        groups = sched.optimizer.param_groups
         for decay in self.decays:  # a step that raised has left its 0
-            decay.put_back(optimizer.param_groups)
-        if not self.check(optimizer.param_groups):
+            decay.put_back(groups)
+        if sched._face is not None:
+            sched._face.before(groups)
+            groups = sched._whole(groups)
+        if not self.check(groups):
             sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
@@ -262,7 +318,7 @@ class EagerMode(Mode):
         for decay in self.decays:
             decay.put_back(sched.optimizer.param_groups)
         if self.decays and sched._face is not None:
-            sched._face.note(sched.optimizer.param_groups, found_inf)
+            sched._face.mover(self.check).advance(sched.optimizer.param_groups, found_inf)
             return
         if self.advance(sched.optimizer.param_groups, found_inf) is False:
             sched._settle()
@@ -274,13 +330,17 @@ class EagerMode(Mode):
         """This mode and more slots, at the same step; the tensors of this one stay what they are."""
         if not slots:
             return self
-        more = eager_mode(slots, {}, device, capacity)
-        more.seek(self.step_count)
-        return EagerMode([*self.parts, *more.parts])
+        more = eager_mode(slots, {}, device, capacity, None if self.tally is None else self.tally.clock)
+        more.go(self.where)
+        return EagerMode([*self.parts, *more.parts], self.tally)
 
 
 def eager_mode(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], device: torch.device, capacity: int | None
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    device: torch.device,
+    capacity: int | None,
+    clock: Clock | None = None,
 ) -> EagerMode:
     """Tables and engines for these slots and free names; nothing of the optimizer changes.
 
@@ -293,8 +353,8 @@ def eager_mode(
     parts: list[Slots] = []
     if tensors or free:
         # A graph has the float slots beside them, in one row: one engine moves all of it.
-        parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats)))
+        parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats), clock=clock))
     if floats:
-        parts.append(float_slots(floats, capacity))
-    parts += filled_slots(filled, capacity)
-    return EagerMode(parts)
+        parts.append(float_slots(floats, capacity, clock))
+    parts += filled_slots(filled, capacity, clock)
+    return EagerMode(parts, None if clock is None else Tally(clock))

@@ -12,9 +12,12 @@ from tensorsched.binding.arguments import read_schedules
 from tensorsched.binding.decay import obstacle
 from tensorsched.binding.filled import obstacle as cannot_fill
 from tensorsched.binding.filled import refuse_shared
+from tensorsched.binding.group_names import list_by_group
 from tensorsched.binding.hooks import has_hooks
 from tensorsched.binding.known import UNKNOWN, record_of, supports_tensor
+from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
+from tensorsched.engine import Clock
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
@@ -33,6 +36,9 @@ class Options:
     new_groups: NewGroups | None
     capacity: int | None = None
     on_mismatch: str = "error"
+    total: int | None = None
+    allow_out_of_range: bool = False
+    clock: Clock | None = None
 
 
 def live_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:
@@ -87,7 +93,8 @@ def place_slot(  # noqa: PLR0917  of one place; the rest is the same for all
     original = place.read(optimizer.param_groups)
     template = None if place.element is None else group[place.key]
     # What the table holds past its end, the schedule says too.
-    slot = Slot(place, bounded(schedule, options.steps), False, "", original, template)  # noqa: FBT003
+    limits = None if options.allow_out_of_range else range_of(optimizer, place.part)
+    slot = Slot(place, bounded(schedule, options.steps), False, "", original, template, limits)  # noqa: FBT003
     # A group without parameters fits anywhere.
     here = common_device(group) if list(group.get("params", ())) else device
     why = support.why if here == device else f"its parameters are on {here}, the live values on {device}"
@@ -178,6 +185,10 @@ def read_rewrite(
         if slot.place.key in groups[slot.place.group]:
             slot.place.write(groups, slot.original)  # ts.initial is what was there at attach
         scheduled.setdefault(slot.place.key, set()).add(slot.place.group)
+    wanted = {
+        key: list_by_group(groups, key, value, complete=False) if isinstance(value, Mapping) else value
+        for key, value in wanted.items()
+    }
     # One schedule for all means all that are scheduled.
     entries = {
         key: value

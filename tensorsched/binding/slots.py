@@ -14,7 +14,18 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
-from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
+from tensorsched.binding.ranges import Range, refuse_out_of_range, refuse_values
+from tensorsched.engine import (
+    Clock,
+    ClockEngine,
+    ClockFloatEngine,
+    FloatEngine,
+    ScheduleEngine,
+    replacement_on_clock,
+    tabulate,
+    tabulate_on_clock,
+)
+from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
@@ -34,6 +45,7 @@ class Slot:
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+        limits: the values that it may have; None: any.
         filled: whether it is a filled slot: `original` stays in its place.
         decays: of a weight_decay in a tensor slot: the parameters are multiplied by 1 - lr * weight_decay before each
             step, during which the group holds 0 (decay.py).
@@ -45,6 +57,7 @@ class Slot:
     why: str
     original: Any
     template: Any = None
+    limits: Range | None = None
     filled: bool = False
     decays: bool = False
 
@@ -107,14 +120,21 @@ class TensorSlots:
 Slots = FloatSlots | TensorSlots
 
 
-def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
+def float_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> FloatSlots:
     """A table, an engine and slots; nothing of the optimizer changes.
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+        BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
-    return FloatSlots(FloatEngine(tabulate(columns, dtype=torch.float64, capacity=capacity)), slots)
+    if clock is not None:
+        on_clock = tabulate_on_clock(columns, clock, dtype=torch.float64, capacity=capacity)
+        refuse_out_of_range(slots, on_clock)
+        return FloatSlots(ClockFloatEngine(on_clock), slots)
+    table = tabulate(columns, dtype=torch.float64, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return FloatSlots(FloatEngine(table), slots)
 
 
 def tensor_slots(
@@ -122,11 +142,20 @@ def tensor_slots(
     free: Mapping[str, Schedule],
     device: torch.device,
     capacity: int | None,
+    *,
     room: int = 0,
+    clock: Clock | None = None,
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots} | factors(slots)
-    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
+    if clock is not None:
+        # In graphs it stands alone, whatever is beside it, and so without room.
+        on_clock = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
+        refuse_out_of_range(slots, on_clock)
+        return TensorSlots(ClockEngine.of(on_clock), slots)
+    table = tabulate(columns, device=device, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return TensorSlots(ScheduleEngine(table, room=room), slots)
 
 
 def factors(slots: Sequence[Slot]) -> dict[str, Schedule]:
@@ -142,25 +171,35 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     to fit into the table that there is.
 
     Raises:
-        BindingError: filled slots that have one tensor would follow different ones.
+        BindingError: a value is out of its slot's range, or filled slots that have one tensor would follow different
+            ones.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
     moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
     slots.accept(moved)
     if isinstance(slots, FloatSlots):
-        floats = slots
+        floats, clock = slots, slots.engine.table.clock
         longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
-        other = float_slots(moved, max(longest, floats.engine.table.last)).engine
+        other = float_slots(moved, max(longest, floats.engine.table.last), clock).engine
 
         def exchange() -> None:
-            other.seek(floats.engine.step_count)
+            other.go(floats.engine.where)
             floats.engine, floats.slots = other, moved
 
         return exchange
-    present = slots.engine.table.schedules
+    present, at = slots.engine.table.schedules, {slot.name: slot for slot in moved}
     changed = {name: factor for name, factor in factors(moved).items() if factor != present[name]}
-    replace = replacement(slots.engine.table, {**schedules, **changed})
+
+    def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
+        if name in at:  # neither a free name nor a factor
+            refuse_values(at[name], schedules[name], values, positions, unit)
+
+    engine = slots.engine
+    if isinstance(engine, ClockEngine):
+        replace = replacement_on_clock(engine.table, {**schedules, **changed}, look)
+    else:
+        replace = replacement(engine.table, {**schedules, **changed}, look)
 
     def commit() -> None:
         replace()
@@ -170,8 +209,8 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     return commit
 
 
-def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int) -> None:
-    """Put the value of `step` into every place as what it held before: a float, or the very tensor that was there."""
+def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]) -> None:
+    """Put the present value into every place as what it held before: a float, or the very tensor that was there."""
     # Everything else that holds the same tensor: other slots' originals, and places that are none of ours.
     mine = {slot.place for slot in slots}
     users = [id(slot.original) for slot in slots]
@@ -185,7 +224,7 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int
         index, key, element = slot.place
         if index >= len(groups) or (element is not None and key not in groups[index]):
             continue  # somebody took the group, or the tuple, away
-        value: Any = slot.schedule(step)
+        value: Any = present[slot.name]
         if slot.filled:
             value = _filled(slot.original, value)
         elif isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
@@ -201,18 +240,20 @@ def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return tensor
 
 
-def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:
-    """Whether a place holds what its slot must at `step`: the `view` itself, or a float; and the value."""
+def holds(
+    slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, view: torch.Tensor | float
+) -> bool:
+    """Whether a place holds what its slot must: the `view` itself, or a float; and the value that is expected."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
     if found is not view if slot.tensor or slot.filled else isinstance(found, torch.Tensor):
         return False
-    return is_near(slot, groups, step)
+    return is_near(slot, groups, expected)
 
 
-def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> bool:
-    """Whether a place holds the value of its slot at `step`, as a float or a tensor."""
+def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float) -> bool:
+    """Whether a place holds the value that is expected of its slot, as a float or a tensor."""
     number = as_float(slot.place.read(groups)) if slot.place.exists(groups) else None
-    return number is not None and same_number(number, slot.schedule(step))
+    return number is not None and same_number(number, expected)
 
 
 def same_number(found: float, expected: float) -> bool:
@@ -228,10 +269,10 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     return "nothing" if found is None else repr(found)
 
 
-def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> BindingError:
-    """The error for a slot that somebody else has written to."""
+def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:
+    """The error for a slot that somebody else has written to; `at` is where the run stands, in words."""
     return BindingError(
-        f"{slot.name} no longer follows its schedule: at step {step} the schedule put {slot.schedule(step)!r} there "
+        f"{slot.name} no longer follows its schedule: at {at} the schedule put {expected!r} there "
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
         "optimizer; remove that writer, or call detach() to hand this hyperparameter over to it"
     )

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief
 
 _WIDEST = 72  # of a schedule's text
+_WIDEST_NAMES = 32  # of the names of groups that are alike
 
 
 def slot_table(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, auto: bool, attached: bool
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    present: Callable[[str], float],
+    at: str,
+    names: Sequence[str | None],
+    *,
+    auto: bool,
+    attached: bool,
 ) -> str:
-    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
-    header = ("group", "key", "slot", "value", "schedule")
-    rows = [header, *_slot_rows(slots, step)]
+    """One line for each slot (groups that are alike share one), then why each is where it is.
+
+    Args:
+        slots: what follows a schedule.
+        free: schedules that belong to no group.
+        present: gives the value of a slot or free name now.
+        at: where the run stands.
+        names: of the groups; a column of its own where one has a name.
+        auto: whether hooks advance it.
+        attached: whether it drives anything.
+    """
+    rows: list[tuple[str, ...]] = [("group", "name", "key", "slot", "value", "schedule")]
+    rows += _slot_rows(slots, present, names)
     rows += [
-        ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+        ("-", "", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
+    if not any(names):
+        rows = [(group, *others) for group, _, *others in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
     ]
     how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
-    lines.insert(0, f"step {step}, {how if attached else 'detached'}")
+    lines.insert(0, f"{at}, {how if attached else 'detached'}")
     reasons = dict.fromkeys(f"{_kind(s)}: {s.why}" for s in slots)
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
+def _slot_rows(
+    slots: Sequence[Slot], present: Callable[[str], float], names: Sequence[str | None]
+) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
-        row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
+        row = (slot.place.part, _kind(slot), f"{present(slot.name):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
-    return [(_ranges(groups), *row) for row, groups in runs.items()]
+    return [(_ranges(groups), _named(groups, names), *row) for row, groups in runs.items()]
+
+
+def _named(groups: Sequence[int], names: Sequence[str | None]) -> str:
+    found = ", ".join(names[group] or "-" for group in groups if group < len(names))
+    return found if len(found) <= _WIDEST_NAMES else found[: _WIDEST_NAMES - 3] + "..."
 
 
 def _kind(slot: Slot) -> str:

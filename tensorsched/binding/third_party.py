@@ -7,10 +7,10 @@ torchao 0.18.0                      run on a CPU. lr is a 0-dim tensor on the ho
                                     constants, without a limit on recompiling. The step count is a tensor on the host.
 TransformerEngine, commit 04912bf   with capturable=True lr is a float32 tensor on the device, which the kernel reads;
 apex, commit 004da4e                betas, eps and weight_decay go to it as numbers. `step` takes a GradScaler itself.
-dion, commit 1eb4c5e                lr, and weight_decay where it was given as a tensor, is a 0-dim float32 tensor on the
-                                    device that is made at the first step and put into the group, whatever was there.
-                                    Its other numbers become tensors on the host at every step. (Before that commit lr
-                                    did too, and was a float.)
+dion, commit 1eb4c5e                lr, and a weight_decay that was given as a tensor, is a 0-dim float32 tensor on
+                                    the device that is made at the first step and put into the group, whatever was
+                                    there. Its other numbers become tensors on the host at every step. (Before that
+                                    commit lr did too, and was a float.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMPILED = (
 _TORCHAO = Record(
     filled=frozenset({"lr"}),
     tensors_only=dict.fromkeys(("betas[0]", "betas[1]", "eps", "weight_decay"), _COMPILED),
-    no_capture="torchao keeps its step count on the host, and a CUDA graph would replay today's bias correction for ever",
+    no_capture="torchao keeps its step count on the host, so a CUDA graph would replay today's bias correction for ever",
 )
 _FUSED_ADAM = Record(
     filled=frozenset({"lr"}),
@@ -35,7 +35,7 @@ _FUSED_ADAM = Record(
 )
 _DION = Record(
     filled=frozenset({"lr", "weight_decay"}),
-    baked="dion makes a tensor on the host of it at every step; only lr, and a weight_decay that was given as a tensor, "
+    baked="dion makes a tensor on the host of it at every step; lr alone, and a weight_decay that was given as a tensor, "
     "are read on the device",
     tensor_maker="_sync_hyperparam_tensors",
 )

@@ -15,6 +15,7 @@ from tensorsched.engine.table import ScheduleTable
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.template import Template
 from tensorsched.schedules.validators import check_count, refuse
 
 __all__ = ["bounded", "replacement", "row_count", "tabulate"]
@@ -101,6 +102,8 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
             raise refuse(f"tabulate: {name}", "a schedule", schedule)
         settled = schedule.settled if schedule.settled is not None else steps
         if settled is None:
+            if isinstance(schedule, Template):
+                schedule(0)  # says what is missing
             raise ScheduleError(
                 f"{name!r} never settles, so its table needs a length: pass steps=n, the number of steps of the run "
                 f"(after it the last value is held), or bound it with .take(n): {brief(schedule)}"
@@ -109,10 +112,13 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
     return last + 1
 
 
-def replacement(table: ScheduleTable, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+def replacement(
+    table: ScheduleTable, schedules: Mapping[str, Schedule], look: Callable[[str, Array], None]
+) -> Callable[[], None]:
     """Compile other schedules for some names of a table; the function returned puts them there, in place.
 
-    Engines that read the table are told by their `reload`.
+    Engines that read the table are told by their `reload`. `look` sees the values of each of these names, in the live
+    dtype, and may refuse them.
 
     Raises:
         ScheduleError: the schedules change later than the last row, are not finite in the dtype, or names that
@@ -134,7 +140,9 @@ def replacement(table: ScheduleTable, schedules: Mapping[str, Schedule]) -> Call
         if at not in touched:
             continue
         values = evaluate(schedule, 0, table.rows)
-        plan.rounded(values, schedule)
+        rounded = plan.rounded(values, schedule)
+        if name in schedules:
+            look(name, rounded)
         if at not in contents:
             contents[at] = layout.stored(column, values, plan.numpy)
         if not layout.serves(column, contents[at], values, plan.numpy):
