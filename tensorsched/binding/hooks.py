@@ -123,6 +123,7 @@ class Hooks:
         def saved(_: Any, state_dict: dict[str, Any]) -> None:
             if alive:
                 sched._saved(state_dict["param_groups"])
+                sched._mode.saved_state(sched.optimizer, state_dict)
 
         def loaded(_: Any) -> None:
             nonlocal overwritten

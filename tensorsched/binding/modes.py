@@ -248,6 +248,9 @@ class Mode:
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
 
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """A state_dict whose groups are as they are saved: its state must be where the optimizer's own would be."""
+
     def hide(self, optimizer: Any, *, hidden: bool) -> None:
         """For the dummy step by which torch.distributed.checkpoint makes state: what it must not see."""
 

@@ -23,7 +23,7 @@ from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
-from tensorsched.compiled.state import State
+from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
 from tensorsched.engine import Where, tabulate
 from tensorsched.errors import BindingError
@@ -104,6 +104,10 @@ class GraphMode(HandedMode):
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Put the groups' own flags into those of a state_dict."""
         put_back(groups, self.flags)
+
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """Put what torch's own step reads on the host into the state_dict as copies there. Synchronises for them."""
+        bring_to_host(optimizer, state_dict)
 
     def hide(self, optimizer: Any, *, hidden: bool) -> None:
         """For the step by which distributed checkpointing makes state: without the flags that eager steps refuse."""
@@ -192,6 +196,10 @@ class InGraphStep(Mode):
     def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """As in graph mode."""
+        bring_to_host(optimizer, state_dict)
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """As in graph mode: a hook of somebody else saves during the step."""
