@@ -27,7 +27,7 @@ _COMPILED = (
 _TORCHAO = Record(
     filled=frozenset({"lr"}),
     tensors_only=dict.fromkeys(("betas[0]", "betas[1]", "eps", "weight_decay"), _COMPILED),
-    no_capture="torchao keeps its step count on the host, so a CUDA graph would replay today's bias correction for ever",
+    no_capture="torchao keeps its step count on the host, so a graph would replay today's bias correction for ever",
 )
 _FUSED_ADAM = Record(
     filled=frozenset({"lr"}),
@@ -35,8 +35,8 @@ _FUSED_ADAM = Record(
 )
 _DION = Record(
     filled=frozenset({"lr", "weight_decay"}),
-    baked="dion makes a tensor on the host of it at every step; lr alone, and a weight_decay that was given as a tensor, "
-    "are read on the device",
+    baked="dion makes a tensor on the host of it at every step; lr, and a weight_decay that was given as a tensor, are "
+    "all that it reads on the device",
     tensor_maker="_sync_hyperparam_tensors",
 )
 
