@@ -1,7 +1,7 @@
 """Data: how torch's optimizers read their hyperparameters. One record an optimizer.
 
-Measured on torch 2.13 and checked entry by entry by tests/binding/test_torch_optim.py and tests/compiled. Those of other
-packages are in third_party.py, and users add theirs by `register_optimizer` (known.py).
+Measured on torch 2.13 and checked entry by entry by tests/binding/test_torch_optim.py and tests/compiled. Those of
+other packages are in third_party.py, and users add theirs by `register_optimizer` (known.py).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def check_supported(scheds: Sequence[Attachment]) -> None:
         raise refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {_INSTEAD}{more}")
 
 
-def _check_one(sched: Attachment) -> None:
+def _check_one(sched: Attachment) -> None:  # noqa: C901  one reason after another
     """Refuse an optimizer.
 
     Raises:

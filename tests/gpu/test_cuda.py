@@ -203,12 +203,8 @@ def test_replays_reach_what_eager_training_reaches(how):
 
 @pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}], ids=["fused", "foreach"])
 def test_a_captured_weight_decay_follows_its_schedule(options):
-    """It is a multiplication of its own, and nothing else: to the bit, with the decay made by hand.
-
-    With torch's own, which computes p - lr * weight_decay * p in the fused kernel, three roundings a step lie between.
-    The updates then see other bits of p in their gradients, sin(p): twice that, for each update of at most about lr.
-    """
-    ours, by_hand, kernel, still = (adamw(**options) for _ in range(4))
+    """It is a multiplication of its own, and nothing else: to the bit, with the decay made by hand."""
+    ours, by_hand, still = (adamw(**options) for _ in range(3))
     sched = ts.attach(ours, lr=LR, weight_decay=WD)
     assert all(slot.tensor for slot in sched.slots)
 
@@ -222,22 +218,34 @@ def test_a_captured_weight_decay_follows_its_schedule(options):
         graph.replay()
     assert sched.step_count == steps
     for number in range(steps):
-        for each, wd in ((by_hand, 0.0), (kernel, WD(number)), (still, WD(0))):
+        for each, wd in ((by_hand, WD(number)), (still, WD(0))):
             group = each.param_groups[0]
-            group["lr"], group["weight_decay"] = torch.tensor(LR(number), device="cuda"), wd
+            group["lr"], group["weight_decay"] = torch.tensor(LR(number), device="cuda"), 0.0
             fill(each)
-        with torch.no_grad():
-            torch._foreach_mul_(by_hand.param_groups[0]["params"], 1.0 - LR(number) * WD(number))
-        for each in (by_hand, kernel, still):
+            with torch.no_grad():
+                torch._foreach_mul_(group["params"], 1.0 - LR(number) * wd)
             each.step()
     assert torch.equal(values(ours), values(by_hand))
-    limit = 2.0 * 3 * U * steps * values(kernel).abs().max().item() * (1 + 2.0 / (1 - 0.999))
-    assert (values(ours) - values(kernel)).abs().max() <= limit
-    assert (values(still) - values(kernel)).abs().max() > 3 * limit, "the control: a frozen weight decay"
+    assert (values(still) - values(by_hand)).abs().max() > 1e-3, "the control: a frozen weight decay"
+
+
+def test_a_decay_alone_is_near_that_of_torchs_fused_kernel():
+    """Which computes p - lr * weight_decay * p: three roundings a step lie between, each at most U of p."""
+    ours, kernel = adamw(fused=True), adamw(fused=True)
+    ts.attach(ours, lr=LR, weight_decay=WD)
+    start, steps = values(kernel), 100
+    for number in range(steps):
+        group = kernel.param_groups[0]
+        group["lr"], group["weight_decay"] = torch.tensor(LR(number), device="cuda"), WD(number)
+        kernel.step()  # with gradients of 0
+        ours.step()
+    off = (values(ours) - values(kernel)).abs()
+    assert (off <= 3 * U * steps * start.abs()).all()
+    assert (values(ours) - start).abs().max() > 1e-2, "the control: it decays"
 
 
 def test_a_fused_decay_reads_nothing_and_adds_a_pass_over_the_parameters():
-    """Kernels: the step's own, two that move the values, one that multiplies all parameters (another with a scaler)."""
+    """Kernels: the step's own, two that move the values, and for the decay one a parameter at most."""
     plain = adamw(fused=True, weight_decay=0.0, lr=torch.tensor(1e-2, device="cuda"))
     ours = adamw(fused=True)
     ts.attach(ours, lr=LR, weight_decay=WD)
@@ -247,7 +255,7 @@ def test_a_fused_decay_reads_nothing_and_adds_a_pass_over_the_parameters():
     torch.cuda.set_sync_debug_mode("error")
     ours.step()
     torch.cuda.set_sync_debug_mode("default")
-    assert kernels(ours.step) - kernels(plain.step) <= 3
+    assert kernels(ours.step) - kernels(plain.step) <= 2 + 3
 
 
 def test_a_tensor_of_the_groups_own_is_filled_inside_the_graph():
