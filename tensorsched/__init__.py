@@ -18,12 +18,16 @@ from tensorsched.schedules import (
     constant as constant,
     from_dict as from_dict,
     from_json as from_json,
+    greedy as greedy,
     initial as initial,
+    live as live,
     maximum as maximum,
     minimum as minimum,
+    plateau as plateau,
     recipes as _recipes,
     reference as reference,
     shapes as _shapes,
+    spike as spike,
 )
 from tensorsched.schedules.check import Finding as Finding, check as check
 from tensorsched.schedules.parse import argument as argument, parse as parse
@@ -85,11 +89,15 @@ if not TYPE_CHECKING:
         "compare",
         "from_dict",
         "from_json",
+        "greedy",
         "initial",
+        "live",
         "maximum",
         "minimum",
         "parse",
+        "plateau",
         "reference",
+        "spike",
     ]
     __all__ += _LATER  # noqa: PLE0605  the keys of a dict are a list as well
     __all__ += _recipes.__all__

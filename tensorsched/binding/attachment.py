@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.arguments import read_free, read_metrics, with_total
 from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.checkpoint import read_state, write_state
@@ -32,18 +33,20 @@ from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
-from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
+from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
 from tensorsched.binding.summary import slot_table
 from tensorsched.engine import Where
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
-from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.split import bounded, inputs_of
+from tensorsched.schedules.validators import MAX_STEPS, check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
+
+_AS_NOW = ", with its inputs as they are now"
 
 
 class Attachment:
@@ -96,14 +99,14 @@ class Attachment:
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step, or position, at which the user last said where to go on
-        carried = self._carrier.read(groups)
+        carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
         self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
         if self._hooks.active:
-            self._carrier.mark(groups, self._originals())
-        go_on_from(self, carried)
+            self._carrier.mark(groups, self._originals(), self._numbered())
+        go_on_from(self, carried, numbers)
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
@@ -210,18 +213,25 @@ class Attachment:
             >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
             (None, None, None, 0.75)
         """
-        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+        if not torch.compiler.is_compiling():
+            self._count(n)
+        elif self._mode.in_graph and self._mode.tally is not None:
             for engine in self._mode.clocks:
                 engine.count_in_graph(n)
             self._mode.tally.fresh = True
         else:
-            self._count(n)
+            self._count_between_graphs(n)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def _count(self, n: int | torch.Tensor) -> None:
         tally = self._on_clock("count")
-        self._mode.count(check_counted(n, floats=self._mode.floats))
+        if type(n) is not int or not 0 <= n <= MAX_STEPS:
+            n = check_counted(n, floats=self._mode.floats)
+        self._mode.count(n)
         tally.fresh = True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def _count_between_graphs(self, n: int | torch.Tensor) -> None:
+        self._count(n)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def progress(self, part: float) -> None:
@@ -293,7 +303,7 @@ class Attachment:
         Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return self._state(self._mode.where)
+        return self._state(self._next())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
@@ -314,9 +324,11 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        where, schedules = read_state(state, self._schedules(), how, self._options.clock)
+        where, schedules, cells = read_state(state, self._schedules(), how, self._options.clock)
         if schedules:
             self._follow(schedules)
+        if self._mode.inputs is not None:
+            self._mode.inputs.load(cells)
         self._go(where)
 
     @named_only("sched.rewrite(lr={})")
@@ -459,6 +471,8 @@ class Attachment:
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
+        What depends on live inputs is drawn with these as they are now, and labelled so.
+
         Args:
             steps: the last step to show; default: as far as the longest schedule needs.
             log: logarithmic value axes: True, False, or None (default) where it shows more.
@@ -470,11 +484,78 @@ class Attachment:
         Raises:
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
+        inputs = self._mode.inputs
+        values = {} if inputs is None else inputs.values()
+        reactive = {s.place.part for s in self.slots if s.schedule.inputs()}
         parts: dict[str, dict[Schedule, list[int]]] = {}
         for slot in self.slots:
-            parts.setdefault(slot.place.part, {}).setdefault(slot.schedule, []).append(slot.place.group)
-        parts |= {f"{name} (free)": {schedule: []} for name, schedule in self.free.items()}
+            part = slot.place.part + (_AS_NOW if slot.place.part in reactive else "")
+            drawn = cast("Schedule", slot.schedule._with_inputs(values))
+            parts.setdefault(part, {}).setdefault(drawn, []).append(slot.place.group)
+        for name, schedule in self.free.items():
+            drawn = cast("Schedule", schedule._with_inputs(values))
+            parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {drawn: []}
         return list(plot_parts(parts, self.position, steps=steps, log=log))
+
+    @property
+    def inputs(self) -> Mapping[str, torch.Tensor]:
+        """The live inputs in the schedules by name, each a 0-dim float64 tensor; write it and the next step uses it.
+
+        `sched.inputs["lr_scale"].fill_(0.5)`: any operation of torch in place. It is on the device of the tensor slots
+        that depend on it, where a captured step reads it too; where float slots do, on the CPU (ask again after
+        `compile_step`, which puts it on the device). A factor that reacts to a metric is written the same way; what
+        else it remembers stays.
+
+        Raises:
+            BindingError: the schedule is detached.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=0.5 * ts.live("lr_scale", 1.0))
+            >>> sched.inputs["lr_scale"].fill_(0.5).item()
+            0.5
+            >>> optimizer.step(), optimizer.param_groups[0]["lr"]
+            (None, 0.25)
+        """
+        self._require_attached()
+        inputs = self._mode.inputs
+        return types.MappingProxyType({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+
+    def observe(self, metric: Any = None, /, **metrics: Any) -> None:
+        """Show a metric to what reacts to one (`ts.plateau`, `ts.greedy`, `ts.spike`): the next step uses what follows.
+
+        Call it as often as you would call torch's ReduceLROnPlateau.step(metric): once an evaluation, once an epoch, or
+        after every step. A skipped or repeated optimizer step makes no difference.
+
+        Args:
+            metric: for all of them: a number, or a tensor of one element, on any device (float32 is taken as it is).
+            **metrics: for each by its `name`.
+
+        Raises:
+            BindingError: nothing reacts, no metric, an unknown name, or something that is no number. Nothing has
+                changed.
+
+        Where tensor slots depend on it, it is decided on the device and nothing synchronises; it may be part of a graph
+        of yours, and of what torch.compile traces. Where float slots do, a tensor on a device is read, which waits for
+        it. In a distributed run each process decides for itself, and the same if the metric is: all_reduce it first.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=0.5 * ts.plateau(factor=0.5, patience=0))
+            >>> sched.observe(1.0), sched.observe(torch.tensor(2.0)), optimizer.param_groups[0]["lr"]
+            (None, None, 0.25)
+        """
+        self._require_attached()
+        inputs = self._mode.inputs
+        shown_metrics = read_metrics(self._reactions(), metric, metrics)
+        assert inputs is not None  # noqa: S101  something reacts
+        changed = inputs.observe(shown_metrics)
+        if changed and not torch.compiler.is_compiling():  # else the next step looks
+            self._mode.refresh(self.optimizer.param_groups)
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -501,13 +582,15 @@ class Attachment:
 
     def __str__(self) -> str:
         where, mode = self._mode.where, self._mode
+        values = {} if mode.inputs is None else mode.inputs.values()
         optimizer = self._optimizer()
         text = slot_table(
             self.slots,
             self.free,
+            {} if mode.inputs is None else {n: (node, values[n]) for n, node in mode.inputs.nodes.items()},
             lambda name: mode.at(name, where.position),
             self._words(where),
-            [] if optimizer is None else group_names(optimizer.param_groups),
+            names=[] if optimizer is None else group_names(optimizer.param_groups),
             auto=self._options.auto,
             attached=self.attached,
         )
@@ -524,7 +607,17 @@ class Attachment:
         slots = [at[place] for place in self._places]
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
-        return _again, (self.optimizer, slots, self.free, self._options, self._mode.where, room, flags)
+        inputs = None if self._mode.inputs is None else self._mode.inputs.state()
+        return _again, (
+            self.optimizer,
+            slots,
+            self.free,
+            self._options,
+            self._mode.where,
+            room,
+            flags,
+            inputs,
+        )
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
 
@@ -543,6 +636,7 @@ class Attachment:
 
     def _follow(self, schedules: Mapping[str, Schedule]) -> None:
         """Follow other schedules, by column, in every mode there is, at the same step."""
+        inputs_of(list((self._schedules() | dict(schedules)).values()))  # two of one name are none
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]
@@ -568,6 +662,8 @@ class Attachment:
         for slot in self.slots:
             expected = mode.at(slot.name, where.position)
             if not holds(slot, groups, expected, mode.expected(slot)):
+                if self._left_to_swalr():
+                    return
                 raise displaced(slot, groups, expected, self._words(where))
         for name in self.free:
             found, expected = mode.free_value(name).item(), mode.at(name, where.position)
@@ -583,6 +679,24 @@ class Attachment:
             self._adopt(groups)
         self._mode.go(where)
         self._bind()
+
+    def _left_to_swalr(self) -> bool:
+        """Detach, and leave the values that there are, if torch's SWALR is there and has all that we have."""
+        where, slots, groups = self._mode.where, self.slots, self._bound
+        if self.free or not all(taken_over(slot, groups) for slot in slots):
+            return False
+        held = [as_float(slot.place.read(groups)) for slot in slots]
+        self.detach()
+        for slot, value in zip(slots, held, strict=True):
+            if value is not None:
+                slot.place.fill(groups, value)
+        warnings.warn(
+            f"SWALR has taken over lr at {self._words(where)}, and the schedule is detached; before a run is resumed "
+            "from here, attach no schedule to lr",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
 
     def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
@@ -637,7 +751,7 @@ class Attachment:
         """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
         if self._unseen:
             if self._face is None:
-                refuse_pieces(self.optimizer)
+                refuse_pieces(self.optimizer, self._group_count)
             self._unseen = False
             self._hooks.follow(self._mode.fast(self))
         if self._doubt:
@@ -645,8 +759,18 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
             warnings.warn(doubt, UserWarning, stacklevel=2)
 
+    def _reactions(self) -> list[str]:
+        return [] if self._mode.inputs is None else list(self._mode.inputs.reactions)
+
+    def _numbered(self) -> list[str]:
+        return [] if self._mode.inputs is None else self._mode.inputs.names()
+
     def _originals(self) -> dict[Place, Any]:
         return {slot.place: slot.original for slot in self.slots}
+
+    def _next(self) -> Where:
+        """Where the next optimizer step stands, also if a trainer has yet to count the one that was made."""
+        return self._mode.where.after(0 if self._face is None else self._face.pending)
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
@@ -660,6 +784,8 @@ class Attachment:
 
     def _use(self, mode: Mode, where: Where | None = None) -> None:
         """Be in another mode, at the same place, which is read from the one before where it is not given."""
+        if mode.inputs is not None and self._mode.inputs is not None:
+            mode.inputs.follow(self._mode.inputs)
         if mode.parts != self._mode.parts:  # else the same engines count on
             mode.go(self._mode.where if where is None else where)
         self._mode = mode
@@ -690,7 +816,8 @@ class Attachment:
         refuse_other_groups(self._bound, groups)
 
     def _state(self, where: Where) -> dict[str, Any]:
-        return write_state(where.steps, self._schedules()) | write_clock(self._options.clock, where)
+        inputs = None if self._mode.inputs is None else self._mode.inputs.state()
+        return write_state(where.steps, self._schedules(), inputs) | write_clock(self._options.clock, where)
 
     def _words(self, where: Where) -> str:
         clock = self._options.clock
@@ -717,11 +844,14 @@ def _again(  # noqa: PLR0917  pickle's
     where: Where,
     room: int,
     flags: Sequence[dict[str, Any]],
+    inputs: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
     put_back(optimizer.param_groups, flags)  # no compiled step is copied with it
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
     attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
+    if attachment._mode.inputs is not None:
+        attachment._mode.inputs.load(attachment._mode.inputs.read(inputs))
     attachment._options = options  # groups that are added later are not bound to that room
     attachment._go(where)
     return attachment

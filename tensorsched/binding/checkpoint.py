@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from tensorsched.binding.clocked import read_clock
-from tensorsched.engine import Clock, Where
+from tensorsched.engine import Clock, Inputs, Where
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule, from_dict
 from tensorsched.schedules.node import brief, sample
+from tensorsched.schedules.split import inputs_of
 from tensorsched.schedules.validators import check_count, refuse, shown
+from tensorsched.schedules.work import MOST, bounded_work
 
 FORMAT = "tensorsched/attachment"
 VERSION = 1
@@ -26,11 +29,14 @@ _ENTRIES = {"format", "version", "step", "schedules", "documents"}
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
 _ROUNDING = 2.0**-40
+_MOST_WORK = 8 * MOST  # of all its documents together: a group may have a schedule of its own
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
-def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
-    """The state: dicts, lists, strings, ints, floats and bools only."""
+def write_state(
+    step: int, schedules: Mapping[str, Schedule], inputs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The state: dicts, lists, strings, ints, floats and bools only. That of live inputs is there where there are."""
     fingerprints = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
     return {
         "format": FORMAT,
@@ -38,13 +44,13 @@ def write_state(step: int, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
         "step": step,
         "schedules": {name: fingerprints[schedule] for name, schedule in schedules.items()},
         "documents": {fingerprint: schedule.to_dict() for schedule, fingerprint in fingerprints.items()},
-    }
+    } | ({} if inputs is None else {"inputs": dict(inputs)})
 
 
 def read_state(
     state: Any, schedules: Mapping[str, Schedule], on_mismatch: str, clock: Clock | None = None
-) -> tuple[Where, dict[str, Schedule]]:
-    """Where to continue from, and by name the schedules that are to be followed instead of those that are.
+) -> tuple[Where, dict[str, Schedule], dict[str, dict[str, Any]]]:
+    """Where to continue from, by name the schedules that are to be followed instead of those that are; the inputs.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
@@ -60,10 +66,13 @@ def read_state(
     # On a clock of billions, every row is compared and not every unit.
     every = 1 if clock is None else max(1, _reach(saved, schedules) // _HORIZON)
     differences = _differences(saved, schedules, every)
-    if not differences or on_mismatch == "keep_step":
-        return where, {}
+    inputs = state.get("inputs", {})
+    if not differences:
+        return where, {}, _cells_of(schedules, inputs, exact=True)
+    if on_mismatch == "keep_step":
+        return where, {}, _cells_of(schedules, inputs, exact=False)
     if on_mismatch == "restart":
-        return Where.at_step(0), {}
+        return Where.at_step(0), {}, _cells_of(schedules, {}, exact=False)
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
@@ -71,7 +80,7 @@ def read_state(
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
-        return where, saved
+        return where, saved, _cells_of(saved, inputs, exact=True)
     raise BindingError(
         f"this state (step {where.position}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
@@ -79,6 +88,12 @@ def read_state(
         "If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
     )
+
+
+def _cells_of(schedules: Mapping[str, Schedule], state: Any, *, exact: bool) -> dict[str, dict[str, Any]]:
+    """What the live inputs in these schedules remember according to a state; see `Inputs.read`."""
+    nodes = inputs_of(list(schedules.values()))
+    return Inputs(nodes, torch.device("cpu")).read(state, exact=exact) if nodes else {}
 
 
 def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int, every: int) -> str:
@@ -91,6 +106,8 @@ def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step
         return f"Attach what it was saved with (**ts.schedules_of(state)), or choose: {ways}"
     pairs = [(saved[name], present[name]) for name in saved]
     last = min(step, every * _HORIZON)
+    if any(schedule.inputs() for pair in pairs for schedule in pair):
+        return f"With 'keep_step' an input of the same name goes on where its numbers fit, others start anew: {ways}"
     if all(first_difference(a, b, last, every) is None for a, b in pairs):
         return (
             f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
@@ -166,7 +183,7 @@ def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
         raise refuse(
             "version", f"{VERSION}{' (update tensorsched to read a newer one)' if newer else ''}", version
         )
-    if (entries := set(state) - {"clock"}) != _ENTRIES:
+    if (entries := set(state) - {"clock", "inputs"}) != _ENTRIES:
         wrong = min(map(str, entries ^ _ENTRIES))
         raise ScheduleError(
             f"{wrong}: {'missing from' if wrong in _ENTRIES else 'unknown entry of'} the state"
@@ -175,9 +192,11 @@ def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
     for part in ("schedules", "documents"):
         if not isinstance(state[part], Mapping):
             raise refuse(part, "a dict", state[part])
-    known = {
-        fingerprint: _parse_schedule(fingerprint, entry) for fingerprint, entry in state["documents"].items()
-    }
+    with bounded_work(_MOST_WORK):
+        known = {
+            fingerprint: _parse_schedule(fingerprint, entry)
+            for fingerprint, entry in state["documents"].items()
+        }
     saved: dict[str, Schedule] = {}
     for name, fingerprint in state["schedules"].items():
         if not isinstance(name, str):
@@ -218,6 +237,10 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule],
 
 def _compared(name: str, saved: Schedule, present: Schedule, every: int) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
+    if saved.inputs() or present.inputs():  # no step tells whether they are equal
+        return [
+            f"{name}: saved {brief(saved)}, now {brief(present)}; what depends on live inputs must be the same"
+        ]
     settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
     horizon = every * _HORIZON

@@ -18,16 +18,20 @@ import torch
 
 from tensorsched.binding.known import record_of
 from tensorsched.binding.slots import Slot, TensorSlots
+from tensorsched.schedules import Schedule
 
 __all__ = ["Decay", "decay_of", "obstacle"]
 
 _NONE = 0.0  # this very object: nobody else puts it there
 
 
-def obstacle(optimizer: object, group: Mapping[str, Any], lr: Slot | None, *, auto: bool) -> str:
+def obstacle(
+    optimizer: object, group: Mapping[str, Any], schedule: Schedule, lr: Slot | None, *, auto: bool
+) -> str:
     """Why the weight decay of a group cannot be a multiplication of its own with the same effect; "" if it can.
 
-    `lr` is what the attachment has for the group's lr; `auto` says that it hears of every step before it is made.
+    `schedule` is the weight decay's, `lr` what the attachment has for the group's lr; `auto` says that it hears of
+    every step before it is made.
     """
     name = type(optimizer).__name__
     if not group.get(record_of(optimizer).decoupled):
@@ -36,6 +40,8 @@ def obstacle(optimizer: object, group: Mapping[str, Any], lr: Slot | None, *, au
         )
     if lr is None or not lr.tensor:
         return "it needs the lr of the same group in a tensor slot: schedule both in one attach(), a constant lr too"
+    if schedule.inputs() or lr.schedule.inputs():
+        return "a decay that depends on live inputs is left to the optimizer's own step"
     if other := {p.dtype for p in group["params"]} - {torch.float32}:
         return (
             f"parameters of {min(map(str, other))} would be rounded once more, which swallows a small decay"

@@ -18,6 +18,7 @@ from tensorsched.binding.slots import FloatSlots, Slot, Slots, TensorSlots, floa
 from tensorsched.engine import Clock, ClockEngine, ScheduleEngine, tabulate, tabulate_on_clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
+from tensorsched.schedules import Schedule
 
 __all__ = ["filled_slots", "obstacle", "refuse_shared"]
 
@@ -119,8 +120,10 @@ def on_host(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def obstacle(held: torch.Tensor) -> str:
+def obstacle(held: torch.Tensor, schedule: Schedule) -> str:
     """Why a tensor cannot be filled with the values of a schedule; "" if it can."""
+    if schedule.inputs():
+        return "it is a filled slot, which follows the step alone, and the schedule depends on live inputs"
     if not held.is_floating_point():
         return f"it holds a tensor of {held.dtype}, and a schedule gives floats"
     if held.is_inference():

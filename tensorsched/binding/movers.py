@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tensorsched.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine import FloatEngine, Inputs, ReactiveEngine, ReactiveFloatEngine, ScheduleEngine
 from tensorsched.param_groups import Place, with_element
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "filled_mover",
     "float_mover",
     "joined",
+    "reactive_float_mover",
+    "reactive_tensor_mover",
     "tensor_mover",
 ]
 
@@ -151,7 +153,9 @@ def _take_back(groups: Groups, key: str, last: Sequence[float], coming: Sequence
     return False
 
 
-def tensor_mover(groups: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine) -> Mover:
+def tensor_mover(
+    groups: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine | ReactiveEngine
+) -> Mover:
     """Of slots that hold 0-dim views of the engine's live values: put there once, now; filling live is all it takes."""
     blocks = _blocks({place: number for number, place in enumerate(views)})
     held = tuple(block.pick(list(views.values())) for block in blocks)
@@ -220,6 +224,64 @@ def filled_mover(
         return True
 
     return Mover(check, advance)
+
+
+def reactive_float_mover(
+    groups: Groups, columns: Mapping[Place, int], engine: ReactiveFloatEngine, inputs: Inputs
+) -> tuple[Mover, Callable[[Groups], None]]:
+    """As `float_mover`, of slots with live inputs; and what puts changed inputs into effect before the next step.
+
+    A slot whose input somebody has written holds yesterday's value, so `check` is False until that was called. It does
+    nothing where a slot does not hold what was put there.
+    """
+    blocks = _blocks(columns)
+    picks = [block.pick for block in blocks]
+    same, memory = _comparer(groups, blocks), inputs.memory
+    row: Sequence[float] = engine.row()
+    last, seen = tuple([pick(row) for pick in picks]), memory._version
+    write(groups, blocks, last)
+
+    def check(groups: Groups) -> bool:
+        return memory._version == seen and same(groups, last)
+
+    def refresh(groups: Groups) -> None:
+        nonlocal last, seen
+        if same(groups, last):
+            row, seen = engine.row(), memory._version
+            last = tuple([pick(row) for pick in picks])
+            write(groups, blocks, last)
+
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
+        nonlocal last, seen
+        if found_inf is not None and found_inf.item() != 0:
+            return None
+        if not same(groups, last):  # a hook of somebody else may have written since the check
+            return False
+        row = engine.advance()
+        if memory._version != seen:  # or turned an input
+            row, seen = engine.row(), memory._version
+        last = tuple([pick(row) for pick in picks])
+        write(groups, blocks, last)
+        return True
+
+    return Mover(check, advance), refresh
+
+
+def reactive_tensor_mover(
+    groups: Groups, views: Mapping[Place, torch.Tensor], engine: ReactiveEngine
+) -> tuple[Mover, Callable[[Groups], None]]:
+    """As `tensor_mover`, of slots with live inputs; and what puts changed inputs into effect, see above."""
+    own, advance = tensor_mover(groups, views, engine)
+    memory, live = engine.inputs.memory, engine.live
+
+    def check(groups: Groups) -> bool:
+        return memory._version == engine.seen and own(groups)
+
+    def refresh(_: Groups) -> None:
+        if live._version == engine.version:  # else somebody wrote to it, which the check says
+            engine.refresh()
+
+    return Mover(check, advance), refresh
 
 
 def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:

@@ -18,10 +18,10 @@ from tensorsched.binding.known import UNKNOWN, record_of, supports_tensor
 from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
 from tensorsched.engine import Clock
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -107,7 +107,7 @@ def place_slot(  # noqa: PLR0917  of one place; the rest is the same for all
     works = not support.raises and here == device and (no_sync or device.type == "cpu")
     by_itself = "not a decay"
     if place.part == "weight_decay" and not no_sync and record_of(optimizer).decoupled:
-        by_itself = obstacle(optimizer, group, lr, auto=options.auto and has_hooks(optimizer))
+        by_itself = obstacle(optimizer, group, schedule, lr, auto=options.auto and has_hooks(optimizer))
     if not by_itself and _wants_decay(group, options, device):
         return dataclasses.replace(slot, tensor=True, decays=True, why=_DECAYS)
     if options.resident is True:
@@ -154,7 +154,7 @@ def _must_stay(optimizer: Any, slot: Slot, options: Options) -> str:
         reason = f"the group held a tensor, and nothing is known of what else {name} does with it"
     else:
         return ""
-    if wrong := cannot_fill(held):
+    if wrong := cannot_fill(held, slot.schedule):
         raise BindingError(f"{place.name} cannot follow a schedule: {wrong}")
     return reason
 
@@ -167,6 +167,22 @@ def _wants_decay(group: Mapping[str, Any], options: Options, device: torch.devic
     if options.resident == "auto":
         return bool(group.get("capturable")) and device.type != "cpu"
     return options.resident is True
+
+
+def together(slots: Sequence[Slot], device: torch.device) -> list[Slot]:
+    """The slots, of which those with live inputs are all tensors or all floats: the inputs have one home.
+
+    On a CPU there is none to choose: floats and tensors read the same memory.
+    """
+    reactive = [slot for slot in slots if slot.schedule.inputs()]
+    host = next((slot for slot in reactive if not slot.tensor), None)
+    if host is None or device.type == "cpu":
+        return list(slots)
+    why = f"it depends on live inputs, and so does {host.name}, which is a float slot"
+    return [
+        dataclasses.replace(slot, tensor=False, why=why) if slot.schedule.inputs() and slot.tensor else slot
+        for slot in slots
+    ]
 
 
 def read_rewrite(

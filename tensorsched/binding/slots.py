@@ -13,13 +13,23 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
-from tensorsched.binding.ranges import Range, refuse_out_of_range, refuse_values
+from tensorsched.binding.movers import (
+    Groups,
+    Mover,
+    float_mover,
+    reactive_float_mover,
+    reactive_tensor_mover,
+    tensor_mover,
+)
+from tensorsched.binding.ranges import Range, refuse_now, refuse_out_of_range, refuse_values
 from tensorsched.engine import (
     Clock,
     ClockEngine,
     ClockFloatEngine,
     FloatEngine,
+    Inputs,
+    ReactiveEngine,
+    ReactiveFloatEngine,
     ScheduleEngine,
     replacement_on_clock,
     tabulate,
@@ -27,9 +37,11 @@ from tensorsched.engine import (
 )
 from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import replacement, row_count
-from tensorsched.errors import BindingError
+from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.node import evaluate
+from tensorsched.schedules.split import inputs_of, value_now
 
 __all__ = ["FloatSlots", "Slot", "Slots", "TensorSlots", "float_slots", "tensor_slots"]
 
@@ -81,6 +93,15 @@ class FloatSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.table.live_column
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, before it is rounded."""
+        return self.engine.table.value(name, position)
+
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
         column = self.engine.table.live_column
@@ -104,6 +125,15 @@ class TensorSlots:
         self.engine = engine
         self.slots = tuple(slots)
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.table.live_column
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, before it is rounded."""
+        return self.engine.table.value(name, position)
+
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
@@ -117,7 +147,112 @@ class TensorSlots:
         return self.engine.value(slot.name)
 
 
-Slots = FloatSlots | TensorSlots
+class ReactiveFloatSlots:
+    """Float slots whose values depend on live inputs too."""
+
+    tensor = False
+
+    def __init__(self, engine: ReactiveFloatEngine, slots: Sequence[Slot], inputs: Inputs) -> None:
+        self.engine = engine
+        self.slots = tuple(slots)
+        self.inputs = inputs
+        self.refresh: Callable[[Groups], None] = lambda _: None
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.column_of
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
+        return value_now(self.engine.schedules[name], position, self.inputs.values())
+
+    def bind(self, groups: Groups) -> Mover:
+        """Put the present values into the optimizer's groups; what moves them from now on."""
+        columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
+        mover, refresh = reactive_float_mover(groups, columns, self.engine, self.inputs)
+
+        def checked(groups: Groups) -> None:
+            row = self.engine.row()
+            refuse_now({slot: row[columns[slot.place]] for slot in self.slots})
+            refresh(groups)
+
+        self.refresh = checked
+        return mover
+
+    def value(self, slot: Slot) -> float:
+        """The value that a slot must hold now."""
+        return self.engine.row()[self.engine.column_of[slot.name]]
+
+    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """See `rewritten`. Other inputs join those that there are."""
+        moved = with_schedules(self.slots, schedules)
+        nodes = inputs_of([slot.schedule for slot in moved])
+        self.inputs.check(nodes)
+        # With inputs of its own first: if anything is wrong with them, nothing has changed.
+        reactive_float_slots(moved, Inputs(self.inputs.nodes | nodes, self.inputs.device), None)
+
+        def exchange() -> None:
+            self.inputs.extend(nodes)
+            other = reactive_float_slots(moved, self.inputs, None).engine
+            other.seek(self.engine.step_count)
+            self.engine, self.slots = other, moved
+
+        return exchange
+
+
+class ReactiveTensorSlots:
+    """Tensor slots, and free names, whose values depend on live inputs too."""
+
+    tensor = True
+
+    def __init__(self, engine: ReactiveEngine, slots: Sequence[Slot], inputs: Inputs) -> None:
+        self.engine = engine
+        self.slots = tuple(slots)
+        self.inputs = inputs
+        self.refresh: Callable[[Groups], None] = lambda _: None
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """For each name which of the engine's values is its."""
+        return self.engine.column_of
+
+    def at(self, name: str, position: int) -> float:
+        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
+        return value_now(self.engine.schedules[name], position, self.inputs.values())
+
+    def bind(self, groups: Groups) -> Mover:
+        """Put the views into the optimizer's groups; what moves them from now on."""
+        views = {slot.place: self.value(slot) for slot in self.slots}
+        mover, refresh = reactive_tensor_mover(groups, views, self.engine)
+
+        def checked(groups: Groups) -> None:
+            if self.inputs.device.type == "cpu":  # elsewhere it would have to wait
+                row = self.engine.current().tolist()
+                refuse_now({slot: row[self.engine.column_of[slot.name]] for slot in self.slots})
+            refresh(groups)
+
+        self.refresh = checked
+        return mover
+
+    def value(self, slot: Slot) -> torch.Tensor:
+        """The view that a slot must hold."""
+        return self.engine.value(slot.name)
+
+    def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+        """See `rewritten`."""
+        moved = with_schedules(self.slots, schedules)
+        _refuse_at_start([slot for slot in moved if slot.name in schedules], self.engine.table.rows)
+        replace = self.engine.replacement(schedules)
+
+        def commit() -> None:
+            replace()
+            self.slots = moved
+
+        return commit
+
+
+Slots = FloatSlots | TensorSlots | ReactiveFloatSlots | ReactiveTensorSlots
 
 
 def float_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> FloatSlots:
@@ -164,6 +299,35 @@ def factors(slots: Sequence[Slot]) -> dict[str, Schedule]:
     return {slot.factor: 1.0 - lr[slot.place.group] * slot.schedule for slot in slots if slot.decays}
 
 
+def reactive_float_slots(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> ReactiveFloatSlots:
+    """As `float_slots`, of slots with live inputs, which are on the CPU."""
+    columns = {slot.name: slot.schedule for slot in slots}
+    engine = ReactiveFloatEngine(columns, inputs, capacity)
+    _refuse_at_start(slots, engine.table.rows)
+    return ReactiveFloatSlots(engine, slots, inputs)
+
+
+def reactive_tensor_slots(
+    slots: Sequence[Slot], free: Mapping[str, Schedule], inputs: Inputs, capacity: int | None
+) -> ReactiveTensorSlots:
+    """As `tensor_slots`, of slots and free names with live inputs, which are on the device."""
+    columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    engine = ReactiveEngine(columns, inputs, capacity)
+    _refuse_at_start(slots, engine.table.rows)
+    return ReactiveTensorSlots(engine, slots, inputs)
+
+
+def _refuse_at_start(slots: Sequence[Slot], rows: int) -> None:
+    """Check what slots with live inputs would hold if nobody turned one; `refuse_now` looks when somebody does."""
+    for schedule, slot in {slot.schedule: slot for slot in slots if slot.limits is not None}.items():
+        refuse_values(slot, schedule, evaluate(schedule, 0, rows))
+
+
+def with_schedules(slots: Sequence[Slot], schedules: Mapping[str, Schedule]) -> tuple[Slot, ...]:
+    """The slots, with other schedules where there are some for their columns."""
+    return tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots)
+
+
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
     """Check that other schedules, by column, can be followed at the same step; the function returned does it.
 
@@ -176,7 +340,14 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
-    moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
+    if isinstance(slots, (ReactiveFloatSlots, ReactiveTensorSlots)):
+        return slots.rewritten(schedules)
+    if changed := [name for name, schedule in schedules.items() if schedule.inputs()]:
+        raise ScheduleError(
+            f"{changed[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot come to follow "
+            "a live input: detach() and attach() again"
+        )
+    moved = with_schedules(slots.slots, schedules)
     slots.accept(moved)
     if isinstance(slots, FloatSlots):
         floats, clock = slots, slots.engine.table.clock
@@ -189,7 +360,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
 
         return exchange
     present, at = slots.engine.table.schedules, {slot.name: slot for slot in moved}
-    changed = {name: factor for name, factor in factors(moved).items() if factor != present[name]}
+    also = {name: factor for name, factor in factors(moved).items() if factor != present[name]}
 
     def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
         if name in at:  # neither a free name nor a factor
@@ -197,9 +368,9 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
 
     engine = slots.engine
     if isinstance(engine, ClockEngine):
-        replace = replacement_on_clock(engine.table, {**schedules, **changed}, look)
+        replace = replacement_on_clock(engine.table, {**schedules, **also}, look)
     else:
-        replace = replacement(engine.table, {**schedules, **changed}, look)
+        replace = replacement(engine.table, {**schedules, **also}, look)
 
     def commit() -> None:
         replace()
@@ -267,6 +438,11 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     if isinstance(found, torch.Tensor):
         return f"a tensor of {found.tolist()!r} on {found.device}"
     return "nothing" if found is None else repr(found)
+
+
+def taken_over(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether torch's SWALR is there to write this slot, which it is made for: its mark is in the group."""
+    return slot.place.key == "lr" and "swa_lr" in groups[slot.place.group]
 
 
 def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:

@@ -22,10 +22,19 @@ from tensorsched.binding.known import record_of
 from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
-from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
+from tensorsched.binding.slots import (
+    FloatSlots,
+    ReactiveFloatSlots,
+    ReactiveTensorSlots,
+    Slot,
+    Slots,
+    TensorSlots,
+    reactive_tensor_slots,
+    tensor_slots,
+)
 from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
-from tensorsched.engine import Where, tabulate
+from tensorsched.engine import Inputs, Where, tabulate
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
@@ -57,7 +66,12 @@ class GraphMode(HandedMode):
         self._kind, self._clock = type(sched.optimizer), sched._options.clock
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_columns(part): part for part in before.parts}
-        super().__init__(_on_device(self.eager.parts, device, known), self.eager.tally)
+        inputs = self.eager.inputs if before is None or before.inputs is None else before.inputs
+        if inputs is not None and inputs.device != device:
+            inputs = Inputs(inputs.nodes, device)
+        elif inputs is not None and self.eager.inputs is not None:
+            inputs.extend(self.eager.inputs.nodes)
+        super().__init__(_on_device(self.eager.parts, device, known, inputs), self.eager.tally)
         self.decays = self.eager.decays  # of eager steps; the graph has weight_decay among its values
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
@@ -69,7 +83,23 @@ class GraphMode(HandedMode):
     def bind(self, optimizer: Any, groups: Groups) -> None:
         """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
         super().bind(optimizer, groups)
+        self._left_at = None if self.eager.inputs is None else self.eager.inputs.version
         self._enter(optimizer)
+
+    def refresh(self, groups: Groups) -> None:
+        """As in any mode.
+
+        Raises:
+            BindingError: an input of the eager mode, which compiled steps do not read, was written.
+        """
+        before = self.eager.inputs
+        if before is not None and before is not self.inputs and before.version != self._left_at:
+            self._left_at = before.version
+            raise BindingError(
+                "a live input was written through a tensor that sched.inputs gave before compile_step(): compiled "
+                "steps have their inputs on the device, and do not read it; ask sched.inputs again and write that one"
+            )
+        super().refresh(groups)
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
@@ -80,6 +110,7 @@ class GraphMode(HandedMode):
         """The same, without a decay."""
         sched._say()
         self.require_counted()
+        self.refresh(sched.optimizer.param_groups)
         if not self.check(sched.optimizer.param_groups):
             sched._settle()
         sched._use_eager()
@@ -183,6 +214,7 @@ class InGraphStep(Mode):
         """Check every slot."""
         sched._say()
         self.require_counted()
+        self._graph.refresh(sched.optimizer.param_groups)
         if not self._graph.check(sched.optimizer.param_groups):
             sched._settle()
 
@@ -231,11 +263,14 @@ def enter(sched: Attachment) -> GraphMode:
 
 
 def _columns(part: Slots) -> tuple[str, ...]:
-    return tuple(part.engine.table.live_column)
+    return tuple(part.columns)
 
 
 def _on_device(
-    parts: Iterable[Slots], device: torch.device, known: Mapping[tuple[str, ...], Slots]
+    parts: Iterable[Slots],
+    device: torch.device,
+    known: Mapping[tuple[str, ...], Slots],
+    inputs: Inputs | None,
 ) -> list[Slots]:
     """The parts with every slot a tensor slot; those that are `known` already are what they were.
 
@@ -243,21 +278,24 @@ def _on_device(
     """
     found: list[Slots] = []
     for part in parts:
-        if isinstance(part, TensorSlots):
+        if isinstance(part, (TensorSlots, ReactiveTensorSlots)):
             found.append(part)
             continue
         slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
         table = part.engine.table
         beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
         names = _columns(part)
-        if beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
+        if isinstance(part, ReactiveFloatSlots):
+            assert inputs is not None  # noqa: S101  there are such slots
+            found.append(known.get(names) or reactive_tensor_slots(slots, {}, inputs, table.last))
+        elif beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
             found[-1] = both
         else:
             found.append(known.get(names) or tensor_slots(slots, {}, device, table.last, clock=table.clock))
     return found
 
 
-def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: Slots) -> TensorSlots | None:
+def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: FloatSlots) -> TensorSlots | None:
     """Both in one engine, with the same room; None where the engine of the tensor slots cannot be extended."""
     engine = tensors.engine
     if engine.table.clock is not None:

@@ -106,10 +106,10 @@ def _momentum(made: Callable[[float, float], Schedule], s: torch_lr.CyclicLR, i:
 
 
 def _cyclic(s: torch_lr.CyclicLR) -> Columns:
-    up = s.total_size * s.step_ratio
-    if s._scale_fn_custom is not None or round(up) != up or round(s.total_size) != s.total_size:
+    up, total = round(s.total_size * s.step_ratio), round(s.total_size)
+    if s._scale_fn_custom is not None or total != s.total_size or up / total != s.step_ratio:
         raise ScheduleError("a scale_fn, or a fraction of a step, has none")
-    made = functools.partial(cyclic, up=int(up), down=int(s.total_size - up), mode=s.mode, gamma=s.gamma)
+    made = functools.partial(cyclic, up=up, down=total - up, mode=s.mode, gamma=s.gamma)
     columns: Columns = {}
     for i, (low, high) in enumerate(zip(s.base_lrs, s.max_lrs, strict=True)):
         columns |= _with_momentum(

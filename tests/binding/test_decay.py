@@ -317,7 +317,7 @@ def test_in_a_compiled_step_and_eager_steps_between_it_decays_once():
 def test_where_it_would_differ_it_is_refused(make, schedules, text):
     optimizer = make()
     lr = Slot(ts.attach(optimizer, lr=LR).slots[0].place, LR, "lr" in schedules, "", 0.1)
-    assert text in obstacle(optimizer, optimizer.param_groups[0], lr, auto=True)
+    assert text in obstacle(optimizer, optimizer.param_groups[0], WD, lr, auto=True)
 
 
 def test_manual_advance_keeps_the_number():

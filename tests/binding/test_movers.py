@@ -274,8 +274,10 @@ def test_the_handle_shows_what_users_use():
             "count",
             "detach",
             "free",
+            "inputs",
             "load_state_dict",
             "lr_scheduler",
+            "observe",
             "optimizer",
         ),
         *(

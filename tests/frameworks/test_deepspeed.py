@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+import tensorsched as ts
 from tests.frameworks.beside import (
     ACCUMULATION,
+    EXACT,
     ROWS,
     SAVED,
     STEPS,
@@ -25,8 +28,12 @@ from tests.frameworks.beside import (
     loader,
     make_model,
     make_optimizer,
+    ours_alone,
     watch,
 )
+
+# DeepSpeed's own all-reduce for one machine is compiled at its first use, which takes a minute: gloo's does.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 CASES = [(stage, half) for stage in range(4) for half in (False, True)]
 
@@ -95,3 +102,44 @@ def failed(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("run", RUNS)
 def test_two_processes_train_as_with_lambda_lr_and_resume(failed, run):
     assert not failed[run], failed[run]
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """DeepSpeed wants a process group even for one."""
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    deepspeed.init_distributed("gloo", verbose=False)
+    yield
+    deepspeed.comm.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("stage", range(4))
+def test_attached_alone_it_is_right_or_refused(stage):
+    """Not too fast, and not the second group by the first one's values: what both were."""
+    engine, _, calls = initialize(stage, half=False, make=ours_alone)
+    x, y = next(iter(loader()))
+
+    def step() -> None:
+        for _ in range(ACCUMULATION):
+            engine.backward(nn.functional.mse_loss(engine(x), y))
+            engine.step()
+
+    if stage == 0:
+        step()
+        step()
+        assert calls == EXACT[:2]
+        return
+    with pytest.raises(
+        ts.BindingError, match=r"lr_scheduler=sched\.lr_scheduler\(\) to deepspeed\.initialize"
+    ):
+        step()

@@ -444,3 +444,42 @@ def test_kernels_that_a_schedule_adds():
     added = kernels(step) - kernels(constant_step)
     print(f"kernels added in one graph: {added}")  # noqa: T201
     assert added <= 2
+
+
+# -- a clock that is not the step --------------------------------------------------------------------------------------
+
+
+def test_replays_count_what_a_tensor_on_the_device_says():
+    optimizer = adamw(lr=torch.tensor(1e-2, device="cuda"))
+    lr = ts.linear(1.0, 0.0, steps=1_000)
+    sched = ts.attach(optimizer, lr=lr, clock=ts.clock("tokens"))
+    consumed = torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def step() -> None:
+        sched.count(consumed)
+        optimizer.step()
+
+    graph = captured(step)
+    assert (sched.step_count, sched.position) == (3, 0)
+    position = 0
+    for n in (100, 0, 250, 7):
+        consumed.fill_(n)
+        graph.replay()
+        position += n
+        assert sched.position == position
+        assert sched.value("lr").item() == pytest.approx(lr(position), rel=2 * U)
+    assert sched.step_count == 7
+
+
+def test_counting_never_synchronises():
+    optimizer = adamw(lr=torch.tensor(1e-2, device="cuda"))
+    sched = ts.attach(optimizer, lr=LR.stretch(1_000), clock=ts.clock("tokens"))
+    consumed = torch.tensor(512, device="cuda")
+    sched.count(1)
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    for n in (3, consumed, consumed):
+        sched.count(n)
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("default")
+    assert sched.position == 1_028
