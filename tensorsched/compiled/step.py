@@ -289,7 +289,7 @@ def _attachments(sched: Attachment | Several) -> tuple[Attachment, ...]:
     if isinstance(several, Mapping) and several:
         return tuple(several.values())
     raise refusal(
-        f"compile_step() takes what attach() returned, or a ts.Plan of several, got {type(sched).__name__}: write "
+        f"it takes what attach() returned, or a ts.Plan of several, got {type(sched).__name__}: write "
         "sched = ts.attach(optimizer, lr=schedule) and step = ts.compile_step(sched)"
     )
 

@@ -10,6 +10,7 @@ nothing is read on the host. Both run the same lines, in float64.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -225,6 +226,7 @@ class Inputs:
             }
             for name, held in self.nodes.items()
             if _named({name: held._cells()}).keys() <= numbers.keys()  # noqa: SLF001
+            and math.isfinite(numbers[f"{name}.value"])
         }
 
     def read(self, state: Any, *, exact: bool = True) -> dict[str, dict[str, Any]]:
@@ -247,7 +249,7 @@ class Inputs:
                 found[name] = start
                 continue
             if not _fits(saved, start):
-                raise refuse(f"inputs[{name!r}]", f"numbers for {', '.join(start)}", saved)
+                raise refuse(f"inputs[{name!r}]", f"numbers for {', '.join(start)}, a finite value", saved)
             found[name] = {key: saved[key] for key in start}
         return found
 
@@ -299,7 +301,7 @@ def _fits(saved: Any, start: Mapping[str, Any]) -> bool:
             return False
         if not all(type(number) in {int, float} for number in (given if isinstance(cell, list) else [given])):
             return False
-    return True
+    return math.isfinite(saved["value"])
 
 
 def _where(condition: Any, a: Any, b: Any) -> torch.Tensor:

@@ -71,6 +71,7 @@ class Plan:
         self.programs = [found[schedule] for schedule in ordered]
         at = {schedule: number for number, schedule in enumerate(ordered)}
         self.column_of = {name: at[schedule] for name, schedule in schedules.items()}
+        self._first = {number: name for name, number in reversed(self.column_of.items())}
         # By register, then by program: what one operation reads then lies side by side, and takes no look-up.
         columns = {
             self._column(number, register): program.columns[register]
@@ -84,9 +85,9 @@ class Plan:
         )
         self.batches = [self._batch([at[s] for s in alike], inputs) for alike in order.values()]
 
-    @staticmethod
-    def _column(number: int, register: int) -> str:
-        return f"value {number}, part {register}"
+    def _column(self, number: int, register: int) -> str:
+        """The name of a column, which errors show: that of the first schedule that it is for."""
+        return f"{self._first[number]}, part {register}"
 
     def _batch(self, numbers: Sequence[int], inputs: Inputs) -> Batch:
         programs = [self.programs[number] for number in numbers]

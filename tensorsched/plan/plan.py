@@ -136,10 +136,34 @@ class Plan:
             ScheduleError: n is no whole number of at least 0.
 
         Does not synchronise. In a function that torch.compile traces call `plan[name].count(n)` of each.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> a, b = (torch.optim.SGD([torch.nn.Parameter(torch.ones(2))]) for _ in range(2))
+            >>> tokens, lr = ts.clock("tokens"), ts.linear(1.0, 0.0, steps=1000)
+            >>> plan = ts.Plan(a=ts.attach(a, lr=lr, clock=tokens), b=ts.attach(b, lr=lr, clock=tokens))
+            >>> plan.count(250), a.step(), b.step(), a.param_groups[0]["lr"], b.param_groups[0]["lr"]
+            (None, None, None, 0.75, 0.75)
         """
         clocked = [sched for sched in self._attachments.values() if sched._mode.tally is not None]
         for sched in clocked or list(self._attachments.values())[:1]:
             sched.count(n)
+
+    def observe(self, metric: Any, /) -> None:
+        """Show a metric to all attachments with something that reacts to one (`ts.plateau`): `Attachment.observe`.
+
+        Args:
+            metric: a number, or a tensor of one element on any device. (Metrics by name: `plan[name].observe`.)
+
+        Raises:
+            BindingError: nothing reacts, or the metric is no number. Nothing has changed.
+
+        Synchronises where `Attachment.observe` does.
+        """
+        scheds = list(self._attachments.values())
+        reacting = [s for s in scheds if s._mode.inputs is not None and s._mode.inputs.reactions]
+        for sched in reacting or scheds[:1]:
+            sched.observe(metric)
 
     def rewrite(self, **changes: Any) -> None:
         """Follow other schedules from now on, at the same steps: `Attachment.rewrite` of several.

@@ -492,6 +492,7 @@ def test_a_state_of_another_plateau_is_refused_and_may_be_kept():
         {"plateau": 3},
         {"plateau": {"value": 1.0}},
         {"plateau": dict.fromkeys(("value", "best", "bad", "cooldown"), "1")},
+        {"plateau": dict.fromkeys(("value", "best", "bad", "cooldown"), math.nan)},
     ],
 )
 def test_a_malformed_state_is_refused_and_nothing_has_changed(inputs):

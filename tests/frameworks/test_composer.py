@@ -32,6 +32,7 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     watch,
+    with_tensors,
 )
 
 
@@ -99,6 +100,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
         "LRMonitor looks after the schedulers have moved: the next step's, whosever they are"
     )
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_it_resumes_without_a_scheduler_in_composer_s_slot(tmp_path):

@@ -13,9 +13,11 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import deepspeed
 import pytest
 import torch
+from accelerate.utils import DeepSpeedPlugin
 from torch import nn
 
 import tensorsched as ts
+from tests.frameworks import test_accelerate
 from tests.frameworks.beside import (
     ACCUMULATION,
     EXACT,
@@ -89,9 +91,22 @@ def train(
     return Run(used, params, logged)
 
 
+def over_accelerate(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False) -> Run:
+    """As the HF Trainer and trl run it: Accelerate keeps the scheduler, and DeepSpeed has none."""
+    config = {
+        "train_micro_batch_size_per_gpu": ROWS,
+        "gradient_accumulation_steps": ACCUMULATION,
+        "zero_optimization": {"stage": 2},
+        "zero_allow_untested_optimizer": True,
+    }
+    plugin = DeepSpeedPlugin(hf_ds_config=config)
+    return test_accelerate.train(make, folder, until, resume=resume, deepspeed_plugin=plugin)
+
+
 RUNS = {
     f"stage{stage}{'bf16' if half else ''}": functools.partial(train, stage, half) for stage, half in CASES
 }
+RUNS["over Accelerate"] = over_accelerate
 
 
 @pytest.fixture(scope="module")

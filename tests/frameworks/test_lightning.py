@@ -36,6 +36,7 @@ from tests.frameworks.beside import (
     resume,
     theirs,
     watch,
+    with_tensors,
 )
 
 
@@ -118,6 +119,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     shown = [list(row.values())[:2] for row in whole.logged]  # LearningRateMonitor, at every batch
     assert shown == [rates for rates in EXACT for _ in range(ACCUMULATION)]
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_it_resumes_without_a_scheduler_in_lightning_s_slot(tmp_path):

@@ -206,6 +206,23 @@ def test_it_is_what_attach_takes_and_prints_short():
     assert repr(ts.expression(cosine)) == "{'lr': cosine(0.1, 0.0, steps=100).mirror().repeat()}"
 
 
+def test_a_tensor_lr_is_rounded_by_torch_at_every_step_and_by_us_once():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1))
+    scheduler = torch_lr.CosineAnnealingLR(optimizer, 100)
+    found = ts.expression(scheduler)
+    difference = apart(found, written(scheduler, optimizer, 100))
+    assert RECURSIVE < difference <= 4 * torch.finfo(torch.float32).eps * 102
+    optimizer.param_groups[0]["lr"].fill_(0.07)
+    with pytest.raises(ScheduleError, match="changed by hand"):
+        ts.expression(torch_lr.CosineAnnealingLR(optimizer, 100, last_epoch=30))
+
+
+def with_a_late_group(o):
+    scheduler = torch_lr.ExponentialLR(o, 0.9)
+    o.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.5})
+    return scheduler
+
+
 def hand_made(o):
     scheduler = torch_lr.ExponentialLR(o, 0.9)
     o.param_groups[0]["lr"] = 0.7
@@ -250,6 +267,7 @@ def undone_twice(o):
         (lambda o: torch_lr.CyclicLR(o, 0.01, 0.1, 3, scale_fn=lambda x: 1 / x), "a scale_fn"),
         (lambda o: torch_lr.CyclicLR(o, 0.01, 0.1, 2.5), "a fraction of a step"),
         (lambda o: torch_lr.ExponentialLR(o, 0.0), "rate must be a number above 0"),
+        (with_a_late_group, "a group was added after it was made"),
         (with_momentum, "moves a momentum, too"),
         (chained_waves, "does not just multiply the lr"),
         (hand_made, "0 steps from now its arguments give 0.1 .* it writes 0.7: changed by hand"),

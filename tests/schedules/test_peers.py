@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -269,6 +270,15 @@ def transformers_cosine(draw):
 
 
 @peer
+def transformers_waves(draw):
+    base, (w, total), cycles = draw(rates), warmup_and_total(draw), draw(st.floats(0.1, 4.0))
+    theirs = hugging_face("cosine_schedule_with_warmup", total + 1, base, w, total, cycles)
+    ours = ts.wave(base, total=total, warmup=w, cycles=cycles)
+    # Wave, product; the angle is 2 * cycles half waves long, and carries its 2.4 u and our position's u at every one.
+    return Pair(ours, theirs, lambda _: (8 + 8 * math.pi * cycles) * U * base)
+
+
+@peer
 def transformers_hard_restarts(draw):
     # Powers of 2: elsewhere the peer's (cycles * progress) % 1 may round to just below 1 at a restart.
     base, w, cycles, period = (
@@ -334,13 +344,16 @@ def transformers_cosine_with_min_lr_rate(draw):
 @peer
 def transformers_wsd(draw):
     base, w, stable, decay = draw(rates), draw(st.integers(0, 20)), draw(st.integers(0, 20)), draw(lengths)
-    shape, rate = draw(st.sampled_from(["linear", "cosine", "1-sqrt"])), draw(st.floats(0.0, 0.9))
+    shapes = st.sampled_from(["linear", "cosine", "1-sqrt"])
+    shape, rise, rate = draw(shapes), draw(shapes), draw(st.floats(0.0, 0.9))
     theirs = hugging_face(
         "wsd_schedule", w + stable + decay + EXTRA, base, w, decay,
-        num_stable_steps=stable, decay_type=shape, min_lr_ratio=rate,
+        num_stable_steps=stable, decay_type=shape, warmup_type=rise, min_lr_ratio=rate,
     )  # fmt: skip
     floor, total = rate * base, w + stable + decay
-    ours = ts.wsd(base, total=total, warmup=w, decay=decay, shape=shape, floor=floor, start=floor)
+    ours = ts.wsd(
+        base, total=total, warmup=w, decay=decay, shape=shape, floor=floor, start=floor, warmup_shape=rise
+    )
     return Pair(ours, theirs, lambda _: 13 * U * base)
 
 
