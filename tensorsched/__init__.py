@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a
     from tensorsched.binding.attachment import Attachment as Attachment
     from tensorsched.binding.by_parameter import by_parameter as by_parameter
     from tensorsched.binding.checkpoint import schedules_of as schedules_of
-    from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
+    from tensorsched.binding.known import register_optimizer as register_optimizer
     from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
     from tensorsched.engine.clock import Clock as Clock, clock as clock
     from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
@@ -68,7 +68,7 @@ _LATER = {
     "detach": "binding.attach",
     "expression": "recording.expressions",
     "record": "recording.record",
-    "register_optimizer": "binding.torch_optim",
+    "register_optimizer": "binding.known",
     "schedules_of": "binding.checkpoint",
     "tabulate": "engine.tabulate",
 }

@@ -146,6 +146,8 @@ class Attachment:
     def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
+        Of a filled slot it is the group's own tensor.
+
         Args:
             name: the param_group key, or a name from `free`.
             group: index of the param_group, or what it holds under "name".
@@ -714,12 +716,14 @@ class Attachment:
             raise
 
     def _now(self, key: str, step: int) -> list[float]:
-        """What each group has under a key at `step`, the present one: of a tensor slot what its table says.
+        """What each group has under a key at `step`, the present one: of a tensor what its table says.
 
         On a clock it synchronises as `position` does.
         """
         position = step if self._options.clock is None else self.position
-        tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
+        tensors = {
+            slot.place: slot for slot in self.slots if (slot.tensor or slot.filled) and slot.place.key == key
+        }
         groups = self.optimizer.param_groups
         return [
             self._mode.at(tensors[place].name, position)

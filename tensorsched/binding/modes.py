@@ -8,13 +8,16 @@ live one, whichever mode is in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from tensorsched.binding.capture import refuse_frozen_capture
 from tensorsched.binding.carried import Carrier
 from tensorsched.binding.clocked import Tally, watched
+from tensorsched.binding.decay import Decay, decay_of
+from tensorsched.binding.filled import filled_slots
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import (
     FloatSlots,
@@ -127,10 +130,12 @@ class Mode:
     Attributes:
         parts: the slots, by engine.
         in_graph: whether the groups hold what compiled steps read.
+        decays: the weight decays that are multiplied by before an eager step; most attachments have none.
         tally: whether something was counted for the step that comes; None where steps are counted.
     """
 
     in_graph = False
+    decays: Sequence[Decay] = ()
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
@@ -257,6 +262,15 @@ class Mode:
 
     # -- events -------------------------------------------------------------------------------------------------------
 
+    def decay(self, optimizer: Any) -> None:
+        """Multiply the parameters that have a gradient, and let their groups hold no weight decay. No sync."""
+        for each in self.decays:
+            each.apply(optimizer)
+
+    def before_closure(self, sched: Driving) -> None:
+        """As `before_step`, but the decay comes after a closure."""
+        self.before_step(sched)
+
     def before_step(self, sched: Driving) -> None:
         """The optimizer is about to step: whoever else wrote to a slot is found now."""
         raise NotImplementedError
@@ -279,37 +293,11 @@ class Mode:
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
 
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """A state_dict whose groups are as they are saved: its state must be where the optimizer's own would be."""
+
     def hide(self, optimizer: Any, *, hidden: bool) -> None:
         """For the dummy step by which torch.distributed.checkpoint makes state: what it must not see."""
-
-
-def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
-    """Check that every replay of the step that is being captured will use new values, and train every parameter.
-
-    Raises:
-        BindingError: a slot is a float on the host, or a parameter has no gradient yet.
-    """
-    for slot in slots:
-        if not slot.tensor:
-            capturable = optimizer.param_groups[slot.place.group].get("capturable")
-            # One that is capturable reads this on the host all the same.
-            other = (
-                ", or build the optimizer with capturable=True and attach again"
-                if capturable is False
-                else ""
-            )
-            raise BindingError(
-                f"{slot.name} is a float slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
-                f"ts.compile_step(sched), which keeps every value on the device{other}"
-            )
-    for index, group in enumerate(optimizer.param_groups):
-        for number, parameter in enumerate(group["params"]):
-            if parameter.requires_grad and parameter.grad is None:
-                raise BindingError(
-                    f"parameter {number} of group {index}, of shape {tuple(parameter.shape)}, requires grad and "
-                    "has no .grad yet: the CUDA graph would leave it out of every replay. Run a backward pass "
-                    "before the capture (and zero_grad(set_to_none=False) after it), or set requires_grad=False"
-                )
 
 
 class HandedMode(Mode):
@@ -340,8 +328,15 @@ class HandedMode(Mode):
 class EagerMode(Mode):
     """The optimizer's own step runs, between its hooks."""
 
+    def bind(self, optimizer: Any, groups: Groups) -> None:
+        """Put every slot's value into `groups`, whatever they hold."""
+        super().bind(optimizer, groups)
+        self.decays = decay_of(self.parts)
+
     def fast(self, sched: Driving) -> Mover:
-        """The mover itself, unless compiled steps want their values back after each step."""
+        """The mover itself, unless compiled steps want their values back after each step, or parameters decay."""
+        if self.decays:
+            return NEVER
         check = NEVER.check if sched._doubt or sched._unseen else self.check
         if sched._face is not None:
             mover: Mover = sched._face.mover(check)
@@ -353,9 +348,17 @@ class EagerMode(Mode):
 
         An input that was turned is put into effect here.
         """
+        self.before_closure(sched)
+        if sched.attached:
+            sched._mode.decay(sched.optimizer)  # of the groups that were adopted just now, too
+
+    def before_closure(self, sched: Driving) -> None:
+        """The same, without a decay."""
         sched._say()
         self.require_counted()
         groups = sched.optimizer.param_groups
+        for decay in self.decays:  # a step that raised has left its 0
+            decay.put_back(groups)
         if sched._face is not None:
             sched._face.before(groups)
             if not sched.attached:
@@ -367,6 +370,11 @@ class EagerMode(Mode):
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""
+        for decay in self.decays:
+            decay.put_back(sched.optimizer.param_groups)
+        if self.decays and sched._face is not None:
+            sched._face.mover(self.check).advance(sched.optimizer.param_groups, found_inf)
+            return
         if self.advance(sched.optimizer.param_groups, found_inf) is False:
             sched._settle()
             self.advance(sched.optimizer.param_groups, found_inf)
@@ -437,7 +445,8 @@ def eager_mode(
         BindingError: floats and tensors on a device would have to react together, or on a clock.
     """
     tensors = [slot for slot in slots if slot.tensor and not slot.schedule.inputs()]
-    floats = [slot for slot in slots if not slot.tensor and not slot.schedule.inputs()]
+    filled = [slot for slot in slots if slot.filled]
+    floats = [slot for slot in slots if not (slot.tensor or slot.filled) and not slot.schedule.inputs()]
     plain = {name: schedule for name, schedule in free.items() if not schedule.inputs()}
     parts: list[Slots] = []
     if tensors or plain:
@@ -445,6 +454,7 @@ def eager_mode(
         parts.append(tensor_slots(tensors, plain, device, capacity, room=len(floats), clock=clock))
     if floats:
         parts.append(float_slots(floats, capacity, clock))
+    parts += filled_slots(filled, capacity, clock)
     reactive = [slot for slot in slots if slot.schedule.inputs()]
     reacting = {name: schedule for name, schedule in free.items() if schedule.inputs()}
     if reactive or reacting:

@@ -27,6 +27,7 @@ __all__ = [
     "fill",
     "fill_all",
     "fill_each",
+    "filled_mover",
     "float_mover",
     "joined",
     "reactive_float_mover",
@@ -185,6 +186,44 @@ def tensor_mover(
         return len(groups) == count and live._version == driver.version
 
     return Mover(check_one_key, advance)
+
+
+def filled_mover(
+    groups: Groups,
+    tensors: Mapping[Place, torch.Tensor],
+    forward: Callable[[torch.Tensor | None], bool | None],
+    fill: Callable[[], None],
+) -> Mover:
+    """Of slots that hold tensors of their own: put back and filled now, and filled after every step.
+
+    Args:
+        groups: the optimizer's own.
+        tensors: for each place, what it holds.
+        forward: counts one step. None where the step was skipped.
+        fill: puts the present values into the tensors.
+    """
+    blocks = _blocks({place: number for number, place in enumerate(tensors)})
+    held = tuple(block.pick(list(tensors.values())) for block in blocks)
+    same = _comparer(groups, blocks)
+    distinct = list({id(tensor): tensor for tensor in tensors.values()}.values())
+    write(groups, blocks, held)
+    fill()
+    versions = [tensor._version for tensor in distinct]
+
+    def check(groups: Groups) -> bool:
+        # Every in-place operation of torch raises the version counter.
+        return same(groups, held) and [tensor._version for tensor in distinct] == versions
+
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
+        nonlocal versions
+        if not check(groups):  # a hook of somebody else may have written since the check
+            return False
+        if forward(found_inf) is not None:
+            fill()
+            versions = [tensor._version for tensor in distinct]
+        return True
+
+    return Mover(check, advance)
 
 
 def reactive_float_mover(

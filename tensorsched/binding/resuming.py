@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.slots import found_at, is_near
 from tensorsched.engine import Where
@@ -15,12 +17,16 @@ __all__ = ["go_on_from", "loaded", "saved"]
 
 
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
-    """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+    """Replace the live views in the groups of a state_dict by the floats that they stand for.
+
+    A filled tensor is a copy there: whoever loads it may take nothing else.
+    """
     sched._mode.saved(groups)
     where = sched._next()
     for slot in sched.slots:
-        if slot.tensor and slot.place.group < len(groups):
-            slot.place.write(groups, sched._mode.at(slot.name, where.position))
+        if (slot.tensor or slot.filled) and slot.place.group < len(groups):
+            value = sched._mode.at(slot.name, where.position)
+            slot.place.write(groups, torch.full_like(slot.original, value) if slot.filled else value)
     inputs = sched._mode.inputs
     numbers = {} if inputs is None else inputs.numbers()
     sched._carrier.write(groups[: sched._group_count], where, sched._fingerprint(), numbers)

@@ -1,7 +1,8 @@
 """Slots: which places of the param_groups follow a schedule, and the engines that feed them.
 
 A *tensor slot* is bound once: the group holds a 0-dim view of the engine's live values, and nothing is written after
-that. A *float slot* holds a Python float, exact float64, that is written after each step.
+that. A *float slot* holds a Python float, exact float64, that is written after each step. A *filled slot* holds the
+tensor that was there before (filled.py).
 """
 
 from __future__ import annotations
@@ -52,11 +53,14 @@ class Slot:
     Attributes:
         place: where it is.
         schedule: what it follows.
-        tensor: whether it is a tensor slot; otherwise a float slot.
+        tensor: whether it is a tensor slot; otherwise a float slot, or a filled one.
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
         limits: the values that it may have; None: any.
+        filled: whether it is a filled slot: `original` stays in its place.
+        decays: of a weight_decay in a tensor slot: the parameters are multiplied by 1 - lr * weight_decay before each
+            step, during which the group holds 0 (decay.py).
     """
 
     place: Place
@@ -66,11 +70,18 @@ class Slot:
     original: Any
     template: Any = None
     limits: Range | None = None
+    filled: bool = False
+    decays: bool = False
 
     @property
     def name(self) -> str:
         """Name of its column: `lr[group 0]`."""
         return self.place.name
+
+    @property
+    def factor(self) -> str:
+        """Name of the column 1 - lr * weight_decay, where it decays."""
+        return f"1 - lr * {self.name}"
 
 
 class FloatSlots:
@@ -97,7 +108,10 @@ class FloatSlots:
         columns = {slot.place: column[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
-    def value(self, slot: Slot) -> float:
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Look at the slots as they would be with other schedules; any will do here."""
+
+    def value(self, slot: Slot) -> torch.Tensor | float:
         """The value that a slot must hold now."""
         return self.engine.row()[self.engine.table.live_column[slot.name]]
 
@@ -124,6 +138,9 @@ class TensorSlots:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
         return tensor_mover(groups, views, self.engine)
+
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Look at the slots as they would be with other schedules; any will do here."""
 
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
@@ -265,7 +282,7 @@ def tensor_slots(
     clock: Clock | None = None,
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
-    columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    columns = dict(free) | {slot.name: slot.schedule for slot in slots} | factors(slots)
     if clock is not None:
         # In graphs it stands alone, whatever is beside it, and so without room.
         on_clock = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
@@ -274,6 +291,12 @@ def tensor_slots(
     table = tabulate(columns, device=device, capacity=capacity)
     refuse_out_of_range(slots, table)
     return TensorSlots(ScheduleEngine(table, room=room), slots)
+
+
+def factors(slots: Sequence[Slot]) -> dict[str, Schedule]:
+    """The columns 1 - lr * weight_decay of the slots that decay, each product and difference rounded as in Python."""
+    lr = {slot.place.group: slot.schedule for slot in slots if slot.place.part == "lr"}
+    return {slot.factor: 1.0 - lr[slot.place.group] * slot.schedule for slot in slots if slot.decays}
 
 
 def reactive_float_slots(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> ReactiveFloatSlots:
@@ -312,7 +335,8 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
     to fit into the table that there is.
 
     Raises:
-        BindingError: a value is out of its slot's range.
+        BindingError: a value is out of its slot's range, or filled slots that have one tensor would follow different
+            ones.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
@@ -324,6 +348,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             "a live input: detach() and attach() again"
         )
     moved = with_schedules(slots.slots, schedules)
+    slots.accept(moved)
     if isinstance(slots, FloatSlots):
         floats, clock = slots, slots.engine.table.clock
         longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
@@ -334,17 +359,18 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             floats.engine, floats.slots = other, moved
 
         return exchange
-    at = {slot.name: slot for slot in moved}
+    present, at = slots.engine.table.schedules, {slot.name: slot for slot in moved}
+    also = {name: factor for name, factor in factors(moved).items() if factor != present[name]}
 
     def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
-        if name in at:  # not a free name
+        if name in at:  # neither a free name nor a factor
             refuse_values(at[name], schedules[name], values, positions, unit)
 
     engine = slots.engine
     if isinstance(engine, ClockEngine):
-        replace = replacement_on_clock(engine.table, schedules, look)
+        replace = replacement_on_clock(engine.table, {**schedules, **also}, look)
     else:
-        replace = replacement(engine.table, schedules, look)
+        replace = replacement(engine.table, {**schedules, **also}, look)
 
     def commit() -> None:
         replace()
@@ -370,7 +396,9 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: 
         if index >= len(groups) or (element is not None and key not in groups[index]):
             continue  # somebody took the group, or the tuple, away
         value: Any = present[slot.name]
-        if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
+        if slot.filled:
+            value = _filled(slot.original, value)
+        elif isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
             own = users.count(id(slot.original)) == 1
             # Not through autograd: a learned lr is a leaf that requires grad.
@@ -388,7 +416,7 @@ def holds(
 ) -> bool:
     """Whether a place holds what its slot must: the `view` itself, or a float; and the value that is expected."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
-    if found is not view if slot.tensor else isinstance(found, torch.Tensor):
+    if found is not view if slot.tensor or slot.filled else isinstance(found, torch.Tensor):
         return False
     return is_near(slot, groups, expected)
 

@@ -69,7 +69,7 @@ def _named(groups: Sequence[int], names: Sequence[str | None]) -> str:
 
 
 def _kind(slot: Slot) -> str:
-    return "tensor" if slot.tensor else "float"
+    return "tensor" if slot.tensor else "filled" if slot.filled else "float"
 
 
 def _ranges(groups: Sequence[int]) -> str:

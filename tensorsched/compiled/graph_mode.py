@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import torch
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.modes import Driving, HandedMode, Mode, refuse_frozen_capture
+from tensorsched.binding.capture import refuse_frozen_capture
+from tensorsched.binding.known import record_of
+from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import (
@@ -30,8 +32,7 @@ from tensorsched.binding.slots import (
     reactive_tensor_slots,
     tensor_slots,
 )
-from tensorsched.binding.torch_optim import record_of
-from tensorsched.compiled.state import State
+from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
 from tensorsched.engine import Inputs, Where, tabulate
 from tensorsched.errors import BindingError
@@ -71,6 +72,7 @@ class GraphMode(HandedMode):
         elif inputs is not None and self.eager.inputs is not None:
             inputs.extend(self.eager.inputs.nodes)
         super().__init__(_on_device(self.eager.parts, device, known, inputs), self.eager.tally)
+        self.decays = self.eager.decays  # of eager steps; the graph has weight_decay among its values
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
@@ -101,6 +103,11 @@ class GraphMode(HandedMode):
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
+        self.before_closure(sched)
+        sched._mode.decay(sched.optimizer)
+
+    def before_closure(self, sched: Driving) -> None:
+        """The same, without a decay."""
         sched._say()
         self.require_counted()
         self.refresh(sched.optimizer.param_groups)
@@ -128,6 +135,10 @@ class GraphMode(HandedMode):
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Put the groups' own flags into those of a state_dict."""
         put_back(groups, self.flags)
+
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """Put what torch's own step reads on the host into the state_dict as copies there. Synchronises for them."""
+        bring_to_host(optimizer, state_dict)
 
     def hide(self, optimizer: Any, *, hidden: bool) -> None:
         """For the step by which distributed checkpointing makes state: without the flags that eager steps refuse."""
@@ -217,6 +228,10 @@ class InGraphStep(Mode):
     def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """As in graph mode."""
+        bring_to_host(optimizer, state_dict)
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """As in graph mode: a hook of somebody else saves during the step."""

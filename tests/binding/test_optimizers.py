@@ -11,7 +11,8 @@ import torch
 from torch import nn, optim
 
 import tensorsched as ts
-from tensorsched.binding.torch_optim import RECORDS, record_of, supports_tensor
+from tensorsched.binding.known import record_of, supports_tensor
+from tensorsched.binding.torch_optim import RECORDS
 from tests.binding.test_attach import equal, floats_by_hand
 
 STEPS = 6
