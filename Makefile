@@ -107,8 +107,9 @@ gpu-day:  ## All that a GPU is for, in under ten minutes: tests, then benchmarks
 bench-gpu:  ## Time schedules on a GPU, with $(PYTHON) itself; writes tests/benchmarks/results/<gpu-name>.json
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py $(ARGS)
 
-readme: $(DEV_STAMP)  ## Write README's performance section from the numbers that `make bench ARGS=--out` wrote
+readme: $(DEV_STAMP)  ## Write the figures and the picture of README, from the numbers that `make bench ARGS=--out` wrote
 	$(BIN)/python tests/benchmarks/readme.py
+	$(BIN)/python tests/benchmarks/readme_picture.py
 
 wheel: $(DEV_STAMP)  ## Build the wheel, install it into a venv of its own and use it from elsewhere
 	$(BIN)/python tests/check_wheel.py

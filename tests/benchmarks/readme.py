@@ -1,4 +1,7 @@
-"""Write README's sections of figures from the committed numbers: `make readme`; `--check` says whether one is stale."""
+"""Write README's sections of figures, and the page of results, from the committed numbers: `make readme`.
+
+README has one table, RESULTS.md all of them. `--check` writes nothing and says whether one is stale.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from readme_runs import gpu, versions
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "cpu.json"
 README = HERE.parent.parent / "README.md"
+ONE_GRAPH = HERE / "results" / "one_graph_cpu.json"
+PAGE = "RESULTS.md"
 
 
 def mark(name: str, source: str) -> str:
@@ -57,7 +62,22 @@ ADDED = {
 
 def section(result: Numbers) -> str:
     """Everything between the marks."""
-    return "\n".join([_machine(result), _schedule_steps(result), _added(result), _sentences(result)])
+    return "\n".join([_machine(result), _schedule_steps(result), _whole_step(result)])
+
+
+def page(result: Numbers, one_graph: Numbers) -> str:
+    """The page of results: what README has no room for."""
+    return "\n".join(
+        [
+            "# Results\n",
+            "`make readme` writes this page from the files in [results/](results/), which the benchmarks write. Read the ratios: the\n"
+            "microseconds belong to the machine and its load. The move of a step beside other libraries is in [README](../../README.md).\n",
+            f"## Whole steps\n\n{_machine(result, 'results/cpu.json')}",
+            _added(result),
+            f"## Tables\n\n{_sentences(result)}",
+            f"## One compiled graph\n\n{_one_graph(one_graph)}",
+        ]
+    )
 
 
 def replaced(text: str, result: Numbers) -> str:
@@ -75,11 +95,11 @@ def replaced(text: str, result: Numbers) -> str:
     return text
 
 
-def _machine(result: Numbers) -> str:
+def _machine(result: Numbers, file: str = "tests/benchmarks/results/cpu.json") -> str:
     m = result["machine"]
     return (
         f"Measured on {m['cores']} cores of an {m['cpu']} ({m['system']}), Python {m['python']}, torch {m['torch']}, "
-        f"numpy {m['numpy']};\n[all numbers](tests/benchmarks/results/cpu.json), with their spread.\n"
+        f"numpy {m['numpy']};\n[all numbers]({file}), with their spread.\n"
     )
 
 
@@ -125,6 +145,36 @@ def lost(runs: Sequence[Numbers]) -> Iterator[str]:
 def _cell(competitor: Numbers, name: str) -> str:
     us, ratio = competitor["us"]["median"], competitor["ratio"]["median"]
     return _short(us) if name == COSINE else f"{_short(us)} ({_short(ratio)}x)"
+
+
+def _whole_step(result: Numbers) -> str:
+    """One sentence on the first AdamW of part 2."""
+    part = next(p for p in result["whole_step"] if (p["optimizer"], p["implementation"]) == ("AdamW", "fused"))
+    both = part["competitors"]
+    torch, floats, tensors = (both[name]["added_us"]["median"] for name in list(ADDED)[:3])
+    return (
+        f"A fused AdamW step ({part['parameters']}) takes {_short(both['no schedule']['us']['median'])} us. torch's scheduler adds "
+        f"{torch:.1f} us to it, ours {floats:.1f} with float slots,\n{tensors:.1f} with tensor slots. "
+        f"`import tensorsched` takes {result['import']['ours_s'] * 1e3:.0f} ms after `import torch`.\n"
+        "[Other optimizers, tables of ten million steps, compiled graphs](tests/benchmarks/RESULTS.md).\n"
+    )
+
+
+def _one_graph(result: Numbers) -> str:
+    """What schedules add to one compiled step."""
+    m, rows = result["machine"], []
+    for record in result["records"]:
+        scheduled, stock = record["scheduled"], record["stock"]
+        ratios = (scheduled["to_constant"]["median"], scheduled["compile_to_constant"], stock["to_constant"]["median"])
+        rows.append([str(record["groups"]), *(f"{ratio:.2f}x" for ratio in ratios)])
+    return _table(
+        "AdamW with one small parameter a group and lr, weight decay and a beta of every group scheduled differently, compiled by\n"
+        "inductor on a CPU, against the same graph with constants (`make bench-graph`, "
+        f"[numbers](results/one_graph_cpu.json);\n{m['cores']} cores of an {m['cpu']}, torch {m['torch']}, load {m['load']} at the "
+        "start). The optimizer's hooks run around the graph:",
+        ["groups", "step", "compiling", "a compiled step with a tensor lr, and torch's scheduler"],
+        rows,
+    )
 
 
 def _added(result: Numbers) -> str:
@@ -199,13 +249,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if README is stale")
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--results", type=Path, help="the page of results; default: RESULTS.md here, or beside --readme")
     options = parser.parse_args(argv)
     text = options.readme.read_text(encoding="utf-8")
-    new = replaced(text, json.loads(options.result.read_text(encoding="utf-8")))
+    result = json.loads(options.result.read_text(encoding="utf-8"))
+    new = {options.readme: replaced(text, result)}
+    results = options.results or (HERE if options.readme == README else options.readme.parent) / PAGE
+    new[results] = page(result, json.loads(ONE_GRAPH.read_text(encoding="utf-8")))
     if options.check:
-        print("README.md is up to date" if new == text else "README.md is stale: run make readme")
-        return int(new != text)
-    options.readme.write_text(new, encoding="utf-8")
+        stale = [file.name for file, text in new.items() if not file.exists() or file.read_text("utf-8") != text]
+        for name in stale:
+            print(f"{name} is stale: run make readme")
+        if not stale:
+            print("README.md is up to date")
+        return int(bool(stale))
+    for file, text in new.items():
+        file.write_text(text, encoding="utf-8")
     return 0
 
 
