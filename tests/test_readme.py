@@ -9,14 +9,18 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import torch
 from torch import nn
 
+import tensorsched as ts
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PERFORMANCE = ROOT / "tests" / "benchmarks" / "readme.py"
+RESULTS = PERFORMANCE.with_name("RESULTS.md")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = [
@@ -111,6 +115,47 @@ def test_a_file_that_is_linked_exists(link):
     assert (ROOT / link).is_file() or (ROOT / link).is_dir()
 
 
+METHODS = sorted(set(re.findall(r"\b(?:a|lr)\.(\w+)", TEXT)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_of_schedules_that_is_named_exists(name):
+    assert hasattr(ts.Schedule, name)
+
+
+def test_methods_are_named():
+    assert {"over", "mirror", "stretch"} <= set(METHODS)
+
+
+# -- the picture ------------------------------------------------------------------------------------------------------
+
+
+def parts_of(picture: Path) -> tuple[str, int]:
+    """Its text, and how many curves it has."""
+    root = ET.parse(picture).getroot()  # noqa: S314  our own file
+    words = [node.text or "" for node in root.iter() if node.tag.endswith("}text")]
+    groups = [node.get("id", "") for node in root.iter() if node.tag.endswith("}g")]
+    return " ".join(words), sum(name.startswith("line2d") for name in groups)
+
+
+def test_the_picture_is_small_and_shows_the_loop_s_schedules():
+    picture = ROOT / "notebooks" / "schedule.svg"
+    words, lines = parts_of(picture)
+    assert picture.stat().st_size < 60_000
+    assert f"]({picture.relative_to(ROOT)})" in TEXT
+    assert {"lr", "weight_decay", "6000"} <= set(words.split())
+    assert lines > 2
+
+
+def test_the_picture_is_what_the_library_draws(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the picture is drawn with matplotlib")
+    monkeypatch.syspath_prepend(str(PERFORMANCE.parent))
+    import readme_picture  # noqa: PLC0415  its folder holds programs, and is no package
+
+    readme_picture.draw(tmp_path / "new.svg")
+    assert parts_of(tmp_path / "new.svg") == parts_of(ROOT / "notebooks" / "schedule.svg")
+
+
 # -- the performance section ------------------------------------------------------------------------------------------
 
 
@@ -134,12 +179,28 @@ def test_a_stale_performance_section_is_found_and_written_anew(tmp_path):
     numbers.write_text(json.dumps(result), encoding="utf-8")
     options = ("--readme", other, "--result", numbers)
     stale = performance("--check", *options)
-    assert (stale.returncode, stale.stdout) == (1, "README.md is stale: run make readme\n")
+    says = [
+        f"{name} is stale: run make readme" for name in ("README.md", "RESULTS.md")
+    ]  # there is no such page yet
+    assert (stale.returncode, stale.stdout.splitlines()) == (1, says)
     assert other.read_text(encoding="utf-8") == TEXT
     assert performance(*options).returncode == performance("--check", *options).returncode == 0
     new = other.read_text(encoding="utf-8")
     assert "1,234 (" in new
     assert "- Slower: ours, float slots than torch `CosineAnnealingLR`, 2.0x at 1 group." in new
+    assert "## One compiled graph" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_one_table_of_figures_is_on_the_page():
+    section = TEXT.partition("<!-- performance: `")[2].partition("<!-- performance: end")[0]
+    assert len(re.findall(r"^\| ---", section, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize(
+    "link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", RESULTS.read_text(encoding="utf-8"))))
+)
+def test_a_file_that_the_page_of_results_links_exists(link):
+    assert (RESULTS.parent / link).resolve().exists()
 
 
 def test_the_sections_of_gpus_and_of_versions_say_what_was_measured_and_what_failed(tmp_path, monkeypatch):

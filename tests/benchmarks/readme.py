@@ -149,7 +149,9 @@ def _cell(competitor: Numbers, name: str) -> str:
 
 def _whole_step(result: Numbers) -> str:
     """One sentence on the first AdamW of part 2."""
-    part = next(p for p in result["whole_step"] if (p["optimizer"], p["implementation"]) == ("AdamW", "fused"))
+    part = next(
+        p for p in result["whole_step"] if (p["optimizer"], p["implementation"]) == ("AdamW", "fused")
+    )
     both = part["competitors"]
     torch, floats, tensors = (both[name]["added_us"]["median"] for name in list(ADDED)[:3])
     return (
@@ -165,7 +167,11 @@ def _one_graph(result: Numbers) -> str:
     m, rows = result["machine"], []
     for record in result["records"]:
         scheduled, stock = record["scheduled"], record["stock"]
-        ratios = (scheduled["to_constant"]["median"], scheduled["compile_to_constant"], stock["to_constant"]["median"])
+        ratios = (
+            scheduled["to_constant"]["median"],
+            scheduled["compile_to_constant"],
+            stock["to_constant"]["median"],
+        )
         rows.append([str(record["groups"]), *(f"{ratio:.2f}x" for ratio in ratios)])
     return _table(
         "AdamW with one small parameter a group and lr, weight decay and a beta of every group scheduled differently, compiled by\n"
@@ -249,7 +255,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if README is stale")
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--results", type=Path, help="the page of results; default: RESULTS.md here, or beside --readme")
+    parser.add_argument(
+        "--results", type=Path, help="the page of results; default: RESULTS.md here, or beside --readme"
+    )
     options = parser.parse_args(argv)
     text = options.readme.read_text(encoding="utf-8")
     result = json.loads(options.result.read_text(encoding="utf-8"))
@@ -257,7 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = options.results or (HERE if options.readme == README else options.readme.parent) / PAGE
     new[results] = page(result, json.loads(ONE_GRAPH.read_text(encoding="utf-8")))
     if options.check:
-        stale = [file.name for file, text in new.items() if not file.exists() or file.read_text("utf-8") != text]
+        stale = [
+            file.name for file, text in new.items() if not file.exists() or file.read_text("utf-8") != text
+        ]
         for name in stale:
             print(f"{name} is stale: run make readme")
         if not stale:

@@ -119,6 +119,29 @@ def test_compared_lines_differ_in_colour_and_in_dashes():
     inside(axes)
 
 
+def contrast(colour) -> float:
+    """With white, as WCAG 2 defines it."""
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour)
+    )
+    return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
+
+
+@pytest.mark.parametrize("count", [1, 7, 16, 24])
+def test_every_line_stands_out_from_the_page(count):
+    axes = ts.compare({f"curve {i}": ts.linear(1.0, i / 30, steps=100) for i in range(count)})
+    assert min(contrast(line.get_color()) for line in axes.get_lines()) >= 3.0
+    assert contrast("#e69f00") < 3.0  # a control: an orange of the old palette
+
+
+def test_sixteen_lines_are_named_and_told_apart():
+    curves = {f"curve {i}": ts.linear(1.0, i / 16, steps=100) for i in range(16)}
+    axes = ts.compare(curves)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in axes.get_lines()}) == 16
+    inside(axes)
+
+
 def test_many_lines_are_one_family():
     axes = ts.compare({f"group {i}": ts.linear(0.9**i, 0.0, steps=50) for i in range(24)})
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["group 0", "group 23"]

@@ -25,11 +25,22 @@ __all__ = ["compare"]
 
 S = TypeVar("S", bound=Node)
 
-# Okabe and Ito's colours, told apart by colour-blind readers, from dark to light; with the dashes also in grey.
-_COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
+# Eight colours after Okabe and Ito, told apart by colour-blind readers, and darkened to a contrast of 3:1 or more on white;
+# with the dashes also in grey. The second eight are the same under other dashes.
+_COLOURS = ("#0072b2", "#d55e00", "#000000", "#00805e", "#b0508a", "#a87400", "#2a8bc7", "#767676")
+_DASHES: tuple[Any, ...] = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 3)),
+    (0, (5, 5)),
+)
 
-_MOST_LINES = len(_COLOURS)  # told apart one by one; more become a family from dark to light
+_MOST_LINES = 2 * len(_COLOURS)  # told apart one by one; more become a family from dark to light
+_DARK, _LIGHT = (0.0, 0.25, 0.55), (0.45, 0.55, 0.75)  # the ends of a family, the light one above 3:1, too
 _FIT_INSIDE, _LONG_NAME = 4, 24  # lines whose names find room among the curves; characters of such a name
 _MOST_EDGES = 12  # phase boundaries that are marked
 _APART = 0.05  # of the width: boundaries nearer than this share one name
@@ -180,11 +191,16 @@ def _draw_lines(axes: Axes, drawn: Mapping[str, Line]) -> None:
     for i, (name, line) in enumerate(drawn.items()):
         if few:
             axes.plot(
-                line.steps, line.values, color=_COLOURS[i], linestyle=_DASHES[i], linewidth=1.8, label=name
+                line.steps,
+                line.values,
+                color=_COLOURS[i % len(_COLOURS)],
+                linestyle=_DASHES[(i + i // len(_COLOURS)) % len(_DASHES)],
+                linewidth=1.8,
+                label=name,
             )
         else:
             part = i / (len(drawn) - 1)
-            shade = (0.85 * part, 0.25 + 0.6 * part, 0.55 + 0.4 * part)
+            shade = tuple(a + (b - a) * part for a, b in zip(_DARK, _LIGHT, strict=True))
             ends = name if i in {0, len(drawn) - 1} else None  # a legend of all would hide the curves
             axes.plot(line.steps, line.values, color=shade, linewidth=1.2, label=ends)
     if len(drawn) > 1:
