@@ -73,6 +73,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     slots = [place_slot(sched.optimizer, p, s, options, device) for p, s in schedules.items()]
     extended = sched._eager.extended(slots, device, options.capacity)
     step = sched.step_count
+    sched._history.add("adopt", step, after={slot.name: slot.schedule for slot in slots})
     sched._use_eager()
     sched._began_before |= begun(schedules, groups)
     sched._mode = sched._eager = extended

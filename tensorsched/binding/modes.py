@@ -8,12 +8,13 @@ live one, whichever mode is in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from tensorsched.binding.carried import Carrier
+from tensorsched.binding.history import History
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
 from tensorsched.engine import ScheduleEngine
@@ -21,12 +22,13 @@ from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
-__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
+__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode", "rewrite"]
 
 
 class Driving(Protocol):
     """What modes, hooks and the registry ask of an attachment, which stands above them."""
 
+    free: dict[str, Schedule]
     _mode: Mode
     _eager: EagerMode
     _graph: HandedMode | None
@@ -36,6 +38,8 @@ class Driving(Protocol):
     _began_before: set[Place]
     _found_inf: torch.Tensor | None
     _carrier: Carrier
+    _history: History
+    _stepped: bool | None
     _known_as: int | None
     _doubt: str
     _told: int
@@ -123,6 +127,20 @@ class Mode:
         """Completed steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
         return self._counter.engine.step_count
 
+    @property
+    def count(self) -> int | torch.Tensor:
+        """The same without a synchronisation: a copy of the counter where only the device knows."""
+        known = self.known_count
+        return self.engines[0].clock.clone() if known is None else known
+
+    @property
+    def known_count(self) -> int | None:
+        """Completed steps where the host knows them, else None."""
+        engine = self._counter.engine
+        if not isinstance(engine, ScheduleEngine):
+            return engine.step_count
+        return None if self.in_graph and engine.table.device.type != "cpu" else engine.known_steps
+
     def seek(self, step: int) -> None:
         """Set every engine to `step`; the groups follow at the next `bind`."""
         for part in self.parts:
@@ -140,24 +158,6 @@ class Mode:
     def free_value(self, name: str) -> torch.Tensor:
         """The live tensor of a free name."""
         return next(e.value(name) for e in self.engines if name in e.table.live_column)
-
-    def rewrite(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
-        """Check that these schedules, by column, fit into the tables; the function returned puts them there.
-
-        Raises:
-            ScheduleError: they need more rows than a table has, or names that share a column would differ.
-        """
-        commits = [
-            rewritten(part, mine)
-            for part in self.parts
-            if (mine := {n: s for n, s in schedules.items() if n in part.engine.table.live_column})
-        ]
-
-        def commit() -> None:
-            for each in commits:
-                each()
-
-        return commit
 
     def fast(self, sched: Driving) -> Mover:  # noqa: ARG002  of the eager mode
         """What the hooks call first at a step; where it returns False they call `before_step` or `after_step`."""
@@ -180,6 +180,8 @@ class Mode:
             BindingError: a slot is a float, or a parameter has no gradient yet.
         """
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+        for engine in self.engines:
+            engine.driver.captured = True
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
@@ -219,6 +221,11 @@ def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
 
 class HandedMode(Mode):
     """What an attachment asks of the mode that `compile_step` hands in."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there is a compiled step."""
+        raise NotImplementedError
 
     @property
     def flags(self) -> list[dict[str, Any]]:
@@ -266,6 +273,12 @@ class EagerMode(Mode):
         if sched._graph is not None:
             sched._graph.resume(sched)  # compiled steps look for the values there
 
+    def without(self, places: Collection[Place]) -> EagerMode:
+        """This mode and fewer slots, at the same step; the tensors of the others, and of free names, stay."""
+        for part in self.parts:
+            part.drop(places)
+        return EagerMode([part for part in self.parts if part.engine.table.schedules])
+
     def extended(self, slots: Sequence[Slot], device: torch.device, capacity: int | None) -> EagerMode:
         """This mode and more slots, at the same step; the tensors of this one stay what they are."""
         if not slots:
@@ -273,6 +286,31 @@ class EagerMode(Mode):
         more = eager_mode(slots, {}, device, capacity)
         more.seek(self.step_count)
         return EagerMode([*self.parts, *more.parts])
+
+
+def rewrite(modes: Iterable[Mode], schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
+    """Check that these schedules, by column, fit into the tables of all modes; the function returned puts them there.
+
+    Args:
+        modes: of one attachment; they share parts.
+        schedules: by name.
+        grow: whether a table of tensors may be replaced by a longer one: no graph has its address.
+
+    Raises:
+        ScheduleError: they need more rows than a table has, or names that share a column would differ. Nothing has
+            changed.
+    """
+    commits = [
+        rewritten(part, mine, grow=grow and not (part.tensor and part.engine.driver.captured))
+        for part in dict.fromkeys(part for mode in modes for part in mode.parts)
+        if (mine := {n: s for n, s in schedules.items() if n in part.engine.table.live_column})
+    ]
+
+    def commit() -> None:
+        for each in commits:
+            each()
+
+    return commit
 
 
 def eager_mode(

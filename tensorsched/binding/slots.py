@@ -7,13 +7,13 @@ that. A *float slot* holds a Python float, exact float64, that is written after 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
-from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
+from tensorsched.engine import FloatEngine, ScheduleEngine, ScheduleTable, tabulate
 from tensorsched.engine.tabulate import replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
@@ -51,11 +51,15 @@ class Slot:
 class FloatSlots:
     """Float slots, and the engine that has their values as Python floats."""
 
-    tensor = False
+    tensor: Literal[False] = False
 
     def __init__(self, engine: FloatEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = tuple(slots)
+
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on, and forget what they followed."""
+        self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
 
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
@@ -71,11 +75,15 @@ class FloatSlots:
 class TensorSlots:
     """Tensor slots, and the engine whose live values they are views of. Free names have such views and no place."""
 
-    tensor = True
+    tensor: Literal[True] = True
 
     def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = tuple(slots)
+
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on, and forget what they followed."""
+        self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
 
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
@@ -112,11 +120,22 @@ def tensor_slots(
     return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
 
 
-def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+def _less(
+    table: ScheduleTable, slots: Sequence[Slot], places: Collection[Place]
+) -> tuple[ScheduleTable, tuple[Slot, ...]]:
+    """A table without the names of some slots, whose columns stay, and the other slots."""
+    gone = {slot.name for slot in slots if slot.place in places}
+    schedules = {name: s for name, s in table.schedules.items() if name not in gone}
+    columns = {name: at for name, at in table.live_column.items() if name not in gone}
+    less = dataclasses.replace(table, schedules=schedules, live_column=columns)
+    return less, tuple(slot for slot in slots if slot.place not in places)
+
+
+def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
     """Check that other schedules, by column, can be followed at the same step; the function returned does it.
 
-    Floats get another table. Tensors stay the objects that they are, since a graph may read them: what they follow has
-    to fit into the table that there is.
+    Floats get another table. Tensors stay the objects that they are: what they follow has to fit into the table that
+    there is, or with `grow` into a longer one with the same columns.
 
     Raises:
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
@@ -133,11 +152,10 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
             floats.engine, floats.slots = other, moved
 
         return exchange
-    replace = replacement(slots.engine.table, schedules)
+    replace = replacement(slots.engine.table, schedules, grow=grow)
 
     def commit() -> None:
-        replace()
-        slots.engine.reload()
+        slots.engine.reload(replace())
         slots.slots = moved
 
     return commit

@@ -125,6 +125,11 @@ class GraphMode(HandedMode):
             step.check_rewrite(schedules)
 
     @property
+    def in_use(self) -> bool:
+        """Whether there is a compiled step."""
+        return bool(self.users)
+
+    @property
     def flags(self) -> list[dict[str, Any]]:
         """Each group's own flags."""
         return [own for _, own in self._own]
@@ -148,6 +153,8 @@ class GraphMode(HandedMode):
         """
         put_back(optimizer.param_groups, self.flags)
         self._own = []
+        for engine in self.engines:
+            engine.driver.lose_count()
         return self._state.leave(
             optimizer, self.engines[0].clock, for_good=for_good, clocked=self.eager.floats
         )

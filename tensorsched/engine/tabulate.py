@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -109,41 +110,64 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
     return last + 1
 
 
-def replacement(table: ScheduleTable, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+def replacement(
+    table: ScheduleTable, schedules: Mapping[str, Schedule], *, grow: bool = False
+) -> Callable[[], ScheduleTable]:
     """Compile other schedules for some names of a table; the function returned puts them there, in place.
 
     Engines that read the table are told by their `reload`.
 
+    Args:
+        table: columns that are shared stay shared.
+        schedules: by name.
+        grow: whether there may be another table in its place, with the rows that the schedules need.
+
+    Returns:
+        The function, which returns the table that has them: the same one, or a longer one.
+
     Raises:
-        ScheduleError: the schedules change later than the last row, are not finite in the dtype, or names that
-            share a column would get different values. Nothing has changed.
+        ScheduleError: the schedules change later than the last row, are not finite in the dtype, do not fit into
+            memory, or names that share a column would get different values. Nothing has changed.
     """
     rows = row_count(schedules, None)
-    if rows > table.rows:
+    if rows > table.rows and not grow:
         raise ScheduleError(
-            f"the new schedules change up to step {rows - 1}, and the table ends at step {table.last}; pass "
-            f"attach(..., capacity={rows - 1}) or more when you attach"
+            f"the new schedules change up to step {rows - 1}, and the table ends at step {table.last}. It cannot grow, "
+            f"because a compiled step or a captured graph reads it where it is: pass attach(..., capacity={rows - 1}) "
+            "or more when you attach"
         )
+    longer, rows = rows > table.rows, max(rows, table.rows)
     layout = table.layout
-    plan = Plan({**table.schedules, **schedules}, table.rows, table.device, table.dtype, None)
-    touched = {layout.stored_at(table.live_column[name]) for name in schedules}
+    limit = free_bytes(table.device) if longer else None
+    plan = Plan({**table.schedules, **schedules}, rows, table.device, table.dtype, limit)
+    if longer:
+        nbytes = layout.nbytes * rows // table.rows
+        plan.check(nbytes)
+        plan.check_host(nbytes)
+    touched = {
+        layout.stored_at(table.live_column[name]) for name in (table.schedules if longer else schedules)
+    }
     contents: dict[int, Array] = {}
     for name, schedule in plan.schedules.items():
         column = table.live_column[name]
         at = layout.stored_at(column)
         if at not in touched:
             continue
-        values = evaluate(schedule, 0, table.rows)
+        values = evaluate(schedule, 0, rows)
         plan.rounded(values, schedule)
         if at not in contents:
             contents[at] = layout.stored(column, values, plan.numpy)
         if not layout.serves(column, contents[at], values, plan.numpy):
             raise _must_stay_shared(table, name, at)
 
-    def commit() -> None:
+    def commit() -> ScheduleTable:
+        changed = layout.longer(rows) if longer else layout
         for at, stored in contents.items():
-            layout.replace(at, stored)
-        table.schedules.update(schedules)
+            changed.replace(at, stored)
+        if not longer:
+            table.schedules.update(schedules)
+            return table
+        return dataclasses.replace(table, schedules=dict(plan.schedules), rows=rows, layout=changed)
 
     return commit
 

@@ -1,0 +1,25 @@
+"""Slots that somebody else is to have from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensorsched.binding.modes import Driving
+from tensorsched.binding.slots import Slot, give_back
+from tensorsched.param_groups import param_groups
+
+__all__ = ["let_go"]
+
+
+def let_go(sched: Driving, slots: Sequence[Slot]) -> None:
+    """The groups keep the present values of these slots, of which the attachment knows nothing any more."""
+    step, places = sched.step_count, {slot.place for slot in slots}
+    sched._use_eager()
+    sched._mode = sched._eager = sched._eager.without(places)
+    sched._places = [place for place in sched._places if place not in places]
+    groups = param_groups(sched.optimizer)
+    give_back(slots, groups, step)
+    sched._carrier.forget(groups, places - sched._began_before)
+    sched._known_as = None
+    sched._make_graphs_stale()
+    sched._bind()
