@@ -268,10 +268,12 @@ class Attachment:
         Raises:
             BindingError: a slot or name that has no schedule yet, or a value that does not fit. Nothing has changed.
             ScheduleError: a compiled step or a captured graph reads the table, and the schedules change later than it
-                reaches (`attach(..., capacity=steps)`); or tensor slots that share a column of the table, because their
-                schedules are equal, would get different ones. Nothing has changed.
+                reaches (`attach(..., capacity=steps)`), or tensor slots that share a column of it, because their
+                schedules are equal, would get different ones; so would one that shares it with a free name. Nothing has
+                changed.
 
-        Synchronises where a slot is a tensor slot on a device that is no CPU: the table is copied there.
+        What `value` gave for a slot stays current, but for tensor slots whose schedules were equal and part now: ask
+        for it again. Synchronises where a slot is a tensor slot on a device that is no CPU: the table is copied there.
 
         Example:
             >>> import torch, tensorsched as ts

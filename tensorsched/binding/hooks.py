@@ -185,13 +185,13 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
         if kwargs or len(args) > 1:
             # Mid-run it is made again for an optimizer that never has any state, such as SGD's.
             if "closure" in kwargs and not optimizer.state and is_dummy_by_name(optimizer):
-                hide()
+                hide(optimizer)
                 return
             if alive:
                 _refuse_part_of_a_step(optimizer, args, kwargs)
         if not check(optimizer.param_groups) and alive:
             if is_dummy(optimizer):
-                hide()
+                hide(optimizer)
                 return
             sched._mode.before_step(sched)
 
@@ -205,12 +205,12 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
         if rebind is not None and alive:
             rebind()
         if fresh and is_dummy_by_name(optimizer):
-            hide()
+            hide(optimizer)
             return True
         rare, fresh = often, False
         return False
 
-    def hide() -> None:
+    def hide(optimizer: Any) -> None:
         nonlocal hidden
         hidden = True
         sched._mode.hide(optimizer, hidden=True)

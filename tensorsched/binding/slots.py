@@ -14,7 +14,7 @@ import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
 from tensorsched.engine import FloatEngine, ScheduleEngine, ScheduleTable, tabulate
-from tensorsched.engine.tabulate import replacement, row_count
+from tensorsched.engine.tabulate import SharedColumnError, replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
@@ -61,6 +61,11 @@ class FloatSlots:
         """Leave some of the slots alone from now on, and forget what they followed."""
         self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
 
+    def become(self, other: FloatSlots) -> None:
+        """Be these slots, at the present step."""
+        other.engine.seek(self.engine.step_count)
+        self.engine, self.slots = other.engine, other.slots
+
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
         column = self.engine.table.live_column
@@ -84,6 +89,11 @@ class TensorSlots:
     def drop(self, places: Collection[Place]) -> None:
         """Leave some of the slots alone from now on, and forget what they followed."""
         self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
+
+    def become(self, other: TensorSlots) -> None:
+        """Be these slots, at the present step."""
+        other.engine.seek(self.engine.step_count)
+        self.engine, self.slots = other.engine, other.slots
 
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
@@ -135,30 +145,36 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) ->
     """Check that other schedules, by column, can be followed at the same step; the function returned does it.
 
     Floats get another table. Tensors stay the objects that they are: what they follow has to fit into the table that
-    there is, or with `grow` into a longer one with the same columns.
+    there is, or with `grow` into a longer one with the same columns. Only slots that shared a column, and a tensor with
+    it, and part now, get new ones, unless a free name has one of them: somebody holds that.
 
     Raises:
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
     moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
+    table = slots.engine.table
     if isinstance(slots, FloatSlots):
-        floats = slots
-        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
-        other = float_slots(moved, max(longest, floats.engine.table.last)).engine
-
-        def exchange() -> None:
-            other.seek(floats.engine.step_count)
-            floats.engine, floats.slots = other, moved
-
-        return exchange
-    replace = replacement(slots.engine.table, schedules, grow=grow)
+        floats = float_slots(moved, _room(moved, table))
+        return lambda: slots.become(floats)
+    try:
+        replace = replacement(table, schedules, grow=grow)
+    except SharedColumnError:
+        if not grow or len(table.schedules) > len(moved):
+            raise
+        tensors = tensor_slots(moved, {}, table.device, _room(moved, table), slots.engine.room)
+        return lambda: slots.become(tensors)
 
     def commit() -> None:
         slots.engine.reload(replace())
         slots.slots = moved
 
     return commit
+
+
+def _room(slots: Sequence[Slot], table: ScheduleTable) -> int:
+    """The last step at which one of these changes, or could have."""
+    return max(row_count({slot.name: slot.schedule for slot in slots}, None) - 1, table.last)
 
 
 def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int) -> None:
@@ -222,5 +238,5 @@ def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> Bin
     return BindingError(
         f"{slot.name} no longer follows its schedule: at step {step} the schedule put {slot.schedule(step)!r} there "
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
-        "optimizer; remove that writer, or call detach() to hand this hyperparameter over to it"
+        f"optimizer; remove that writer, or call hand_over({slot.place.part!r}) if it is to have this hyperparameter"
     )

@@ -64,6 +64,11 @@ class ScheduleEngine:
         self._cells = (*cells, *self.live.view(-1).unbind(0)[len(cells) :])
         self.driver = driver(table, self.live)
 
+    @property
+    def room(self) -> int:
+        """How many live values more an `extended` engine may have."""
+        return int(self._buffer.shape[1]) - self.table.columns
+
     def extended(self, table: ScheduleTable) -> ScheduleEngine | None:
         """An engine of more schedules, whose first live values are those of this one, the same tensors.
 

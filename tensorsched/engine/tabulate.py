@@ -18,7 +18,7 @@ from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
 from tensorsched.schedules.validators import check_count, refuse
 
-__all__ = ["bounded", "replacement", "row_count", "tabulate"]
+__all__ = ["SharedColumnError", "bounded", "replacement", "row_count", "tabulate"]
 
 _NAMED = 8  # names of columns that an error lists
 
@@ -172,10 +172,14 @@ def replacement(
     return commit
 
 
-def _must_stay_shared(table: ScheduleTable, name: str, at: int) -> ScheduleError:
+class SharedColumnError(ScheduleError):
+    """Names that share a column of a table would get different schedules."""
+
+
+def _must_stay_shared(table: ScheduleTable, name: str, at: int) -> SharedColumnError:
     columns = table.live_column
     others = [n for n in columns if n != name and table.layout.stored_at(columns[n]) == at]
-    return ScheduleError(
+    return SharedColumnError(
         f"{name!r} shares a column of the table with {', '.join(map(repr, others[:_NAMED]))}"
         f"{' and others' if len(others) > _NAMED else ''}, because their schedules were {table.layout.word}, and must "
         "stay so: rewrite all of them together, or detach() and attach() again"
