@@ -91,9 +91,6 @@ class Attachment:
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
-        self._stepped: bool | None = (
-            None  # whether an optimizer step waits for step() by hand; None: there was none yet
-        )
         self._told_uncounted = False
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
         self._told = -1  # the step at which the user last said where to go on
@@ -102,6 +99,8 @@ class Attachment:
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
+        # Whether step() by hand counts without an optimizer step that was reported, and whether one waits for it.
+        self._uncertain = self._stepped = not self._hooks.active or unreported(optimizer)
         if self._hooks.active:
             self._carrier.mark(groups, self._originals())
         go_on_from(self, carried)
@@ -196,12 +195,13 @@ class Attachment:
             )
         # Floats are checked as they are written. Tensors are, before the next optimizer.step(), where that is reported.
         if self._hooks.active:
-            if not self._stepped and not self._counts_anyway():
+            if not self._stepped:
+                self._say_uncounted()
                 return
         elif not self._mode.check(self.optimizer.param_groups):
             self._settle()
         self._advance(self._found_inf)
-        self._found_inf, self._stepped = None, False
+        self._found_inf, self._stepped = None, self._uncertain
 
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
@@ -675,10 +675,8 @@ class Attachment:
         column = Place(group, name, element).name
         return column if column in ever else self._slot(name, group, element).name
 
-    def _counts_anyway(self) -> bool:
-        """Whether step() by hand counts although no optimizer step was reported; otherwise say so, once."""
-        if self._stepped is None and unreported(self.optimizer):
-            return True
+    def _say_uncounted(self) -> None:
+        """Warn, once, of a step() by hand that no optimizer step came before."""
         if not self._told_uncounted:
             self._told_uncounted = True
             warnings.warn(
@@ -688,7 +686,6 @@ class Attachment:
                 UserWarning,
                 stacklevel=3,
             )
-        return False
 
     def _go_to(self, step: int) -> None:
         self._told, self._doubt = step, ""
@@ -852,7 +849,7 @@ def _again(  # noqa: PLR0917  pickle's
     room: int,
     flags: Sequence[dict[str, Any]],
     history: History,
-    stepped: bool | None,  # noqa: FBT001
+    stepped: bool,  # noqa: FBT001
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
     put_back(optimizer.param_groups, flags)  # no compiled step is copied with it

@@ -35,7 +35,7 @@ def is_dummy_by_name(optimizer: Any) -> bool:
 
 
 def is_dummy(optimizer: Any) -> bool:
-    """Whether the step that comes only makes state: for one whose slots do not hold what the schedule put there.
+    """Whether the step that comes only makes state: asked of one whose slots do not hold what the schedule put there.
 
     Synchronises where every group's lr is 0.
     """

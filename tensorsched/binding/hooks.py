@@ -190,10 +190,12 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
             if alive:
                 _refuse_part_of_a_step(optimizer, args, kwargs)
         if not check(optimizer.param_groups) and alive:
-            if is_dummy(optimizer):
+            try:
+                sched._mode.before_step(sched)
+            except BindingError:
+                if not is_dummy(optimizer):
+                    raise
                 hide(optimizer)
-                return
-            sched._mode.before_step(sched)
 
     def done(optimizer: Any) -> bool:
         """What can only be for some optimizers, or at first; whether there is nothing more to do before this step."""

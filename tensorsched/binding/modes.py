@@ -39,7 +39,7 @@ class Driving(Protocol):
     _found_inf: torch.Tensor | None
     _carrier: Carrier
     _history: History
-    _stepped: bool | None
+    _stepped: bool
     _known_as: int | None
     _doubt: str
     _told: int
@@ -139,7 +139,7 @@ class Mode:
         engine = self._counter.engine
         if not isinstance(engine, ScheduleEngine):
             return engine.step_count
-        return None if self.in_graph and engine.table.device.type != "cpu" else engine.known_steps
+        return engine.known_steps if engine.driver.on_host or not self.in_graph else None
 
     def seek(self, step: int) -> None:
         """Set every engine to `step`; the groups follow at the next `bind`."""

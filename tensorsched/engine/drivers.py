@@ -4,6 +4,7 @@ A driver has
 
     clock      the step counter, int64, shape (1,)
     data       the table's numbers, in its own layout
+    on_host    whether the counter is in memory that the host reads
     captured   whether a CUDA graph advances it, which holds these tensors' addresses
     read       the step counter as an int
     known      the same without a synchronisation, None where only the device has it
@@ -43,6 +44,7 @@ class CpuDriver:
 
     advance: Callable[[torch.Tensor | None], None]
 
+    on_host = True
     captured = False  # by a graph that counts without us: of no concern, since the count is read where it is
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
@@ -118,6 +120,8 @@ class DeviceDriver:
     through all of them, and nextafter(x, limit) steps to the next one or stays at the limit. (Counting and clamping
     would be two kernels.)
     """
+
+    on_host = False
 
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         device, layout = table.device, table.layout
