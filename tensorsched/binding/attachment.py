@@ -330,15 +330,16 @@ class Attachment:
             >>> import torch, tensorsched as ts
             >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
             >>> sched = ts.attach(optimizer, lr=ts.linear(0.0, 1.0, steps=2) >> ts.constant(1.0))
-            >>> stable = (optimizer.state_dict(), sched.state_dict())  # of the model too, in earnest
+            >>> for _ in range(3): optimizer.step()
+            >>> stable = optimizer.state_dict(), sched.state_dict()  # and the model's
             >>> for length in (2, 4):
             ...     optimizer.load_state_dict(stable[0])
-            ...     sched.load_state_dict(stable[1], on_mismatch="saved")
-            ...     sched.seek(2)
-            ...     sched.cool_down(length, shape="1-sqrt")
-            ...     sched.schedule("lr")
-            linear(0.0, 1.0, steps=2) >> polynomial(1.0, 0.0, 0.5, steps=2, of='elapsed')
-            linear(0.0, 1.0, steps=2) >> polynomial(1.0, 0.0, 0.5, steps=4, of='elapsed')
+            ...     sched.load_state_dict(stable[1], on_mismatch="saved")  # not the cool-down of the last branch
+            ...     sched.cool_down(length, shape="cosine")
+            ...     for _ in range(length): optimizer.step()
+            ...     print(sched.used("lr").values.round(3).tolist())
+            [0.0, 0.5, 1.0, 1.0, 0.5]
+            [0.0, 0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
         """
         self._require_attached()
         self._take_in_new_groups()

@@ -160,13 +160,16 @@ def test_a_step_by_hand_without_an_optimizer_step_counts_nothing_and_says_so_onc
     """Gradient accumulation as Accelerate does it: the wrapper steps every third time, the loop calls sched.step()."""
     optimizer = two_groups(optim.SGD)
     sched = ts.attach(optimizer, lr=LR, weight_decay=WD, advance="manual")
-    with pytest.warns(
-        UserWarning, match=r"SGD.step\(\) was not since the last time, so nothing is counted"
-    ) as said:
+
+    def micro_steps() -> None:
         for micro in range(9):
             if micro % 3 == 2:
                 train(optimizer, steps=1)
             sched.step()
+
+    text = r"SGD.step\(\) was not since the last time, so nothing is counted"
+    with pytest.warns(UserWarning, match=text) as said:
+        micro_steps()
     assert len(said) == 1
     assert sched.step_count == 3
     assert optimizer.param_groups[0]["lr"] == LR(3)
