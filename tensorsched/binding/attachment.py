@@ -309,8 +309,9 @@ class Attachment:
         """Go down from now on: from the present value of each slot to another one, in so many steps, and stay there.
 
         The same as `rewrite(lr=lambda old, now: old.take(now) >> ...)`. From one checkpoint of the stable phase of a
-        long run, several models can be made: load it, cool down over as many steps as you like, and load it again for
-        the next one, or to go on (Haegele et al. 2024, arXiv 2405.18392).
+        long run, several models can be made: load it, cool down over as many steps as you like, and load it again (from
+        its file: torch trains on in the tensors that it was given) for the next one, or to go on. Each is to the bit
+        the run that would have been planned with `wsd` (Haegele et al. 2024, arXiv 2405.18392).
 
         Args:
             steps: its length, an int >= 0; 0 is a jump.

@@ -88,9 +88,9 @@ def test_the_long_run_goes_on_as_if_nothing_had_branched_off(stable):
 
 def test_one_process_may_make_all_branches(stable):
     """The same attachment goes back to the checkpoint; what the last branch followed is given up for what was saved."""
-    saved = torch.load(stable, weights_only=True)
     model, optimizer, sched = branched(stable)
     for decay, shape in BRANCHES:
+        saved = torch.load(stable, weights_only=True)  # again: torch trains on in the tensors that it loaded
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         sched.load_state_dict(saved["schedule"], on_mismatch="saved")
