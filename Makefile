@@ -16,6 +16,14 @@ TORCH_STAMP := $(VENV)/.stamp-$(shell printf '%s' '$(TORCH)' | tr -c 'A-Za-z0-9.
 DEMO_STAMP  := $(VENV)/.stamp-demo
 DEV_STAMP   := $(VENV)/.stamp-dev
 H100_STAMP  := $(VENV)/.stamp-h100
+MUTANTS_STAMP := $(VENV)/.stamp-mutants
+
+# The libraries that schedules are compared with, in an environment of their own. Some are installed without their
+# dependencies: pip reads those from pyproject.toml's dependency group, one a line.
+PEERS_VENV  := .venv-peers
+PEERS_PIP   := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
+PEERS_STAMP := $(PEERS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
+PEERS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers-alone"])
 
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
@@ -24,7 +32,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-torch test-h100-code test-simulated-gpu lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
+.PHONY: help demo test test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,11 +47,17 @@ test: $(DEV_STAMP)  ## Run the tests
 test-torch:  ## Run the tests with another torch, in an environment of its own: make test-torch TORCH=torch==2.11.0
 	$(PYTHON) tests/with_torch.py $(TORCH) $(ARGS)
 
+test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py $(ARGS)
+
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
 
 test-simulated-gpu: $(H100_STAMP)  ## Run the tests that need a GPU on a simulated one (needs g++; minutes)
 	$(BIN)/python -m pytest -n 2 -p tests.simulated_gpu.plugin tests/gpu $(ARGS)
+
+mutants: $(MUTANTS_STAMP)  ## Change the code by little and see whether a test notices (a sample: half an hour)
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(DEV_STAMP)  ## Check formatting and lint rules
 	$(BIN)/ruff format --check .
@@ -59,8 +73,9 @@ type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 notebooks: $(DEV_STAMP)  ## Execute every notebook
 	$(BIN)/python tests/run_notebooks.py
 
+# pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
-	$(BIN)/pdoc --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
+	$(BIN)/python -c 'from tensorsched import *; from pdoc.__main__ import cli; cli()' --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
 
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside those of torch and other libraries
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
@@ -96,6 +111,7 @@ ci-gpu-code: $(DEV_STAMP)
 ci:  ## All of it, tests first
 	$(MAKE) test
 	$(MAKE) ci-gpu-code
+	$(MAKE) test-peers
 	$(MAKE) lint
 	$(MAKE) type
 	$(MAKE) notebooks
@@ -103,7 +119,7 @@ ci:  ## All of it, tests first
 	$(MAKE) wheel
 
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf $(VENV) $(PEERS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that venv makes: where it is, the environment is whole.
@@ -119,8 +135,20 @@ $(DEMO_STAMP): pyproject.toml $(TORCH_STAMP)
 	$(PIP) install --quiet --editable '.[demo]'
 	touch $@
 
+$(PEERS_STAMP): pyproject.toml
+	$(PYTHON) -m venv $(PEERS_VENV)
+	rm -f $(PEERS_VENV)/.stamp*
+	$(PEERS_PIP) install $(TORCH)
+	$(PEERS_PIP) install --quiet --editable '.[dev,peers]'
+	$(PEERS_PIP) install --quiet --no-deps $$($(PEERS_VENV)/bin/python -c '$(PEERS_ALONE)')
+	touch $@
+
 $(H100_STAMP): pyproject.toml $(DEV_STAMP)
 	$(PIP) install --quiet --editable '.[h100]'
+	touch $@
+
+$(MUTANTS_STAMP): pyproject.toml $(H100_STAMP)
+	$(PIP) install --quiet --editable '.[mutants]'
 	touch $@
 
 $(DEV_STAMP): pyproject.toml $(TORCH_STAMP)

@@ -1,25 +1,17 @@
 """tensorsched: schedules for PyTorch hyperparameters, compiled once into tensors and read by step.
 
-The shapes and recipes come with `*`: one that is defined in `schedules.shapes` or `schedules.recipes` is public here.
+The language (shapes, recipes, operators, text, checks) needs numpy only and is imported here, shapes and recipes with
+`*`: one that is defined in `schedules.shapes` or `schedules.recipes` is public. What works on an optimizer needs torch,
+which takes seconds to import, and is imported when it is first asked for (PEP 562): `tensorsched show` never asks.
 """
 
 # ruff: noqa: I001  it would give each `x as x`, which says that x is exported, a line of its own
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from tensorsched.binding.attach import attach as attach, detach as detach
-from tensorsched.binding.attachment import Attachment as Attachment
-from tensorsched.binding.checkpoint import schedules_of as schedules_of
-from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
-from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
-from tensorsched.engine import (
-    ScheduleEngine as ScheduleEngine,
-    ScheduleTable as ScheduleTable,
-    tabulate as tabulate,
-)
 from tensorsched.errors import BindingError as BindingError, ScheduleError as ScheduleError
-from tensorsched.recording.record import record as record
 from tensorsched.schedules import (
     Schedule as Schedule,
     chain as chain,
@@ -39,39 +31,68 @@ from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.shapes import *  # noqa: F403
 from tensorsched.schedules.views.plot import compare as compare
 
+if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a test holds the two equal
+    from tensorsched.binding.attach import attach as attach, detach as detach
+    from tensorsched.binding.attachment import Attachment as Attachment
+    from tensorsched.binding.checkpoint import schedules_of as schedules_of
+    from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
+    from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
+    from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
+    from tensorsched.engine.table import ScheduleTable as ScheduleTable
+    from tensorsched.engine.tabulate import tabulate as tabulate
+    from tensorsched.recording.expressions import expression as expression
+    from tensorsched.recording.record import record as record
+
 __version__ = "0.1.0"
 
-# A list that is computed is one that type checkers cannot read: they would export nothing but what they find in it.
-# Left without one, they export what is imported with `*` or `as`.
+_LATER = {
+    "Attachment": "binding.attachment",
+    "CompiledStep": "compiled.step",
+    "ScheduleEngine": "engine.engine",
+    "ScheduleTable": "engine.table",
+    "attach": "binding.attach",
+    "compile_step": "compiled.step",
+    "detach": "binding.attach",
+    "expression": "recording.expressions",
+    "record": "recording.record",
+    "register_optimizer": "binding.torch_optim",
+    "schedules_of": "binding.checkpoint",
+    "tabulate": "engine.tabulate",
+}
+"""The module of each public name that needs torch."""
+
+# Hidden from type checkers: a module with __getattr__ has every name for them, and a list that is computed is one that
+# they cannot read. Left without, they export what is imported with `*` or `as`.
 if not TYPE_CHECKING:
     __all__ = [
-        "Attachment",
         "BindingError",
-        "CompiledStep",
         "Finding",
         "Schedule",
-        "ScheduleEngine",
         "ScheduleError",
-        "ScheduleTable",
         "__version__",
         "argument",
-        "attach",
         "chain",
         "check",
         "compare",
-        "compile_step",
-        "detach",
         "from_dict",
         "from_json",
         "initial",
         "maximum",
         "minimum",
         "parse",
-        "record",
         "reference",
-        "register_optimizer",
-        "schedules_of",
-        "tabulate",
     ]
+    __all__ += _LATER  # noqa: PLE0605  the keys of a dict are a list as well
     __all__ += _recipes.__all__
     __all__ += _shapes.__all__
+
+    def __getattr__(name: str) -> Any:
+        """A public name that needs torch, at its first use; from then on it is an ordinary one."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import numbers
 import re
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -122,9 +122,25 @@ def param_groups(optimizer: object) -> list[dict[str, Any]]:
     if not isinstance(groups, Sequence) or not groups or not all(isinstance(g, dict) for g in groups):
         raise BindingError(
             f"{type(optimizer).__name__} has no param_groups (a non-empty list of dicts), so there is nothing to "
-            "attach a schedule to; pass the optimizer itself"
+            f"attach a schedule to; {_way_out(optimizer)}"
         )
     return groups  # type: ignore[return-value]  # torch's is a list; any sequence of dicts serves
+
+
+def _way_out(given: object) -> str:
+    """What to pass instead of what people pass in the place of an optimizer."""
+    if isinstance(given, (torch.nn.Module, torch.nn.Parameter, Iterator)) or (
+        isinstance(given, (list, tuple)) and given and all(isinstance(p, torch.Tensor) for p in given)
+    ):
+        return "parameters are the optimizer's: build optimizer = torch.optim.AdamW(model.parameters()) and pass that"
+    if isinstance(given, type):
+        return f"it is a class: build {given.__name__}(model.parameters()) and pass that"
+    if isinstance(given, (list, tuple, Mapping)):
+        return "attach to each optimizer by itself"
+    for name in ("optimizer", "sched"):  # a scheduler, a compiled step, an attachment, a wrapper
+        if getattr(given, name, None) is not None:
+            return f"pass the optimizer itself, its .{name}"
+    return "pass the optimizer itself"
 
 
 def as_float(held: object) -> float | None:

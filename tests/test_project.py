@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import torch
 
 import tensorsched as ts
 
@@ -231,14 +233,85 @@ def imported_by(statement: str) -> set[str]:
     """The top-level packages that a fresh interpreter holds after running `statement`."""
     code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(run.stdout.split())
+    return set(run.stdout.splitlines()[-1].split())  # what it printed itself comes before
 
 
 def test_importing_the_package_imports_no_optional_package():
     # torch itself may import tqdm or the like where it is installed: only what tensorsched adds counts.
-    added = imported_by("import tensorsched") - imported_by("import torch, numpy")
+    added = imported_by("from tensorsched import *") - imported_by("import torch, numpy")
     assert "tensorsched" in added
     assert added & OPTIONAL == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import tensorsched",
+        "import tensorsched.schedules",
+        "from tensorsched import warmup_cosine, parse, check, Schedule",
+        "import tensorsched as ts; ts.parse(repr(ts.from_json(ts.wsd(1, total=9, warmup=1, decay=2).to_json())))",
+        "import tensorsched as ts; ts.check(ts.cosine(1, 0, steps=9)); dir(ts), ts.__all__, hasattr(ts, 'attachh')",
+        "import pickle, tensorsched as ts; pickle.loads(pickle.dumps(ts.cosine(1, 0, steps=9)))",
+        *(
+            f"from tensorsched.cli.main import main; main({arguments})"
+            for arguments in (
+                ["show", "cosine(1, 0, steps=9)"],
+                ["values", "cosine(1, 0, steps=9)"],
+                ["check", "cosine(1, 0, steps=9)"],
+                ["diff", "cosine(1, 0, steps=9)", "linear(1, 0, steps=9)"],
+                ["show", "no schedule"],
+            )
+        ),
+    ],
+)
+def test_the_language_does_not_import_torch(statement):
+    assert "torch" not in imported_by(statement)
+
+
+@pytest.mark.parametrize("name", sorted(ts._LATER))
+def test_what_needs_torch_imports_it_when_it_is_asked_for(name):
+    """Control of the test above: the first use of such a name imports torch, and finds the same object."""
+    assert getattr(ts, name) is getattr(sys.modules[f"tensorsched.{ts._LATER[name]}"], name)
+    if name == "attach":
+        assert "torch" in imported_by(f"from tensorsched import {name}")
+
+
+def test_type_checkers_are_told_of_the_same_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (told,) = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    names = {
+        alias.asname: node.module.removeprefix("tensorsched.")
+        for node in told.body
+        for alias in node.names
+        if alias.name == alias.asname
+    }
+    assert names == ts._LATER
+
+
+def test_a_fresh_interpreter_has_every_name():
+    """By attribute, by `*`, in dir(); and in the module's dict once it was asked for, where pdoc looks for it."""
+    code = (
+        "import tensorsched as ts\nassert set(ts.__all__) <= set(dir(ts))\nfrom tensorsched import *\n"
+        "assert all(globals()[name] is getattr(ts, name) is vars(ts)[name] for name in ts.__all__)\nprint(len(ts.__all__))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(run.stdout) == len(ts.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'tensorsched' has no attribute 'atach'"):
+        ts.atach  # noqa: B018
+
+
+def test_an_attachment_is_unpickled_in_a_fresh_interpreter():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+    sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+    optimizer.step()
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).value('lr'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(sched), capture_output=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.decode().strip() == "0.75"
 
 
 @pytest.mark.parametrize("name", ts.__all__)

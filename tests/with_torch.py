@@ -1,8 +1,7 @@
 """Run the tests with another torch, in an environment of its own: `make test-torch TORCH=torch==2.11.0`.
 
 The environment is .venv-torch/<request>, and stays there. The other packages are those of the extra `dev`, at the same
-versions. What came of it is written to tests/torch_versions.json, of which `make readme` makes README's table of
-tested versions.
+versions. What came of it is written to tests/torch_versions.json, and to README's table of tested versions.
 """
 
 from __future__ import annotations
@@ -94,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         known.append(record)
         known.sort(key=lambda entry: [int(n) for n in re.findall(r"\d+", entry["torch"])[:3]])
         RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        subprocess.run([python, ROOT / "tests" / "benchmarks" / "readme.py"], cwd=ROOT, check=True)
     return int(bool(found["failed"]))
 
 

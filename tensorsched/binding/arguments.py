@@ -10,14 +10,15 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from tensorsched.binding.carried import carries, initial_key
+from tensorsched.binding.doors import hint_for_key, hint_for_list, hint_for_value
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import Place, as_float, known_keys
+from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import as_schedule, has_initial, substitute_initial
-from tensorsched.schedules.validators import check_real
+from tensorsched.schedules.node import brief
+from tensorsched.schedules.template import fill_in, templates
+from tensorsched.schedules.validators import check_count, check_real
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -37,6 +38,7 @@ def read_schedules(groups: Groups, wanted: Mapping[str, Any]) -> dict[Place, Sch
                 raise BindingError(
                     f"{key}: the list has {len(value)} entries but the optimizer has {len(groups)} param_groups; "
                     "give one schedule for each group (None leaves a group alone), or a single schedule for all of them"
+                    f"{hint_for_list(groups, key, value)}"
                 )
             entries = list(enumerate(value))
         else:
@@ -49,6 +51,54 @@ def read_schedules(groups: Groups, wanted: Mapping[str, Any]) -> dict[Place, Sch
             f"attach() was given nothing but None for {', '.join(wanted)}; pass a schedule for one group"
         )
     return dict(sorted(found.items(), key=lambda item: item[0].group))
+
+
+def with_total(wanted: Any, total: int | None) -> Any:
+    """What the user wrote with `total` in the place of `total=?`, in every template of it."""
+    if total is None:
+        return wanted
+    if isinstance(wanted, Schedule):
+        return fill_in(wanted, total=total)
+    if isinstance(wanted, Mapping):
+        return {key: with_total(value, total) for key, value in wanted.items()}
+    if type(wanted) in (list, tuple):
+        return type(wanted)(with_total(value, total) for value in wanted)
+    return wanted
+
+
+def bind_total(
+    total: int | None, hyperparameters: Mapping[str, Any], free: Any, *, later: bool
+) -> tuple[dict[str, Any], Any]:
+    """What was given to `attach`, with the total in it.
+
+    Args:
+        total: as given.
+        hyperparameters: as given.
+        free: as given.
+        later: whether there may be schedules of groups that are added later.
+
+    Raises:
+        ScheduleError: the total is no number of steps.
+        BindingError: no schedule wants it.
+    """
+    if total is not None:
+        check_count("attach: total", total, least=1)
+        if not later and not _wants_total([hyperparameters, free]):
+            raise BindingError(
+                "attach: total=n is what `total=?` in the text of a schedule stands for, and no schedule here has one; "
+                "a schedule that was made with a total has its own (steps=n is for schedules that never settle)"
+            )
+    return with_total(dict(hyperparameters), total), with_total({} if free is None else free, total)
+
+
+def _wants_total(wanted: Any) -> bool:
+    """Whether a schedule in what the user wrote has a `total=?`."""
+    if isinstance(wanted, Schedule):
+        return any("total" in template.missing for template in templates(wanted))
+    parts = (
+        wanted.values() if isinstance(wanted, Mapping) else wanted if type(wanted) in (list, tuple) else ()
+    )
+    return any(map(_wants_total, parts))
 
 
 def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
@@ -71,6 +121,8 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
             raise BindingError(
                 f"free: {name!r} is a hyperparameter of the optimizer; pass it as {name}=..., or rename it"
             )
+        if isinstance(value, Schedule):
+            _refuse_unknown(f"free: {name}", value)
         if isinstance(value, Schedule) and has_initial(value):
             raise BindingError(
                 f"free: {name!r} belongs to no group, so ts.initial means nothing in it; use a number"
@@ -95,7 +147,7 @@ def read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Plac
                 f"{where} holds a single value, not {len(entry)}; pass one schedule instead of a tuple "
                 "(or a list, one schedule for each group)"
             )
-        return {Place(index, key): _read_schedule(where, entry, _started(group, key))}
+        return {Place(index, key): _read_schedule(where, entry, _started(group, key), key)}
     if not isinstance(entry, tuple) or len(entry) != len(held):
         got = f"a tuple of {len(entry)}" if isinstance(entry, tuple) else "a single schedule"
         example = "(" + ", ".join(["schedule", *["None"] * (len(held) - 1)]) + ")"
@@ -104,7 +156,7 @@ def read_group(groups: Groups, index: int, key: str, entry: object) -> dict[Plac
             "where None leaves that element alone"
         )
     return {
-        Place(index, key, i): _read_schedule(f"{where}, element {i}", part, held[i])
+        Place(index, key, i): _read_schedule(f"{where}, element {i}", part, held[i], key)
         for i, part in enumerate(entry)
         if part is not None
     }
@@ -144,20 +196,28 @@ def _no_such_key(groups: Groups, index: int, key: str) -> BindingError:
     hint = (
         f"groups {elsewhere} have it: pass a list with None for the others"
         if elsewhere
-        else known_keys(groups[index], key)
+        else hint_for_key(groups[index], key)
     )
     return BindingError(f"group {index} has no hyperparameter {key!r}; {hint}")
 
 
-def _read_schedule(where: str, entry: object, held: object) -> Schedule:
+def _refuse_unknown(where: str, schedule: Schedule) -> None:
+    """A template has no values yet."""
+    for template in templates(schedule):
+        names = template.missing
+        way_out = f"write .bind({', '.join(f'{name}=n' for name in names)})"
+        if names == ("total",):
+            way_out = f"pass attach(..., total=n), the number of steps of the run, or {way_out}"
+        raise BindingError(f"{where}: {', '.join(names)} of {brief(template)} is not known yet; {way_out}")
+
+
+def _read_schedule(where: str, entry: object, held: object, key: str) -> Schedule:
     """The schedule for one value, with `ts.initial` replaced by what is held."""
     if isinstance(entry, bool) or not isinstance(entry, (Schedule, numbers.Real)):
-        hint = ""
-        if isinstance(entry, torch.optim.lr_scheduler.LRScheduler):
-            hint = " (a torch scheduler drives the optimizer by itself)"
-        elif callable(entry):
-            hint = " (a function: tabulate it with ts.from_function(fn, steps))"
+        hint = hint_for_value(key, entry)
         raise BindingError(f"{where}: expected a schedule or a number, got {type(entry).__name__}{hint}")
+    if isinstance(entry, Schedule):
+        _refuse_unknown(where, entry)
     value = as_float(held)
     if value is None:
         raise BindingError(f"{where} holds {held!r}, which is not a number and cannot follow a schedule")

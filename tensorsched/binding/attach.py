@@ -6,20 +6,22 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensorsched.binding.arguments import read_free, read_schedules
+from tensorsched.binding.arguments import bind_total, read_free, read_schedules
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.checkpoint import ON_MISMATCH
+from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
 from tensorsched.binding.registry import attachments_of, refuse_claimed
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import param_groups
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.validators import check_count, refuse
+from tensorsched.schedules.validators import check_count, check_flag, refuse
 
 __all__ = ["attach", "detach"]
 
 
+@named_only("attach(optimizer, lr={})")
 def attach(
     optimizer: Any,
     *,
@@ -30,6 +32,8 @@ def attach(
     new_groups: NewGroups | None = None,
     capacity: int | None = None,
     on_mismatch: str = "error",
+    total: int | None = None,
+    allow_out_of_range: bool = False,
     **hyperparameters: Any,
 ) -> Attachment:
     """Let schedules set an optimizer's hyperparameters; from now on they advance with its steps.
@@ -51,6 +55,10 @@ def attach(
         capacity: make room for schedules that change up to this step, for `sched.rewrite`; default: as far as these do.
         on_mismatch: what `load_state_dict` does with a state of other schedules where it is not told: "error"
             (default), "saved", "keep_step" or "restart". For trainers, which cannot pass it.
+        total: the number of steps of the run, for schedules that were written without it:
+            `ts.parse("wsd(3e-4, total=?, warmup=0.01, decay=0.2)")`; also of later groups and of `sched.rewrite`.
+        allow_out_of_range: use values that the optimizer's constructor refuses, such as a negative lr (for gradient
+            ascent pass maximize=True to the optimizer instead).
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
             number for every group, a list with one for each group (None leaves a group alone), or, for a key that holds
             a tuple, a tuple with one for each element (None leaves an element alone). `ts.initial` in a schedule stands
@@ -61,8 +69,8 @@ def attach(
 
     Raises:
         BindingError: the optimizer has no param_groups, a key or list does not fit, a slot already follows another
-            schedule, `resident=True` would synchronise, or "auto" has no hook to advance by. The optimizer is as
-            before.
+            schedule, `resident=True` would synchronise, "auto" has no hook to advance by, a total is not known yet, or
+            a value is out of range at some step. The optimizer is as before.
         ScheduleError: a schedule cannot be tabulated. The optimizer is as before.
 
     May synchronise (it reads what the groups hold). The steps afterwards do not, with tensor slots and float slots
@@ -96,11 +104,13 @@ def attach(
         raise BindingError(
             "attach() was given nothing to schedule; pass for example lr=ts.cosine(1e-3, 0.0, steps=1000)"
         )
-    free_values = read_free(groups, {} if free is None else free)
-    schedules = read_schedules(groups, hyperparameters) if hyperparameters else {}
+    anything = check_flag("attach: allow_out_of_range", allow_out_of_range)
+    wanted, free = bind_total(total, hyperparameters, free, later=new_groups is not None)
+    free_values = read_free(groups, free)
+    schedules = read_schedules(groups, wanted) if wanted else {}
     refuse_claimed(optimizer, schedules)
     auto = advance == "auto"
-    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch)
+    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, total, anything)
     with _eagerly(optimizer):
         device = live_device(groups)
         slots = [

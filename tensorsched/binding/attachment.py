@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.arguments import read_free
+from tensorsched.binding.arguments import read_free, with_total
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
 from tensorsched.binding.checkpoint import read_state
+from tensorsched.binding.doors import named_only
 from tensorsched.binding.handing_over import let_go
 from tensorsched.binding.history import Change, History, Used
 from tensorsched.binding.hooks import Hooks, has_hooks, unreported
@@ -252,6 +253,7 @@ class Attachment:
         self._go_to(step)
         self._history = history
 
+    @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Any] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
@@ -288,10 +290,15 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        groups, steps, now = param_groups(self.optimizer), self._options.steps, self.step_count
+        groups, now = param_groups(self.optimizer), self.step_count
+        steps, total = self._options.steps, self._options.total
         wanted = resolved(groups, self.slots, hyperparameters, now)
-        schedules = read_rewrite(self.optimizer, self.slots, wanted, steps)
-        names = read_free(groups, resolved_free(self.free, free, now)) if free is not None else {}
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(wanted, total), steps)
+        names = (
+            read_free(groups, with_total(resolved_free(self.free, free, now), total))
+            if free is not None
+            else {}
+        )
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -544,6 +551,7 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
         return self._face
 
+    @named_only("sched.adopt(lr={})")
     def adopt(self, **hyperparameters: Any) -> None:
         """Let the param_groups that were added since follow schedules too, from the step where the others are.
 
@@ -569,7 +577,11 @@ class Attachment:
         self._require_attached()
         groups = param_groups(self.optimizer)
         self._refuse_other_groups(groups)
-        take_in(self, groups, read_adopted(groups, self._group_count, hyperparameters))
+        take_in(
+            self,
+            groups,
+            read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
+        )
 
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
@@ -824,7 +836,9 @@ class Attachment:
     def _adopt(self, groups: Sequence[dict[str, Any]]) -> None:
         """Schedule the hyperparameters of groups that were added since, as `new_groups` says."""
         self._require_attached()
-        take_in(self, groups, read_late(groups, self._group_count, self._options.new_groups))
+        take_in(
+            self, groups, read_late(groups, self._group_count, self._options.new_groups, self._options.total)
+        )
 
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
         refuse_other_groups(self._bound, groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tensorsched.binding.arguments import read_group, read_schedules
+from tensorsched.binding.arguments import read_group, read_schedules, with_total
 from tensorsched.binding.carried import carries, initial_key
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.placement import NewGroups, live_device, place_slot
@@ -20,7 +20,7 @@ __all__ = ["begun", "other_groups", "read_adopted", "read_late", "refuse_other_g
 Groups = Sequence[dict[str, Any]]
 
 
-def read_late(groups: Groups, first: int, rule: NewGroups | None) -> dict[Place, Schedule]:
+def read_late(groups: Groups, first: int, rule: NewGroups | None, total: int | None) -> dict[Place, Schedule]:
     """What the rule of `attach(new_groups=...)` has for the groups from `first` on.
 
     Raises:
@@ -34,7 +34,7 @@ def read_late(groups: Groups, first: int, rule: NewGroups | None) -> dict[Place,
         wanted = rule(groups[index]) if callable(rule) else rule
         if not isinstance(wanted, Mapping):
             raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
-        for key, value in wanted.items():
+        for key, value in with_total(wanted, total).items():
             if value is not None:
                 schedules |= read_group(groups, index, key, value)
     return schedules

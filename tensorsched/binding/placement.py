@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_schedules
+from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import record_of, supports_tensor
 from tensorsched.engine.tabulate import bounded
@@ -29,6 +30,8 @@ class Options:
     new_groups: NewGroups | None
     capacity: int | None = None
     on_mismatch: str = "error"
+    total: int | None = None
+    allow_out_of_range: bool = False
 
 
 def live_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:
@@ -70,7 +73,8 @@ def place_slot(
         why += "; with a GradScaler each step reads found_inf, a synchronisation"
     template = None if place.element is None else group[place.key]
     # What the table holds past its end, the schedule says too.
-    return Slot(place, bounded(schedule, options.steps), tensor, why, original, template)
+    limits = None if options.allow_out_of_range else range_of(optimizer, place.part)
+    return Slot(place, bounded(schedule, options.steps), tensor, why, original, template, limits)
 
 
 def read_rewrite(

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
+from tensorsched.binding.ranges import Range, refuse_out_of_range, refuse_values
 from tensorsched.engine import FloatEngine, ScheduleEngine, ScheduleTable, tabulate
+from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import SharedColumnError, replacement, row_count
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
@@ -33,6 +35,7 @@ class Slot:
         why: it is that, in words.
         original: what the place held before.
         template: of an element, the whole tuple that held it: a checkpoint may lack the key.
+        limits: the values that it may have; None: any.
     """
 
     place: Place
@@ -41,6 +44,7 @@ class Slot:
     why: str
     original: Any
     template: Any = None
+    limits: Range | None = None
 
     @property
     def name(self) -> str:
@@ -113,9 +117,12 @@ def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
 
     Raises:
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+        BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
-    return FloatSlots(FloatEngine(tabulate(columns, dtype=torch.float64, capacity=capacity)), slots)
+    table = tabulate(columns, dtype=torch.float64, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return FloatSlots(FloatEngine(table), slots)
 
 
 def tensor_slots(
@@ -127,7 +134,9 @@ def tensor_slots(
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
-    return TensorSlots(ScheduleEngine(tabulate(columns, device=device, capacity=capacity), room=room), slots)
+    table = tabulate(columns, device=device, capacity=capacity)
+    refuse_out_of_range(slots, table)
+    return TensorSlots(ScheduleEngine(table, room=room), slots)
 
 
 def _less(
@@ -149,6 +158,7 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) ->
     it, and part now, get new ones, unless a free name has one of them: somebody holds that.
 
     Raises:
+        BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated; of tensors, they need more rows than the table has, or names that
             share a column would differ.
     """
@@ -157,8 +167,14 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) ->
     if isinstance(slots, FloatSlots):
         floats = float_slots(moved, _room(moved, table))
         return lambda: slots.become(floats)
+    at = {slot.name: slot for slot in moved}
+
+    def look(name: str, values: Array) -> None:
+        if name in at:  # not a free name
+            refuse_values(at[name], schedules[name], values)
+
     try:
-        replace = replacement(table, schedules, grow=grow)
+        replace = replacement(table, schedules, look, grow=grow)
     except SharedColumnError:
         if not grow or len(table.schedules) > len(moved):
             raise

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tensorsched.cli.source import read_schedule
+from tensorsched.cli.source import read_schedule, read_schedules
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules import check as checker
-from tensorsched.schedules.node import brief, evaluate, sample
-from tensorsched.schedules.validators import MAX_STEPS
+from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.validators import MAX_STEPS, cut
 from tensorsched.schedules.views import terminal
 from tensorsched.schedules.views.picture import Line, drawable, picture, window
 from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule
@@ -24,7 +23,7 @@ from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule
 OK, FOUND, FAILED = 0, 1, 2
 """Exit statuses, as those of diff(1): nothing to report, something found or different, could not be done."""
 
-_CHUNK = 1 << 16  # values computed and written at a time
+_CHUNK = 1 << 16  # values compared at a time
 _MOST_COMPARED = 100_000_000  # steps
 _MOST_PHASES = 16  # lines
 _LEGEND = 60  # characters of an expression in a legend
@@ -41,8 +40,8 @@ def show(options: argparse.Namespace) -> int:
     log = {"auto": None, "log": True, "linear": False}[options.scale]
     curve = terminal.draw(shown, width=wide, height=options.height, style=style, log=log)
     note = [] if line.schedule is schedule else ["(initial, which only an optimizer knows, is drawn as 1)"]
-    _print(style.paint(brief(schedule), "bold"), *note, "", *curve)
-    _print("", *terminal.table(_facts(line, shown.last)), "", *_phase_lines(line, shown.last))
+    terminal.write(style.paint(brief(schedule), "bold"), *note, "", *curve)
+    terminal.write("", *terminal.table(_facts(line, shown.last)), "", *_phase_lines(line, shown.last))
     return OK
 
 
@@ -82,10 +81,10 @@ def plot(options: argparse.Namespace) -> int:
     """A picture file."""
     out = Path(options.output)
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ScheduleError(f"--output {out}: the name must end in .png, .svg or .pdf")
+        raise ScheduleError(f"--output {cut(str(out))}: the name must end in .png, .svg or .pdf")
     if not out.absolute().parent.is_dir():
-        raise ScheduleError(f"--output {out}: there is no such folder")
-    schedules = {text: read_schedule(text) for text in options.expr}
+        raise ScheduleError(f"--output {cut(str(out))}: there is no such folder")
+    schedules = dict(zip(options.expr, read_schedules(options.expr), strict=True))
     log = {"auto": None, "log": True, "linear": False}[options.scale]
     figure, (axes,) = new_figure()
     if len(options.expr) == 1:
@@ -93,52 +92,16 @@ def plot(options: argparse.Namespace) -> int:
     else:
         names: dict[str, Schedule] = {}
         for text, schedule in schedules.items():
-            name = text if len(text) <= _LEGEND else text[: _LEGEND - 3] + "..."
+            name = cut(text, _LEGEND)
             names[f"{name} ({len(names)})" if name in names else name] = schedule
         compare(names, steps=options.steps, ax=axes, log=log)
     figure.savefig(out, dpi=150)
     return OK
 
 
-def values(options: argparse.Namespace) -> int:
-    """The values at some steps, as CSV or JSON, written as they are computed."""
-    schedule = read_schedule(options.expr)
-    if options.steps is None and schedule.steps is None:
-        raise ScheduleError(
-            f"values of an unbounded schedule need --steps, for example --steps 1000: {brief(schedule)}"
-        )
-    wanted = range((schedule.steps or 0) + 1) if options.steps is None else options.steps
-    schedule(wanted[0])  # what has no values is an error before anything is written
-    if options.format == "csv":
-        _print("step,value")
-        for steps, computed in _values_at(schedule, wanted):
-            _print(*(f"{step},{value!r}" for step, value in zip(steps, computed, strict=True)))
-        return OK
-    sys.stdout.write(f'{{"schedule": {json.dumps(brief(schedule))}, "steps": [')
-    for i, (steps, computed) in enumerate(_values_at(schedule, wanted)):
-        sys.stdout.write((", " if i else "") + ", ".join(map(str, steps)))
-        if len(steps) == len(wanted):  # short: no need to compute it twice
-            sys.stdout.write(f'], "values": [{", ".join(map(repr, computed))}]}}\n')
-            return OK
-    sys.stdout.write('], "values": [')
-    for i, (_, computed) in enumerate(_values_at(schedule, wanted)):
-        sys.stdout.write((", " if i else "") + ", ".join(map(repr, computed)))
-    sys.stdout.write("]}\n")
-    return OK
-
-
-def _values_at(schedule: Schedule, wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], list[float]]]:
-    """Steps and values, a chunk at a time, so that `| head` does not wait for millions of them."""
-    for low in range(0, len(wanted), _CHUNK):
-        steps = wanted[low : low + _CHUNK]
-        yield steps, sample(schedule, np.array(steps, dtype=np.float64)).tolist()
-
-
 def diff(options: argparse.Namespace) -> int:
     """Where two schedules differ."""
-    if options.expr1 == options.expr2 == "-":
-        raise ScheduleError("only one of the two schedules can come from standard input")
-    left, right = (read_schedule(text) for text in (options.expr1, options.expr2))
+    left, right = read_schedules([options.expr1, options.expr2])
     a, b = drawable(left), drawable(right)
     last = max(window(a), window(b)) if options.steps is None else options.steps
     if last >= _MOST_COMPARED:
@@ -148,7 +111,7 @@ def diff(options: argparse.Namespace) -> int:
     found = _differences(a, b, last, options.rtol)
     if found is None:
         within = f" (to a relative {options.rtol:g})" if options.rtol else ""
-        _print(f"the same at all steps 0..{last}{within}")
+        terminal.write(f"the same at all steps 0..{last}{within}")
         return OK
     count, first, worst = found
     style = terminal.Style(sys.stdout)
@@ -162,7 +125,7 @@ def diff(options: argparse.Namespace) -> int:
             f"{abs(a(worst) - b(worst)):.6g} at step {worst}: {a(worst)!r} and {b(worst)!r}",
         ),
     ]
-    _print(
+    terminal.write(
         f"{style.paint('curve', 'curve')}  {brief(left)}",
         f"{style.paint('ooooo', 'other')}  {brief(right)}",
         "",
@@ -194,29 +157,20 @@ def _differences(a: Schedule, b: Schedule, last: int, rtol: float) -> tuple[int,
 
 def check(options: argparse.Namespace) -> int:
     """What is odd about schedules."""
-    if options.expr.count("-") > 1:
-        raise ScheduleError("only one of the schedules can come from standard input")
     style = terminal.Style(sys.stdout)
     status = OK
-    for text in options.expr:
-        found = checker.check(read_schedule(text), steps=options.steps, peak=options.peak)
+    for text, schedule in zip(options.expr, read_schedules(options.expr), strict=True):
+        found = checker.check(schedule, steps=options.steps, peak=options.peak)
         told = [finding for finding in found if finding.code not in options.allow]
         before = (
-            f"{text if len(text) <= _LEGEND else text[: _LEGEND - 3] + '...'}: "
-            if len(options.expr) > 1
-            else ""
+            f"{terminal.harmless(cut(' '.join(text.split()), _LEGEND))}: " if len(options.expr) > 1 else ""
         )
         for finding in told:
-            _print(f"{before}{style.paint(finding.code, 'bad')}: {finding.sentence}")
+            terminal.write(f"{before}{style.paint(finding.code, 'bad')}: {finding.sentence}")
         if not told:
-            _print(f"{before}nothing found" + (f" ({len(found)} allowed)" if found else ""))
+            terminal.write(f"{before}nothing found" + (f" ({len(found)} allowed)" if found else ""))
         status = FOUND if told else status
     return status
-
-
-def _print(*lines: str) -> None:
-    style = terminal.Style(sys.stdout)
-    sys.stdout.write("".join(f"{terminal.plain_ascii(line, style)}\n" for line in lines))
 
 
 def step_count(text: str) -> int:

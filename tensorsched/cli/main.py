@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from tensorsched import __version__
-from tensorsched.cli import commands
+from tensorsched.cli import commands, values
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.check import CODES
+from tensorsched.schedules.validators import cut
+from tensorsched.schedules.views.terminal import harmless
 
 Run = Callable[[argparse.Namespace], int]
 Add = Callable[..., Any]
 """`add_argument` of a parser."""
 
+_MOST_SAID = 1_000  # characters of what argparse has to say: it repeats arguments whole
 _ABOUT = """\
 Look at schedules: their curves, values, differences and mistakes.
 
@@ -47,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands.OK
     except KeyboardInterrupt:
         return 130  # what shells give for it
+    except Exception:  # noqa: BLE001  a defect of ours: Python would exit with 1, which means that something was found
+        traceback.print_exc()
+        print("tensorsched: this is a bug, please report it with the command line", file=sys.stderr)
+        return commands.FAILED
     return status
 
 
@@ -60,7 +68,7 @@ def _run(arguments: list[str]) -> int:
     except (ScheduleError, OSError, ModuleNotFoundError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        print(f"tensorsched {options.command}: error: {error}", file=sys.stderr)
+        print(harmless(f"tensorsched {options.command}: error: {error}"), file=sys.stderr)
         return commands.FAILED
 
 
@@ -76,8 +84,15 @@ def _run_bench(options: argparse.Namespace) -> int:
     return bench.run(options)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that does not repeat a terminal's control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(cut(harmless(message), _MOST_SAID))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "tensorsched",
         description=_ABOUT,
         epilog=_STATUS,
@@ -113,10 +128,10 @@ def _plot(add: Add) -> None:
 
 
 def _values(add: Add) -> None:
-    add("expr", metavar="EXPR")
-    text = "100 (steps 0..99), 0:1000:10 or 0,5,9; default: all, and the end value"
+    add("expr", metavar="EXPR", nargs="+")
+    text = "100 (steps 0..99), 0:1000:10 or 0,5,9; default: all of the longest, and its end value"
     add("--steps", type=commands.step_selection, metavar="STEPS", help=text)
-    add("--format", choices=("csv", "json"), default="csv")
+    add("--format", choices=("csv", "json", "table"), default="csv")
 
 
 def _diff(add: Add) -> None:
@@ -159,7 +174,7 @@ _LOOKS_FOR = (
 _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
     "show": (commands.show, "draw a schedule in the terminal, with its length, peak, area and phases", _show),
     "plot": (commands.plot, "write a picture (needs matplotlib); several EXPRs are compared", _plot),
-    "values": (commands.values, "print the values", _values),
+    "values": (values.run, "print the values; of several EXPRs beside each other", _values),
     "diff": (commands.diff, "say where two schedules differ, and draw both", _diff),
     "check": (
         commands.check,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule, from_json
 from tensorsched.schedules.parse import parse
+from tensorsched.schedules.validators import cut, shown
 
 _MOST_BYTES = 64 * 2**20  # of a document
 
@@ -27,6 +29,17 @@ def read_schedule(text: str) -> Schedule:
     return parse(text)
 
 
+def read_schedules(texts: Sequence[str]) -> list[Schedule]:
+    """The schedules that several arguments name, in order.
+
+    Raises:
+        ScheduleError: as `read_schedule`, or more than one comes from standard input.
+    """
+    if texts.count("-") > 1:
+        raise ScheduleError("only one of the schedules can come from standard input")
+    return [read_schedule(text) for text in texts]
+
+
 def _either(text: str) -> Schedule:
     document = text.lstrip().startswith("{")
     return _within("standard input", from_json if document else parse, text)
@@ -37,7 +50,7 @@ def _within(where: str, read: object, text: str) -> Schedule:
     try:
         return read(text)  # type: ignore[operator, no-any-return]  # parse or from_json
     except ScheduleError as error:
-        raise ScheduleError(f"{where}: {error}") from None
+        raise ScheduleError(f"{cut(where)}: {error}") from None
 
 
 def _read_input() -> str:
@@ -54,11 +67,11 @@ def _read_file(name: str) -> str:
     try:
         path = Path(name)
         if path.stat().st_size > _MOST_BYTES:
-            raise ScheduleError(f"{name} has more than {_MOST_BYTES} bytes; is it a schedule?")
+            raise ScheduleError(f"{cut(name)} has more than {_MOST_BYTES} bytes; is it a schedule?")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ScheduleError(f"{name} is not text: {error}") from None
+        raise ScheduleError(f"{cut(name)} is not text: {error}") from None
     except OSError as error:
-        raise ScheduleError(f"{name} cannot be read: {error.strerror or error}") from None
+        raise ScheduleError(f"{cut(name)} cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # a null byte
-        raise ScheduleError(f"{name!r} is no file name: {error}") from None
+        raise ScheduleError(f"{shown(name)} is no file name: {error}") from None

@@ -55,6 +55,11 @@ def compile_step(sched: Attachment, **torch_compile_options: Any) -> CompiledSte
         >>> step(), step(), sched.step_count, round(sched.value("lr").item(), 6)
         (None, None, 2, 0.08)
     """
+    if not isinstance(sched, Attachment):
+        raise refusal(
+            f"compile_step() takes what attach() returned, got {type(sched).__name__}: write "
+            "sched = ts.attach(optimizer, lr=schedule) and step = ts.compile_step(sched)"
+        )
     return CompiledStep(sched, torch_compile_options)
 
 

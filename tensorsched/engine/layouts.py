@@ -54,6 +54,15 @@ class Equal:
         """The stored numbers as a look-up indexes them: (rows, C)."""
         return data
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the live values."""
+        return self.data.dtype
+
+    def extremes(self) -> tuple[Array, Array]:
+        """The smallest and the largest value of every column, (K,) each in the live dtype."""
+        return self.data.min(axis=0), self.data.max(axis=0)
+
     def block(self, start: int, stop: int) -> Array:
         """Rows start..stop-1 as (stop - start, K) in the live dtype, contiguous."""
         return self.data[start:stop]
@@ -113,6 +122,11 @@ class Scaled:
     def entries(self, data: torch.Tensor) -> torch.Tensor:
         """The stored numbers as a look-up indexes them: (B * rows, 1)."""
         return data.view(-1, 1)
+
+    def extremes(self) -> tuple[Array, Array]:
+        """The smallest and the largest value of every column, (K,) each in the live dtype."""
+        ends = [end[self.source] * self.factors for end in (self.data.min(axis=1), self.data.max(axis=1))]
+        return np.minimum(*ends).astype(self.dtype), np.maximum(*ends).astype(self.dtype)
 
     def block(self, start: int, stop: int) -> Array:
         """Rows start..stop-1 as (stop - start, K) in the live dtype, contiguous; computed here."""

@@ -142,7 +142,8 @@ class _Bases:
             base = self.columns[index]
             at = int(np.argmax(np.abs(sample)))
             divisor = base[self._probes[at]]
-            ratio = float(sample[at] / divisor) if self._bound and divisor else 1.0
+            # In Python: a column of subnormal numbers has an infinite ratio, of which numpy warns.
+            ratio = float(sample[at]) / float(divisor) if self._bound and divisor else 1.0
             column = evaluate(expression, 0, self._plan.rows) if column is None else column
             if np.isfinite(ratio) and proportional(column, base, ratio, self._bound):
                 return index, ratio

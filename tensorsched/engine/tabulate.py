@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from tensorsched.engine.table import ScheduleTable
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.template import Template
 from tensorsched.schedules.validators import check_count, refuse
 
 __all__ = ["SharedColumnError", "bounded", "replacement", "row_count", "tabulate"]
@@ -102,6 +103,8 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
             raise refuse(f"tabulate: {name}", "a schedule", schedule)
         settled = schedule.settled if schedule.settled is not None else steps
         if settled is None:
+            if isinstance(schedule, Template):
+                schedule(0)  # says what is missing
             raise ScheduleError(
                 f"{name!r} never settles, so its table needs a length: pass steps=n, the number of steps of the run "
                 f"(after it the last value is held), or bound it with .take(n): {brief(schedule)}"
@@ -111,7 +114,11 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
 
 
 def replacement(
-    table: ScheduleTable, schedules: Mapping[str, Schedule], *, grow: bool = False
+    table: ScheduleTable,
+    schedules: Mapping[str, Schedule],
+    look: Callable[[str, Array], None],
+    *,
+    grow: bool = False,
 ) -> Callable[[], ScheduleTable]:
     """Compile other schedules for some names of a table; the function returned puts them there, in place.
 
@@ -120,6 +127,7 @@ def replacement(
     Args:
         table: columns that are shared stay shared.
         schedules: by name.
+        look: sees the values of each of these names, in the live dtype, and may refuse them.
         grow: whether there may be another table in its place, with the rows that the schedules need.
 
     Returns:
@@ -144,21 +152,10 @@ def replacement(
         nbytes = layout.nbytes * rows // table.rows
         plan.check(nbytes)
         plan.check_host(nbytes)
-    touched = {
-        layout.stored_at(table.live_column[name]) for name in (table.schedules if longer else schedules)
-    }
-    contents: dict[int, Array] = {}
-    for name, schedule in plan.schedules.items():
-        column = table.live_column[name]
-        at = layout.stored_at(column)
-        if at not in touched:
-            continue
-        values = evaluate(schedule, 0, rows)
-        plan.rounded(values, schedule)
-        if at not in contents:
-            contents[at] = layout.stored(column, values, plan.numpy)
-        if not layout.serves(column, contents[at], values, plan.numpy):
-            raise _must_stay_shared(table, name, at)
+    touched = table.schedules if longer else schedules
+    contents = _contents(plan, table, {layout.stored_at(table.live_column[name]) for name in touched})
+    for name, schedule in schedules.items():
+        look(name, plan.rounded(evaluate(schedule, 0, rows), schedule))
 
     def commit() -> ScheduleTable:
         changed = layout.longer(rows) if longer else layout
@@ -170,6 +167,24 @@ def replacement(
         return dataclasses.replace(table, schedules=dict(plan.schedules), rows=rows, layout=changed)
 
     return commit
+
+
+def _contents(plan: Plan, table: ScheduleTable, touched: Collection[int]) -> dict[int, Array]:
+    """What has to be stored in these columns of the table so that every name that reads one has its values."""
+    layout = table.layout
+    contents: dict[int, Array] = {}
+    for name, schedule in plan.schedules.items():
+        column = table.live_column[name]
+        at = layout.stored_at(column)
+        if at not in touched:
+            continue
+        values = evaluate(schedule, 0, plan.rows)
+        plan.rounded(values, schedule)
+        if at not in contents:
+            contents[at] = layout.stored(column, values, plan.numpy)
+        if not layout.serves(column, contents[at], values, plan.numpy):
+            raise _must_stay_shared(table, name, at)
+    return contents
 
 
 class SharedColumnError(ScheduleError):

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 import warnings
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from tensorsched.errors import ScheduleError
+from tensorsched.recording import kinds
 from tensorsched.recording.scheduler_copy import Group, StandIn, double
 from tensorsched.schedules import Schedule, constant, from_values
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.words import worded
 
-__all__ = ["record"]
-
-_HOLDS = (
-    "_schedulers",
-    "schedulers",
-    "lr_scheduler",
-    "scheduler",
-)  # attributes under which schedulers hold schedulers
-_DRIVEN = ("ReduceLROnPlateau", "PlateauLRScheduler", "ReduceLROnPlateauScheduler", "GreedyLR")
-
-_DEEPEST = 10  # schedulers in schedulers
+__all__ = ["Recording", "by_key", "record"]
 
 Place = tuple[int, str, int | None]
 
@@ -38,21 +30,35 @@ class Recording(dict[str, Any]):
         return "{" + ", ".join(f"{key!r}: {_brief(value)}" for key, value in self.items()) + "}"
 
 
-def record(scheduler: Any, steps: int, *, every: int = 1) -> dict[str, Any]:
+@worded
+def record(
+    scheduler: Any,
+    steps: int,
+    *,
+    every: int | Sequence[int] = 1,
+    increment: int | None = None,
+    at: int | None = None,
+) -> dict[str, Any]:
     """Step a copy of a scheduler on a stand-in optimizer, and return what it wrote as schedules for `attach`.
 
     Neither the scheduler nor its optimizer is touched. The values are those that the scheduler would write, bit for
     bit; their step 0 is where the scheduler stands now (its start, if it is new): the values in the param_groups now
     are what the next `optimizer.step()` uses. To go on from the middle of a run, record there and attach there, at step
-    0; or record a new scheduler, attach, and `sched.seek(step)`.
+    0; or record a new scheduler, attach, and `sched.seek(step)`. `ts.expression` gives formulas in place of values, for
+    torch's own schedulers.
 
     Args:
         scheduler: a torch LRScheduler of any kind (chained, sequential, with a momentum), transformers' (which are
-            LambdaLRs), any other object with `optimizer` and `step()`, a timm scheduler (`step_update`, or `step` where
-            it counts epochs; it keeps no count, so record it before training starts), or an ignite ParamScheduler.
+            LambdaLRs), any other object with `optimizer` and `step()`, a container of such (torchtitan's), a timm
+            scheduler (`step_update`, or `step` where it counts epochs), an ignite ParamScheduler; or a list of
+            schedulers of one optimizer, which are stepped one after the other (mmengine's; two of torch's).
         steps: how many values to record, an int >= 1; the last is held after them.
         every: optimizer steps to one step of the scheduler, an int >= 1: the steps of an epoch for a scheduler that is
-            stepped once an epoch.
+            stepped once an epoch. For a list also a list, one for each; a value is then recorded at every greatest
+            common divisor of them.
+        increment: what one optimizer step adds, for a scheduler whose `step(increment)` must be told (Megatron-LM's:
+            the samples of a global batch).
+        at: the count that a scheduler was last given which is told it and keeps none (timm's, in the middle of a run).
 
     Returns:
         A dict for `ts.attach(optimizer, **recorded)`: for each hyperparameter that is scheduled one schedule, or where
@@ -62,7 +68,10 @@ def record(scheduler: Any, steps: int, *, every: int = 1) -> dict[str, Any]:
 
     Raises:
         ScheduleError: steps or every is no whole number >= 1; the scheduler follows a metric (ReduceLROnPlateau,
-            GreedyLR), has no optimizer, draws from a generator, or stops before `steps` steps; a value is not finite.
+            GreedyLR), its optimizer (AdafactorSchedule) or a trainer's clock (Composer's), has no optimizer or several,
+            draws from a generator, or stops before `steps` steps; a list steps one twice, or has clocks that differ and
+            an `every` that does not; a timm scheduler is not at its start and `at` does not say where, or not there;
+            a value is not finite.
 
     What the scheduler's functions close over is copied with it; a function that writes to globals or draws from a
     global random generator does so while it is recorded. Reads a group's tensors on the host, which synchronises.
@@ -76,95 +85,67 @@ def record(scheduler: Any, steps: int, *, every: int = 1) -> dict[str, Any]:
         >>> sched = ts.attach(optimizer, **ts.record(scheduler, 4))
     """
     count = check_count("record: steps", steps, least=1)
-    hold = check_count("record: every", every, least=1)
-    for part in _parts(scheduler):
-        _refuse_data_driven(part)
-    copied, stand_in = double(scheduler, _optimizer(scheduler))
+    members = kinds.members(scheduler)
+    holds = _holds(every, members)
+    for member in members:
+        kinds.check_known_before(member)
+    optimizer = kinds.optimizer_of(members)
+    _check_told(members, optimizer, increment, at)
+    copied, stand_in = double(list(members), optimizer)
+    steppers = [kinds.stepper(member, increment, at or 0) for member in copied]
+    unit = math.gcd(*holds)
     columns = _Columns(stand_in)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the scheduler, which would say the same to its user
-        advance, before_first = _advance(copied)
         for t in range(count):
-            if t or before_first:
-                _step(advance, t, count)
+            for each, hold in zip(steppers, holds, strict=True):
+                turn, rest = divmod(t * unit, hold)
+                if not rest and (turn or each.before_first):
+                    _step(each.advance, turn, count)
             columns.note(t)
-    return Recording(_by_key(columns.schedules(count, hold), stand_in.param_groups))
+    return Recording(by_key(columns.schedules(count, unit), stand_in.param_groups[: _real_groups(optimizer)]))
 
 
-# -- what kind of scheduler it is -------------------------------------------------------------------------------------
-
-
-def _parts(scheduler: Any, depth: int = 0) -> Iterator[Any]:
-    """A scheduler and all that it is made of; bounded, for one that holds itself."""
-    yield scheduler
-    for name in _HOLDS if depth < _DEEPEST else ():
-        inner = vars(scheduler).get(name) if hasattr(scheduler, "__dict__") else None
-        for part in inner if isinstance(inner, (list, tuple)) else [inner]:
-            if part is not None:
-                yield from _parts(part, depth + 1)
-
-
-def _refuse_data_driven(scheduler: Any) -> None:
-    names = {kind.__name__ for kind in type(scheduler).__mro__}
-    step = getattr(scheduler, "step", None)
-    asks = (
-        callable(step)
-        and not isinstance(scheduler, type)
-        and not hasattr(scheduler, "step_update")
-        and _required(step)
-    )
-    if names & set(_DRIVEN) or asks:
+def _holds(every: int | Sequence[int], members: tuple[Any, ...]) -> list[int]:
+    """The optimizer steps to one step of each scheduler."""
+    if isinstance(every, (list, tuple)):
+        if len(every) != len(members):
+            raise ScheduleError(
+                f"record: every has {len(every)} entries for {len(members)} schedulers; give one for each, or a number"
+            )
+        return [check_count(f"record: every[{i}]", each, least=1) for i, each in enumerate(every)]
+    clocks = {bool(getattr(member, "by_epoch", getattr(member, "t_in_epochs", False))) for member in members}
+    if len(clocks) > 1:
         raise ScheduleError(
-            f"{type(scheduler).__name__} follows a metric of the training, so what it will write is not known before; "
-            "keep it for that hyperparameter (attach schedules to others), or write down the curve that you expect, "
-            "for example with ts.warmup_cosine"
+            "record: some of the schedulers count epochs (by_epoch) and some steps; pass every= as a list, such as "
+            "[1, steps_per_epoch]"
         )
+    return [check_count("record: every", every, least=1)] * len(members)
 
 
-def _required(method: Callable[..., Any]) -> bool:
-    """Whether a step cannot be made without being told something."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(method).parameters.values()
-    return any(p.default is inspect.Parameter.empty and p.kind in kinds for p in parameters)
-
-
-def _optimizer(scheduler: Any) -> Any:
-    found = getattr(scheduler, "optimizer", None)
-    each = found if isinstance(found, (list, tuple)) else [found]
-    groups = [getattr(optimizer, "param_groups", None) for optimizer in each]
-    if not groups or not all(isinstance(group, Sequence) and len(group) for group in groups):
-        inner = getattr(scheduler, "scheduler", None)
-        hint = (
-            "pass the scheduler inside it, its .scheduler"
-            if inner is not None
-            else "pass the scheduler itself"
-        )
+def _check_told(members: tuple[Any, ...], optimizer: Any, increment: int | None, at: int | None) -> None:
+    """That what only some schedulers are told fits one of these."""
+    if increment is not None and not any(map(kinds.takes_increment, members)):
         raise ScheduleError(
-            f"record() needs a scheduler with an optimizer, and {type(scheduler).__name__} has none; {hint}"
+            "record: increment is for a scheduler with step(increment), and none of these has one"
         )
-    if any(optimizer is not each[0] for optimizer in each):
-        raise ScheduleError(
-            f"{type(scheduler).__name__} drives {len(each)} optimizers; record the scheduler of each one by itself"
-        )
-    return each[0]
+    if at is not None:
+        check_count("record: at", at)
+        if not any(hasattr(member, "step_update") for member in members):
+            raise ScheduleError(
+                "record: at is for a scheduler that is told the count (timm's); this one keeps its own, and is "
+                "recorded from where it stands"
+            )
+    if increment is not None:
+        check_count("record: increment", increment, least=1)
+    for member in members:
+        kinds.check_counts(member, optimizer, at)
 
 
-def _advance(scheduler: Any) -> tuple[Callable[[int], object], bool]:
-    """What makes a scheduler write the values of step t, and whether it does so before the first step too."""
-    if callable(scheduler) and hasattr(scheduler, "get_param"):  # ignite's, called before each iteration
-        return lambda _: scheduler(None), True
-    if hasattr(scheduler, "step_update"):  # timm's, which is told the count
-        in_epochs = getattr(scheduler, "t_in_epochs", False)
-        return (scheduler.step if in_epochs else scheduler.step_update), False
-    if callable(scheduler) and hasattr(
-        scheduler, "schedulers"
-    ):  # ignite's ParamGroupScheduler in old versions
-        return lambda _: scheduler(None), True
-    if not callable(getattr(scheduler, "step", None)):
-        raise ScheduleError(
-            f"record() needs a scheduler that can be stepped, and {type(scheduler).__name__} has no step()"
-        )
-    return lambda _: scheduler.step(), False
+def _real_groups(optimizer: Any) -> int:
+    """How many groups attach will find: mmengine's wrapper shows a group more than its optimizer has."""
+    inner = getattr(getattr(optimizer, "optimizer", None), "param_groups", None)
+    return len(inner) if isinstance(inner, Sequence) and inner else len(optimizer.param_groups)
 
 
 def _step(advance: Callable[[int], object], t: int, count: int) -> None:
@@ -256,7 +237,7 @@ def _schedule(place: Place, values: array[float], hold: int) -> Schedule:
     return schedule if hold == 1 else schedule.hold_each(hold)
 
 
-def _by_key(found: dict[Place, Schedule], groups: Sequence[Group]) -> dict[str, Any]:
+def by_key(found: Mapping[Place, Schedule], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """As `attach` takes them: one for all groups where they agree, else a list."""
     made: dict[str, Any] = {}
     for key in dict.fromkeys(key for _, key, _ in found):
@@ -265,7 +246,7 @@ def _by_key(found: dict[Place, Schedule], groups: Sequence[Group]) -> dict[str, 
     return made
 
 
-def _entry(found: dict[Place, Schedule], index: int, key: str, group: Group) -> Any:
+def _entry(found: Mapping[Place, Schedule], index: int, key: str, group: Mapping[str, Any]) -> Any:
     if isinstance(group.get(key), (tuple, list)):
         parts = tuple(found.get((index, key, element)) for element in range(len(group[key])))
         return None if all(part is None for part in parts) else parts

@@ -77,7 +77,7 @@ def _no_step(*_: Any, **__: Any) -> None:
     """Nothing is optimized."""
 
 
-_no_step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # noqa: SLF001  torch's schedulers look for it
+_no_step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # torch's schedulers look for it
 
 
 def double(scheduler: Any, optimizer: Any) -> tuple[Any, StandIn]:

@@ -158,13 +158,17 @@ class Node:
 
     def _with_initial(self, value: float) -> Node:
         """This expression with the constant `value` instead of every `ts.initial`; itself where there is none."""
+        return self._rebuilt(lambda child: child._with_initial(value))
+
+    def _rebuilt(self, change: Callable[[Node], Node]) -> Node:
+        """This expression with every child changed; itself where no child is another one then."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self) if self.children() else ():  # type: ignore[arg-type]  # a dataclass
             held = getattr(self, field.name)
             if isinstance(held, Node):
-                changes[field.name] = held._with_initial(value)
+                changes[field.name] = change(held)
             elif isinstance(held, tuple) and isinstance(held[0], Node):
-                changes[field.name] = tuple(part._with_initial(value) for part in held)
+                changes[field.name] = tuple(change(part) for part in held)
         if all(_same(made, getattr(self, name)) for name, made in changes.items()):
             return self
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # a dataclass
@@ -280,7 +284,8 @@ def brief(schedule: Node) -> str:
         text = repr(schedule)
     finally:
         _BRIEF.reset(token)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    text = f.cut(text, _LONGEST)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _elided(value: object) -> str:

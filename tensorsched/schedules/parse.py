@@ -15,6 +15,7 @@ import argparse
 import ast
 import functools
 import inspect
+import itertools
 import operator
 import re
 import warnings
@@ -30,6 +31,7 @@ from tensorsched.schedules.schedule import Schedule, maximum, minimum
 from tensorsched.schedules.template import Template
 from tensorsched.schedules.validators import refuse, shown
 from tensorsched.schedules.words import ArgumentError, hint, usage
+from tensorsched.schedules.work import bounded_work, spend
 
 __all__ = ["argument", "parse"]
 
@@ -111,6 +113,11 @@ def parse(text: str, **known: float) -> Schedule:
     """
     if not isinstance(text, str):
         raise refuse("parse: text", "text", text)
+    with bounded_work():
+        return _parse(text, known)
+
+
+def _parse(text: str, known: Mapping[str, float]) -> Schedule:
     reader = _Reader(text, known)
     missing = tuple(name for name in dict.fromkeys(reader.holes.values()) if name not in known)
     if missing:
@@ -162,6 +169,7 @@ class _Reader:
         self.text = text.strip()
         # Where a `?` stands, and the name in front of it; Python reads a name of one character there.
         self.holes = {found.start(2): found[1] for found in _HOLE.finditer(self.text)}
+        self.unknown = frozenset(self.holes.values())
         self.known = known
         self.lines = self.text.split("\n")
         if not self.text:
@@ -201,7 +209,7 @@ class _Reader:
     def _hole(self, keyword: ast.keyword) -> Any:
         """What a `?` stands for; None where the value is something else."""
         node = keyword.value
-        if not isinstance(node, ast.Name) or node.id != "_" or keyword.arg not in self.holes.values():
+        if not isinstance(node, ast.Name) or node.id != "_" or keyword.arg not in self.unknown:
             return None
         return _SUPPOSED if self.checking else self.known[keyword.arg or ""]
 
@@ -259,15 +267,34 @@ class _Reader:
 
     def _chain(self, node: ast.BinOp) -> Any:
         """Operators of one line from left to right: a loop, since a long chain is deep in the tree."""
-        chain = [node]
-        while isinstance(chain[-1].left, ast.BinOp):
-            chain.append(chain[-1].left)
-        value = self._operand(chain[-1].left)
-        for step in reversed(chain):
-            value = self._operate(step, value, self._operand(step.right))
+        spine = [node]
+        while isinstance(spine[-1].left, ast.BinOp):
+            spine.append(spine[-1].left)
+        value = self._operand(spine[-1].left)
+        for joins, steps in itertools.groupby(reversed(spine), lambda step: isinstance(step.op, ast.RShift)):
+            if joins:
+                value = self._join(value, list(steps))
+            else:
+                for step in steps:
+                    value = self._operate(step, value, self._operand(step.right))
         return value
 
+    def _join(self, first: Any, steps: list[ast.BinOp]) -> Any:
+        """`first >> b >> c ...` as one node: made pair by pair, each would copy all that is before it."""
+        parts = [first]
+        for step in steps:
+            left, right = parts[-1], self._operand(step.right)
+            if not isinstance(left, Schedule) or left.steps is None:
+                self._operate(step, left, right)  # says what is wrong
+            parts.append(right)
+        spend(len(parts))
+        try:
+            return chain(parts)
+        except ScheduleError as error:
+            raise self._refused(steps[-1].right, str(error)) from None
+
     def _operate(self, node: ast.BinOp, left: Any, right: Any) -> Any:
+        spend()
         numbers = not isinstance(left, Schedule) and not isinstance(right, Schedule)
         apply: Callable[[Any, Any], Any]
         if isinstance(node.op, ast.Pow):
@@ -295,6 +322,7 @@ class _Reader:
         return self._number(node, value) if numbers else value
 
     def _call(self, node: ast.Call) -> Schedule:
+        spend()
         name = self._name(node.func)
         receiver: tuple[Any, ...] = ()
         if name is not None and name in FUNCTIONS:

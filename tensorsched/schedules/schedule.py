@@ -43,6 +43,10 @@ class Schedule(Node):
             return NotImplemented
         return _make("sequence", (self, as_schedule(other)))
 
+    def __rrshift__(self, other: float) -> Schedule:
+        """`1.0 >> a` is an error that says so: a number never ends."""
+        return _make("sequence", (as_schedule(other), self)) if _is_operand(other) else NotImplemented
+
     def __add__(self, other: Schedule | float) -> Schedule:
         """Step by step sum."""
         return _combine("+", self, other)

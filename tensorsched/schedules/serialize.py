@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -21,11 +22,13 @@ from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import FORMAT, MAX_DEPTH, NODES, VERSION, Node
 from tensorsched.schedules.parse import FUNCTIONS, parse
 from tensorsched.schedules.schedule import Schedule
-from tensorsched.schedules.validators import shown
+from tensorsched.schedules.validators import cut, shown
 from tensorsched.schedules.words import hint
+from tensorsched.schedules.work import bounded_work, spend
 
 __all__ = ["from_dict", "from_json"]
 
+_LONGEST_PATH = 120
 _NUMBER = re.compile(r"[+-]?(\d[\d_]{0,20}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -48,6 +51,11 @@ def from_dict(document: Mapping[str, Any]) -> Schedule:
         >>> ts.from_dict({"kind": "warmup_cosine", "peak": "3e-4", "total": "1e4", "warmup": 0.1})
         linear(0.0, 0.0003, steps=1000) >> cosine(0.0003, 0.0, steps=9000)
     """
+    with bounded_work():
+        return _read(document)
+
+
+def _read(document: Any) -> Schedule:
     if not isinstance(document, Mapping):
         raise ScheduleError(f"a schedule document must be a dict, got {type(document).__name__}")
     if "kind" in document and "format" not in document:
@@ -91,21 +99,26 @@ def from_json(text: str | bytes) -> Schedule:
 def _configured(entry: Mapping[Any, Any], path: str, depth: int) -> Schedule:
     """A call by name; `path` is empty, or where it stands and a colon."""
     if depth > MAX_DEPTH:
-        raise ScheduleError(f"{path[:60]} nested more than {MAX_DEPTH} levels deep")
+        raise ScheduleError(f"{_where(path)}nested more than {MAX_DEPTH} levels deep")
+    spend()
     kind = entry["kind"]
     if not isinstance(kind, str) or kind not in FUNCTIONS:
-        raise ScheduleError(f"{path}unknown kind {shown(kind)}{hint(str(kind), FUNCTIONS)}")
-    options = {str(name): value for name, value in entry.items() if name != "kind"}
+        near = hint(kind, FUNCTIONS) if isinstance(kind, str) else ""
+        raise ScheduleError(f"{_where(path)}unknown kind {shown(kind)}{near}")
+    options = {name: value for name, value in entry.items() if name != "kind"}
+    # A name stands in messages from here on, and in text where a ? is beside it.
+    if wrong := [name for name in options if not isinstance(name, str) or not name.isidentifier()]:
+        raise ScheduleError(f"{_where(path)}{kind} has no argument {shown(wrong[0])}")
     if "?" in options.values():
         written = ", ".join(
             f"{name}={'?' if value == '?' else _scalar(name, value)}" for name, value in options.items()
         )
         return parse(f"{kind}({written})")
-    made = {name: _configured_argument(value, f"{path}{name}", depth) for name, value in options.items()}
+    made = {name: _configured_argument(value, f"{path}{cut(name)}", depth) for name, value in options.items()}
     try:
         return FUNCTIONS[kind](**made)
     except ScheduleError as error:
-        raise ScheduleError(f"{path}{error}") from None
+        raise ScheduleError(f"{_where(path)}{error}") from None
 
 
 def _scalar(name: str, value: Any) -> str:
@@ -137,26 +150,31 @@ def _number(value: Any) -> Any:
 
 
 def _decode(entry: Any, path: str, depth: int) -> Node:
+    spend()
     if not isinstance(entry, Mapping):
-        raise ScheduleError(f"{path}: must be a dict that describes a schedule, got {type(entry).__name__}")
+        raise ScheduleError(
+            f"{_where(path)}: must be a dict that describes a schedule, got {type(entry).__name__}"
+        )
     if depth > MAX_DEPTH:  # a deeper document would end in a RecursionError, not in one that names a path
-        raise ScheduleError(f"{path[:60]}...: nested more than {MAX_DEPTH} levels deep")
+        raise ScheduleError(f"{_where(path)}: nested more than {MAX_DEPTH} levels deep")
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
-        raise ScheduleError(f"{path}.kind: unknown kind {shown(kind)}; known are {', '.join(sorted(NODES))}")
+        raise ScheduleError(
+            f"{_where(path)}.kind: unknown kind {shown(kind)}; known are {', '.join(sorted(NODES))}"
+        )
     fields = dataclasses.fields(NODES[kind])  # type: ignore[arg-type]  # a dataclass
     known = {field.name for field in fields}
     needed = {field.name for field in fields if not field.metadata.get("later")}
     given = set(entry) - {"kind"}
     if given - known:
-        raise ScheduleError(f"{path}.{_name(given - known)}: {kind} has no such argument")
+        raise ScheduleError(f"{_where(path)}.{_name(given - known)}: {kind} has no such argument")
     if needed - given:
-        raise ScheduleError(f"{path}.{_name(needed - given)}: missing; {kind} needs it")
+        raise ScheduleError(f"{_where(path)}.{_name(needed - given)}: missing; {kind} needs it")
     arguments = {name: _decode_argument(entry[name], f"{path}.{name}", depth) for name in sorted(given)}
     try:
         return NODES[kind](**arguments)
     except ScheduleError as error:
-        raise ScheduleError(f"{path}: {error}") from None
+        raise ScheduleError(f"{_where(path)}: {error}") from None
 
 
 def _decode_argument(value: Any, path: str, depth: int) -> Any:
@@ -167,8 +185,14 @@ def _decode_argument(value: Any, path: str, depth: int) -> Any:
     return value
 
 
+def _where(path: str) -> str:
+    """A path as a message shows it: its end, where it is long."""
+    return path if len(path) <= _LONGEST_PATH else f"...{path[3 - _LONGEST_PATH :]}"
+
+
 def _name(names: set[Any]) -> str:
-    return min(map(str, names))
+    """The first of the names, as a message shows it."""
+    return min(cut(name) if isinstance(name, str) and name.isidentifier() else shown(name) for name in names)
 
 
 def _no_constant(text: str) -> NoReturn:
@@ -179,6 +203,6 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     # json takes the last of two equal keys: of an edited document half an edit would be lost.
     if len(made) != len(pairs):
-        doubled = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ScheduleError(f"not a schedule document: the key {doubled!r} occurs twice in one object")
+        (doubled, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ScheduleError(f"not a schedule document: the key {shown(doubled)} occurs twice in one object")
     return made

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NoReturn, cast
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.node import CALL, Array, brief
+from tensorsched.schedules.node import CALL, Array, Node, brief
 from tensorsched.schedules.schedule import Schedule
+from tensorsched.schedules.validators import shown
 
-__all__ = ["Template"]
+__all__ = ["Template", "fill_in", "templates"]
 
 
 def _unread(text: str, **values: float) -> NoReturn:
-    raise ScheduleError(f"bind: {text!r} was not made by parse(), which alone reads it with {values}")
+    raise ScheduleError(
+        f"bind: {shown(text)} was not made by parse(), which alone reads it with {shown(values)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -52,7 +55,7 @@ class Template(Schedule):
         extra = sorted(values.keys() - set(self.missing))
         if extra:
             raise ScheduleError(
-                f"bind: {extra[0]} is not missing in {self.text!r}; missing are {', '.join(self.missing)}"
+                f"bind: {extra[0]} is not missing in {brief(self)}; missing are {', '.join(self.missing)}"
             )
         return self.reader(self.text, **values)
 
@@ -70,3 +73,26 @@ class Template(Schedule):
 
     def _source(self) -> tuple[str, int]:
         return self.text, CALL
+
+
+def templates(schedule: Node) -> Iterator[Template]:
+    """Those that an expression is made of."""
+    if isinstance(schedule, Template):
+        yield schedule
+    for child in schedule.children():
+        yield from templates(child)
+
+
+def fill_in(schedule: Schedule, **values: float) -> Schedule:
+    """The expression with every template in it bound, as far as these values go; itself where there is none.
+
+    Raises:
+        ScheduleError: as `Template.bind`.
+    """
+
+    def bound(node: Node) -> Node:
+        if isinstance(node, Template):
+            return node.bind(**{name: values[name] for name in node.missing if name in values})
+        return node._rebuilt(bound)
+
+    return cast("Schedule", bound(schedule))

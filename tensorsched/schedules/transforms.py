@@ -18,10 +18,12 @@ from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
 from tensorsched.schedules.node import CALL, Array, Mark, brief, node
 from tensorsched.schedules.schedule import Schedule, check_schedule
+from tensorsched.schedules.work import spend
 
 # Caps a length in front of int(), which refuses inf; what is this long, the checks refuse.
 _HUGE = sys.float_info.max
 _MOST_CYCLES = 100_000  # of different lengths: they are walked one by one
+_PIECE = 100  # that are asked for at once
 _CYCLES_SHOWN = 4  # of an endless repeat in a picture
 _MOST_SKIPPED = (
     10_000  # phases that a skip leaves out: it may be a million cycles; behind these none is told apart
@@ -71,7 +73,7 @@ class Repeat(Schedule):
         if self.times is not None:
             total = length * self.times
             if changes:
-                total = math.ceil(sum(list(self._cycles())[-1]))
+                total = math.ceil(sum(self._last_cycle()))
             f.check_count("repeat: total length", total)
         object.__setattr__(self, "steps", total)
 
@@ -84,6 +86,15 @@ class Repeat(Schedule):
         """Whether a cycle differs in length from the one before: if the second does not, none does."""
         length = self.inner.steps or 0
         return self._after(length) != length
+
+    def _last_cycle(self) -> tuple[float, float]:
+        """(start, length) of the last cycle; in somebody else's document the way there is counted as work."""
+        last: tuple[float, float] = (0, 0)
+        for cycle, found in enumerate(self._cycles()):
+            if cycle % _PIECE == 0:
+                spend(_PIECE)
+            last = found
+        return last
 
     def _cycles(self) -> Iterator[tuple[float, float]]:
         """(start, length) of each cycle, up to the first one that starts beyond the exact steps."""
@@ -143,7 +154,10 @@ class Repeat(Schedule):
         first = self.inner.steps or 1
         for cycle, (start, length) in enumerate(self._cycles(), start=1):
             for at, what in self.inner._marks_before(first):
-                yield start + at * length / first, f"{what}, cycle {cycle}"
+                moved = start + float(at) * length / first
+                if moved > f.MAX_STEPS:  # where nobody looks; of cycles that grow, it may be inf
+                    return
+                yield moved, f"{what}, cycle {cycle}"
 
     def _source(self) -> tuple[str, int]:
         options = [] if self.times is None else [f"{self.times}"]
@@ -184,7 +198,8 @@ class Moved(Schedule):
     @property
     def constant_from(self) -> int | None:
         inner = self.inner.constant_from  # asked once: each asks its own inner one
-        return inner if not inner else int(self._moved(inner))  # what never changes is not moved
+        # What never changes is not moved. No position is beyond the exact steps: see _at.
+        return inner if not inner else int(min(self._moved(inner), f.MAX_STEPS))
 
     def children(self) -> tuple[Schedule, ...]:
         return (self.inner,)
@@ -194,10 +209,11 @@ class Moved(Schedule):
         return self.inner._at(np.minimum(self._position(t), f.MAX_STEPS))
 
     def _reach_unbounded(self) -> int:
-        return max(int(self._moved(self.inner._reach())), 1)
+        return max(int(min(self._moved(self.inner._reach()), f.MAX_STEPS)), 1)
 
     def _marks(self) -> Iterator[Mark]:
-        return ((self._moved(at), what) for at, what in self.inner._marks())
+        moved = ((self._moved(at), what) for at, what in self.inner._marks())
+        return itertools.takewhile(lambda mark: mark[0] <= f.MAX_STEPS, moved)
 
     def _source(self) -> tuple[str, int]:
         _, argument = dataclasses.fields(self)  # type: ignore[arg-type]  # every concrete node is a dataclass
@@ -308,10 +324,10 @@ class Stretch(Moved):
         inner = self.inner.constant_from
         if self.steps is not None or not inner:
             return inner if self.steps is None else self.steps
-        return math.ceil(min(inner * self.factor, _HUGE)) + 1
+        return math.ceil(min(inner * self.factor, f.MAX_STEPS)) + 1
 
     def _reach_unbounded(self) -> int:
-        return math.ceil(min(self.inner._reach() * self.factor, _HUGE))
+        return math.ceil(min(self.inner._reach() * self.factor, f.MAX_STEPS))
 
     def _position(self, t: Array) -> Array:
         before, after = self.inner.steps, self.steps

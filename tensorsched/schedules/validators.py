@@ -24,13 +24,18 @@ MAX_STEPS = 2**53
 _SHOWN = 80  # characters of a refused value that an error repeats
 
 
+def cut(text: str, most: int = _SHOWN) -> str:
+    """What an error repeats of a text: at most 80 characters of it."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def shown(value: object) -> str:
     """What an error repeats of a value: its repr, at most 80 characters of it."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deep, or an int of more digits than Python prints
-        return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+        return f"<{type(value).__name__} too large to show>"
+    return cut(text)
 
 
 def refuse(where: str, rule: str, value: object) -> ScheduleError:

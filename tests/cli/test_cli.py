@@ -197,6 +197,38 @@ def test_values_as_json_are_exact(run, steps, expected):
     assert document["values"] == [SCHEDULE(step) for step in expected]
 
 
+@pytest.mark.parametrize("steps", ["0:100:40", "9,0,500", f"0:{70_000 * 3}:3"])
+def test_values_of_several_stand_beside_each_other(run, steps):
+    other = "linear(0, 1, steps=1000)"
+    _, out, _ = run("values", COSINE, other, "--steps", steps)
+    head, *rows = csv.reader(io.StringIO(out))
+    assert head == ["step", repr(SCHEDULE), "linear(0.0, 1.0, steps=1000)"]
+    _, out, _ = run("values", COSINE, other, "--steps", steps, "--format", "json")
+    document = json.loads(out)
+    assert document["schedules"] == head[1:]
+    assert [int(step) for step, _, _ in rows] == document["steps"]
+    for i, schedule in enumerate([SCHEDULE, ts.parse(other)]):
+        expected = [schedule(step) for step in document["steps"][:50]]
+        assert document["values"][i][:50] == expected
+        assert [float(row[i + 1]) for row in rows] == document["values"][i]
+
+
+def test_values_as_a_table(run):
+    _, out, _ = run("values", "cosine(1, 0, steps=3)", "linear(2, 0, steps=2)", "--format", "table")
+    lines = out.split("\n")
+    assert lines[:3] == ["1  cosine(1.0, 0.0, steps=3)", "2  linear(2.0, 0.0, steps=2)", ""]
+    assert [line.split() for line in lines[3:-1]] == [
+        ["step", "1", "2"], ["0", "1", "2"], ["1", "0.75", "1"], ["2", "0.25", "0"], ["3", "0", "0"],
+    ]  # fmt: skip
+    assert len({len(line) for line in lines[3:-1]}) == 1  # aligned
+    _, out, _ = run("values", "3e-4", "--steps", "0:2", "--format", "table")
+    assert [line.split() for line in out.split("\n")[:-1]] == [
+        ["step", "value"],
+        ["0", "0.0003"],
+        ["1", "0.0003"],
+    ]
+
+
 # -- diff -------------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +376,11 @@ ERRORS = [
     (("values", "constant(1)", "--steps", "9:0"), "--steps"),
     (("values", "initial", "--steps", "3"), "ts.initial has no value of its own"),
     (("values", "constant(1)", "--format", "xml"), "--format"),
-    (("diff", "-", "-"), "only one of the two"),
+    (("values", "constant(1)", "noam(512, warmup=4)"), "values of an unbounded schedule need --steps"),
+    (("values", "-", "-"), "only one of the schedules"),
+    (("diff", "linear(0, 1, steps=3)", "1 >> linear(0, 1, steps=3)"), "nothing can follow an unbounded schedule"),
+    (("check", "(1 >> linear(0, 1, steps=3)) * 2"), "nothing can follow an unbounded schedule"),
+    (("diff", "-", "-"), "only one of the schedules"),
     (("diff", "constant(1)", "linear(0, 1, steps=10**9)"), "pass a shorter --steps"),
     (("check", "linear(0, 1, steps=10**9)"), "pass a shorter --steps"),
     (("plot", "constant(1)", "-o", "x.gif"), "must end in .png, .svg or .pdf"),
@@ -361,6 +397,36 @@ def test_errors(run, arguments, says):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert says in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "\x1bc"), ("show", "\x1b]0;x\x07.json"), ("show", "constant(1)", "--\x1bc"), ("\x1bc",),
+        ("check", "constant(1)  # \x1bc", "constant(2)"), ("values", "constant(1)", "--steps", "\x1bc"),
+        ("plot", "constant(1)", "-o", "\x1bc"), ("diff", "constant(1)", "'\x9b31m'"), ("show", "x" * 200_000),
+        ("show", "constant(1)", "--" + "x" * 200_000), ("show", "x" * 200_000 + ".json"),
+    ],
+    ids=lambda arguments: ascii(arguments)[:60],
+)  # fmt: skip
+def test_no_argument_reaches_the_terminal_as_it_is(run, arguments):
+    status, out, err = run(*(text[:300_000] for text in arguments))
+    assert status in {1, 2}
+    assert all(c.isprintable() or c == "\n" for c in out + err)
+    assert len(out + err) < 3_000
+
+
+def test_a_defect_is_no_difference_found(run, monkeypatch):
+    """Status 1 says that something was found: what we did not foresee must not."""
+
+    def fails(_):
+        raise TypeError("a defect")
+
+    monkeypatch.setattr("tensorsched.cli.commands.evaluate", lambda *_: fails(0))
+    status, _, err = run("diff", "constant(1)", "constant(2)")
+    assert status == 2
+    assert "TypeError: a defect" in err
+    assert "this is a bug" in err
 
 
 def test_standard_input_that_is_no_schedule(run, monkeypatch):

@@ -174,6 +174,12 @@ def test_factors_beyond_the_exponent_range_do_not_spoil_a_shared_column():
     assert live_at(ts.tabulate({"small": small, "large": large}, scale=True), 0)["large"] == np.float32(1e30)
 
 
+def test_a_column_of_subnormal_numbers_is_compared_without_a_warning():
+    tiny = ts.constant(0.21875) ** 468.0  # 1e-309
+    table = ts.tabulate({"tiny": tiny, "sum": 0.3 * tiny + 1.0}, scale=True)
+    assert live_at(table, 0)["sum"] == 1.0
+
+
 def test_many_different_columns_are_compared_by_their_look():
     table = ts.tabulate({str(i): ts.cosine(1.0, i / 400, steps=50) for i in range(200)}, scale=True)
     assert table.host.shape[0] == 200

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
 import itertools
 import json
 import random
-import sys
 import types
 
 import pytest
@@ -21,6 +18,8 @@ from torch.optim.swa_utils import SWALR
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.recording.scheduler_copy import Copier
+from tests.recording.drivers import composer_state
+from tests.recording.installed import load
 
 STEPS = 14
 KEYS = ("lr", "momentum", "betas", "weight_decay")
@@ -410,32 +409,26 @@ def test_a_scheduler_that_is_told_the_count(epochs):
     assert play(recorded, held) == counted(scheduler, optimizer, epochs=epochs)
 
 
-@pytest.fixture
-def timm_schedulers(monkeypatch):
-    """timm.scheduler without timm's own __init__, which imports torchvision and all models."""
-    found = importlib.util.find_spec("timm")
-    if found is None:
-        pytest.skip("timm is not installed: it needs torchvision, which has to match torch's build")
-    package = types.ModuleType("timm")
-    package.__path__ = list(found.submodule_search_locations)
-    monkeypatch.setitem(sys.modules, "timm", package)
-    yield importlib.import_module("timm.scheduler")
-    for name in [name for name in sys.modules if name.startswith("timm.")]:
-        del sys.modules[name]
-
-
 @pytest.mark.parametrize(
     "name",
-    ["CosineLRScheduler", "TanhLRScheduler", "StepLRScheduler", "PolyLRScheduler", "MultiStepLRScheduler"],
+    [
+        "CosineLRScheduler",
+        "TanhLRScheduler",
+        "StepLRScheduler",
+        "PolyLRScheduler",
+        "MultiStepLRScheduler",
+        "WSDLRScheduler",
+    ],
 )
 @pytest.mark.parametrize("epochs", [False, True])
-def test_timm(timm_schedulers, name, epochs):
+def test_timm(name, epochs):
     length = {
-        "StepLRScheduler": {"decay_t": 5}, "MultiStepLRScheduler": {"decay_t": [4, 9]}
+        "StepLRScheduler": {"decay_t": 5}, "MultiStepLRScheduler": {"decay_t": [4, 9]},
+        "WSDLRScheduler": {"t_initial": 10, "decay_t": 4},
     }.get(name, {"t_initial": 10})  # fmt: skip
 
     def make(o):
-        kind = getattr(timm_schedulers, name)
+        kind = getattr(load("timm"), name)
         return kind(o, **length, warmup_t=3, warmup_lr_init=0.01, t_in_epochs=epochs, noise_range_t=6)
 
     optimizer = sgd()
@@ -484,6 +477,253 @@ def test_ignite(name, done):
     assert play(recorded, held) == expected
     if name == "piecewise, one group":
         assert recorded["lr"][1] is None
+
+
+# -- several at once, containers, and those that must be told ------------------------------------------------------------
+
+
+def stepped(schedulers, optimizer, turns=None, steps: int = STEPS) -> list[list[dict]]:
+    """What a loop sees that steps each of them after every `turns[i]` optimizer steps."""
+    seen = [numbers(optimizer)]
+    for t in range(1, steps):
+        optimizer.step()
+        for scheduler, hold in zip(schedulers, turns or [1] * len(schedulers), strict=True):
+            if t % hold == 0:
+                scheduler.step()
+        seen.append(numbers(optimizer))
+    return seen
+
+
+LISTS = {
+    "one on the other": lambda o: [torch_lr.ConstantLR(o, 0.3, 4), torch_lr.ExponentialLR(o, 0.9)],
+    "the other on the one": lambda o: [torch_lr.ExponentialLR(o, 0.9), torch_lr.LambdaLR(o, closure())],
+    "three": lambda o: [torch_lr.StepLR(o, 3), torch_lr.MultiplicativeLR(o, lambda t: 1 - 0.01 * t), SWALR(o, 0.05, 4)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("done", [0, 3], ids=["new", "after 3 steps"])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_is_stepped_in_its_order(name, done):
+    optimizer = sgd()
+    schedulers = LISTS[name](optimizer)
+    stepped(schedulers, optimizer, steps=done + 1)
+    held = numbers(optimizer)
+    recorded = ts.record(schedulers, STEPS - done)
+    reversed_ = ts.record(tuple(reversed(schedulers)), STEPS - done)
+    assert numbers(optimizer) == held
+    expected = stepped(schedulers, optimizer, steps=STEPS - done)
+    assert play(recorded, held, STEPS - done) == expected
+    if name != "one on the other":  # two factors: the order is no matter, but for the last bit
+        assert play(reversed_, held, STEPS - done) != expected
+
+
+def test_a_list_with_two_clocks():
+    optimizer = sgd()
+    make = lambda o: [torch_lr.LinearLR(o, 0.1, 1.0, 3), torch_lr.ExponentialLR(o, 0.5)]  # noqa: E731
+    recorded, held = ts.record(make(optimizer), STEPS, every=[1, 5]), None
+    twin = sgd()
+    schedulers = make(twin)
+    held = numbers(twin)
+    expected = stepped(schedulers, twin, [1, 5])
+    assert play(recorded, held) == expected
+    assert play(ts.record(make(sgd()), STEPS), held) != expected
+    coarse = ts.record(make(sgd()), 4, every=[4, 6])  # a value every two steps
+    assert coarse["lr"][0].values(8).tolist() == [v for v in coarse["lr"][0].values(8)[::2] for _ in range(2)]
+    assert coarse["lr"][0](6) == pytest.approx(0.1 * 0.4 * 0.5)
+
+
+class Container:
+    """As torchtitan's: schedulers, stepped together, and no optimizer of its own."""
+
+    def __init__(self, *schedulers) -> None:
+        self.schedulers = list(schedulers)
+
+    def step(self) -> None:
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+
+def test_a_container_of_one_optimizers_schedulers():
+    optimizer = sgd()
+    container = Container(torch_lr.StepLR(optimizer, 3), torch_lr.ConstantLR(optimizer, 0.5, 4))
+    held = numbers(optimizer)
+    assert play(ts.record(container, STEPS), held) == drive(container, optimizer)
+
+
+class Incremented:
+    """As Megatron-LM's: `step(increment)` counts samples."""
+
+    def __init__(self, optimizer) -> None:
+        self.optimizer, self.num_steps = optimizer, 0
+
+    def step(self, increment: int) -> None:
+        self.num_steps += increment
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1.0 / (10 + self.num_steps)
+
+
+def test_an_increment():
+    optimizer = sgd(1)
+    scheduler = Incremented(optimizer)
+    scheduler.step(8)
+    recorded = ts.record(scheduler, 4, increment=8)
+    assert recorded == {"lr": ts.from_values([1 / 18, 1 / 26, 1 / 34, 1 / 42])}
+    assert scheduler.num_steps == 8
+
+
+def used(optimizer):
+    """Momentum buffers are what shows that it has made steps."""
+    for group in optimizer.param_groups:
+        group["params"][0].grad = torch.ones(1)
+    optimizer.step()
+    return optimizer
+
+
+class Clock:
+    """What Composer's LambdaLR has closed over: a trainer's state."""
+
+    timestamp, max_duration = 0, 100
+
+
+def on_a_trainers_clock(o):
+    state = Clock()
+    return torch_lr.LambdaLR(o, lambda _: state.timestamp / state.max_duration)
+
+
+def twice(o):
+    scheduler = torch_lr.StepLR(o, 3)
+    return [torch_lr.ChainedScheduler([scheduler], o), scheduler]
+
+
+def epochs_and_steps(o):
+    schedulers = [Counted(o, t_in_epochs=False), Counted(o, t_in_epochs=True)]
+    o.param_groups[0]["weight_decay"] = o.param_groups[1]["weight_decay"]
+    return schedulers
+
+
+REFUSED_SEVERAL = [
+    (lambda _: [], {}, "got an empty list"),
+    (twice, {}, "StepLR is in the list twice"),
+    (lambda o: [torch_lr.StepLR(o, 3), torch_lr.StepLR(sgd(), 3)], {}, "the list drives 2 optimizers"),
+    (lambda o: Container(torch_lr.StepLR(o, 3), torch_lr.StepLR(sgd(), 3)), {}, "(its .schedulers), and attach to each"),
+    (lambda o: [torch_lr.StepLR(o, 3)], {"every": [1, 2]}, "2 entries for 1 schedulers"),
+    (lambda o: [torch_lr.StepLR(o, 3)], {"every": [0]}, "every[0] must be"),
+    (epochs_and_steps, {}, "some of the schedulers count epochs"),
+    (Incremented, {}, "pass increment="),
+    (Incremented, {"increment": 0}, "increment must be"),
+    (lambda o: torch_lr.StepLR(o, 3), {"increment": 8}, "increment is for"),
+    (lambda o: torch_lr.StepLR(o, 3), {"at": 8}, "keeps its own, and is recorded from where it stands"),
+    (lambda o: Counted(o, t_in_epochs=False), {"at": -1}, "at must be"),
+    (lambda o: Counted(o, t_in_epochs=False), {"at": 3}, "not its value at step 3"),
+    (lambda o: Counted(used(o), t_in_epochs=False), {}, "its optimizer has already made steps; pass at="),
+    (on_a_trainers_clock, {}, "asks a trainer for the time"),
+    (lambda _: lambda step: 0.1 * step, {}, "ts.from_function(fn, steps)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "says"), REFUSED_SEVERAL, ids=[row[2] for row in REFUSED_SEVERAL]
+)
+def test_what_is_refused_with_its_way_out(make, options, says):
+    optimizer = sgd()
+    scheduler = make(optimizer)
+    before = numbers(optimizer)
+    with pytest.raises(ScheduleError) as caught:
+        ts.record(scheduler, 5, **options)
+    assert says in str(caught.value)
+    assert numbers(optimizer) == before
+
+
+def test_a_scheduler_that_keeps_no_count_is_taken_from_where_it_stands():
+    optimizer = sgd()
+    scheduler = Counted(optimizer, t_in_epochs=False)
+    whole = ts.record(scheduler, STEPS)
+    scheduler.step_update(3)
+    with pytest.raises(ScheduleError, match="pass at=, the count that it was last given"):
+        ts.record(scheduler, STEPS)
+    rest = ts.record(scheduler, STEPS - 3, at=3)
+    assert rest["weight_decay"].values().tolist() == whole["weight_decay"].values()[3:].tolist()
+
+
+# -- those of the packages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["CosineLRScheduler", "TanhLRScheduler", "StepLRScheduler"])
+def test_timm_in_mid_run(name):
+    length = {"StepLRScheduler": {"decay_t": 5}}.get(name, {"t_initial": 10})
+    optimizer = sgd()
+    scheduler = getattr(load("timm"), name)(optimizer, **length, warmup_t=3, t_in_epochs=False)
+    whole = counted(scheduler, optimizer, epochs=False)
+    scheduler.step_update(4)
+    held = numbers(optimizer)
+    assert play(ts.record(scheduler, STEPS - 4, at=4), held, STEPS - 4) == whole[4:]
+
+
+def test_mmengines_normal_form():
+    mm = load("mmengine")
+
+    def make(o):
+        return [
+            mm.LinearLR(o, start_factor=0.1, end=4, by_epoch=False),
+            mm.CosineAnnealingLR(o, T_max=8, begin=4, end=12, by_epoch=False),
+            mm.CosineAnnealingMomentum(o, T_max=10, eta_min=0.5, by_epoch=False),
+        ]
+
+    optimizer = sgd()
+    schedulers, held = make(optimizer), numbers(optimizer)
+    recorded = ts.record(schedulers, STEPS)
+    assert set(recorded) == {"lr", "momentum"}
+    assert play(recorded, held) == stepped(schedulers, optimizer)
+    mixed = [*make(sgd())[:1], mm.StepLR(optimizer, 3, by_epoch=True)]
+    with pytest.raises(ScheduleError, match=r"every= as a list"):
+        ts.record(mixed, 5)
+
+
+def test_mmengines_plateau_is_refused():
+    with pytest.raises(ScheduleError, match="ReduceOnPlateauLR follows a metric"):
+        ts.record(load("mmengine").ReduceOnPlateauLR(sgd(), monitor="loss"), 5)
+
+
+def test_megatrons_scheduler_needs_an_increment():
+    optimizer = sgd()
+    kind = load("megatron").OptimizerParamScheduler
+    scheduler = kind(optimizer, 0.0, 0.1, 0.01, 8, 40, "cosine", 0.1, 0.2, 40, "linear")
+    with pytest.raises(ScheduleError, match="global batch"):
+        ts.record(scheduler, 5)
+    held, recorded = numbers(optimizer), ts.record(scheduler, STEPS, increment=4)
+    assert set(recorded) == {"lr", "weight_decay"}
+    seen = [held]
+    for _ in range(STEPS - 1):
+        scheduler.step(increment=4)
+        seen.append(numbers(optimizer))
+    assert play(recorded, held) == seen
+
+
+def test_torchtitans_container():
+    optimizer, other = sgd(), sgd()
+    config = load("torchtitan").LRSchedulersContainer.Config(warmup_steps=3, decay_ratio=0.5)
+    container = config.build(optimizers=[optimizer], training_steps=12)
+    held = numbers(optimizer)
+    assert play(ts.record(container, STEPS), held) == drive(container, optimizer)
+    with pytest.raises(ScheduleError, match="drives 2 optimizers"):
+        ts.record(config.build(optimizers=[optimizer, other], training_steps=12), 5)
+
+
+def test_composers_compiled_scheduler_is_refused_inside_a_trainer():
+    composer, optimizer = load("composer"), sgd()
+    state = composer_state(0)
+    state.optimizers = [optimizer]
+    compiled = composer.compile_composer_scheduler(composer.CosineAnnealingWithWarmupScheduler("10ba"), state)
+    assert compiled.get_last_lr() == [0.0, 0.0]
+    with pytest.raises(ScheduleError, match="asks a trainer for the time"):
+        ts.record(compiled, 5)
+
+
+def test_transformers_adafactor_schedule_is_refused():
+    optimization = pytest.importorskip("transformers.optimization", reason="transformers is not installed")
+    optimizer = optimization.Adafactor([torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(ScheduleError, match="AdafactorSchedule shows what Adafactor"):
+        ts.record(optimization.AdafactorSchedule(optimizer), 5)
 
 
 # -- the copy ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tensorsched.schedules.node import Array, brief, evaluate, sample
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes import piecewise_constant
 from tensorsched.schedules.words import worded
+from tensorsched.schedules.work import spend
 
 _EXACT = 1 << 22  # steps looked at one by one for a peak; of longer schedules an even selection
 
@@ -144,6 +145,7 @@ def _peak(name: str, lr: Schedule, given: float | None) -> float:
     if given is not None:
         return f.check_positive(f"{name}: peak", given)
     last = max(lr._reach(), lr.steps or 0)
+    spend(steps=min(last, _EXACT))
     steps: Array = (
         np.arange(last + 1, dtype=np.float64) if last < _EXACT else np.linspace(0, last, _EXACT).round()
     )

@@ -70,7 +70,7 @@ def one_cycle(
         first = float(up) if f.is_whole(rise) else rise * n
         last = float(max(n - 1, 0))
         ends = [first - 1.0, 2.0 * first - 2.0, last] if three else [first - 1.0, last]
-        return _between_steps(levels, ends, shape)
+        return between_steps(levels, ends, shape)
     down = n - up * (len(levels) - 2)
     if down < 0:
         raise ScheduleError(
@@ -81,7 +81,7 @@ def one_cycle(
     return functools.reduce(operator.rshift, [*climb, made(levels[-2], levels[-1], down)])
 
 
-def _between_steps(levels: list[float], ends: list[float], shape: Shape) -> Schedule:
+def between_steps(levels: list[float], ends: list[float], shape: Shape) -> Schedule:
     """Phases that end between two steps, as torch's do: each step belongs to the first phase that has not ended."""
     parts: list[Schedule] = []
     begins, since, last = 0.0, 0, int(ends[-1])

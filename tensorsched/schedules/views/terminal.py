@@ -36,9 +36,16 @@ class Style:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colour and text else text
 
 
-def plain_ascii(text: str, style: Style) -> str:
-    """`text` without what an ASCII stream cannot write."""
-    return text if style.braille else text.encode("ascii", "replace").decode()
+def write(*lines: str) -> None:
+    """Print lines, without what an ASCII stream cannot write."""
+    plain = Style(sys.stdout).braille
+    for line in lines:
+        sys.stdout.write((line if plain else line.encode("ascii", "replace").decode()) + "\n")
+
+
+def harmless(text: str) -> str:
+    """Text that came from somebody else, as it may be shown: what would move a terminal's cursor is written out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def draw(picture: Picture, *, width: int, height: int, style: Style, log: bool | None = False) -> list[str]:
