@@ -216,7 +216,7 @@ class Attachment:
         self._require_attached()
         at = check_count("seek: step", step)
         self._take_in_new_groups()
-        self._history.add("seek", self._mode.count, goes_on=at)
+        self._history.add("seek", self._made(), goes_on=at)
         self._go_to(at)
 
     def state_dict(self) -> dict[str, Any]:
@@ -424,14 +424,16 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         meant = [
-            s for s in self.slots if {s.place.key, s.place.part} & {*keys} and group in (None, s.place.group)
+            s
+            for s in self.slots
+            if (s.place.key in keys or s.place.part in keys) and group in (None, s.place.group)
         ]
         if not keys or not meant:
             raise BindingError(
                 f"hand_over: no slot is {' or '.join(map(repr, keys)) or 'named'}"
                 f"{'' if group is None else f' of group {group}'}; there are {', '.join(s.name for s in self.slots)}"
             )
-        self._history.add("hand_over", self._mode.count, after=dict.fromkeys(slot.name for slot in meant))
+        self._history.add("hand_over", self._made(), after=dict.fromkeys(slot.name for slot in meant))
         if len(meant) == len(self.slots) and not self.free:
             self.detach()
         else:
@@ -689,6 +691,12 @@ class Attachment:
         column = Place(group, name, element).name
         return column if column in ever else self._slot(name, group, element).name
 
+    def _made(self) -> int | torch.Tensor:
+        """Steps that were made: the last one may wait to be counted, by a trainer or by hand. Does not synchronise."""
+        by_hand = self._hooks.active and not self._options.auto and not self._uncertain
+        waits = self._stepped if by_hand else self._face is not None and self._face._stepped
+        return self._mode.count + int(waits)
+
     def _say_uncounted(self) -> None:
         """Warn, once, of a step() by hand that no optimizer step came before."""
         if not self._told_uncounted:
@@ -710,7 +718,7 @@ class Attachment:
 
     def _change(self, what: str, schedules: Mapping[str, Schedule]) -> None:
         """Follow other schedules, by column, and keep what was followed before."""
-        before, step = self._schedules(), self._mode.count
+        before, step = self._schedules(), self._made()
         self._follow(schedules)
         after = {name: schedule for name, schedule in schedules.items() if schedule != before[name]}
         self._history.add(what, step, after=after)

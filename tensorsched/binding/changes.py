@@ -100,6 +100,8 @@ def extended(schedule: Schedule, now: int, steps: int, how: str) -> Schedule | N
     settled = schedule.constant_from
     if settled is None or settled <= now:
         return None
+    if n == 0:
+        return schedule
     rest = tail(schedule, now)
     if how == "hold":
         longer = constant(schedule(now), steps=n) >> rest

@@ -59,7 +59,7 @@ def go_on_from(sched: Driving, carried: tuple[int, int] | None) -> None:
         )
     else:
         doubt = ""
-    sched._history.add("optimizer.load_state_dict", sched._mode.count, goes_on=step)
+    sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=step)
     sched._mode.seek(step)
     sched._doubt = doubt
     if sched._face is not None:

@@ -217,6 +217,25 @@ def test_what_only_the_device_knows_is_read_later(monkeypatch):
     assert sched.used("lr").steps.tolist() == [0, 1, 2, 7]
 
 
+@pytest.mark.parametrize("how", ["face", "by hand"])
+@pytest.mark.parametrize("change", ["rewrite", "seek"])
+def test_a_step_that_waits_to_be_counted_was_made_under_the_old_plan(how, change):
+    optimizer, sched = run(LR, advance="auto" if how == "face" else "manual")
+    stepped = sched.lr_scheduler() if how == "face" else sched
+    seen = spied(optimizer)
+    for _ in range(3):
+        train(optimizer, steps=1)
+        stepped.step()
+    train(optimizer, steps=1)
+    sched.rewrite(lr=ts.constant(0.5)) if change == "rewrite" else sched.seek(8)
+    assert sched.used("lr").values.tolist() == seen
+    assert sched.log()["lr/0"] == seen[-1]
+    stepped.step()
+    train(optimizer, steps=1)
+    stepped.step()
+    assert sched.used("lr").values.tolist()[:5] == seen
+
+
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
