@@ -25,6 +25,13 @@ PEERS_PIP   := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_STAMP := $(PEERS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
 PEERS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers-alone"])
 
+# Of these trainers only the code: Composer wants torch < 2.7.1, torchtitan datasets < 4.8; and timm, fastai and Composer
+# want torchvision, whose wheels are built for CUDA and import all the same (tests/frameworks/launch.py).
+FRAMEWORKS       := .venv-frameworks
+FRAMEWORKS_ALONE := fastai==2.8.12 fastcore==2.2.39 fastprogress==1.1.6 fasttransform==0.0.5 mosaicml==0.32.1 \
+	timm==1.0.31 torchtitan==0.3.0 torchvision==0.28.0
+FRAMEWORKS_STAMP := $(FRAMEWORKS)/.stamp-$(shell printf '%s' '$(TORCH) $(FRAMEWORKS_ALONE)' | cksum | tr ' ' '-')
+
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
 	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py
@@ -32,7 +39,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
+.PHONY: help demo test test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +50,10 @@ demo: $(DEMO_STAMP)  ## Train a small language model under an attached schedule 
 test: $(DEV_STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --device-driver -k "not machine_would_notice" $(DEVICE_TESTS)
+
+test-frameworks: $(FRAMEWORKS_STAMP)  ## Train in Lightning, the HF Trainer, DeepSpeed, Composer, ... beside their own schedulers
+	PATH="$(CURDIR)/$(FRAMEWORKS)/bin:$$PATH" TORCH_EXTENSIONS_DIR="$(CURDIR)/$(FRAMEWORKS)/extensions" \
+		$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/frameworks $(ARGS)
 
 test-torch:  ## Run the tests with another torch, in an environment of its own: make test-torch TORCH=torch==2.11.0
 	$(PYTHON) tests/with_torch.py $(TORCH) $(ARGS)
@@ -110,6 +121,7 @@ ci-gpu-code: $(DEV_STAMP)
 
 ci:  ## All of it, tests first
 	$(MAKE) test
+	$(MAKE) test-frameworks
 	$(MAKE) ci-gpu-code
 	$(MAKE) test-peers
 	$(MAKE) lint
@@ -119,7 +131,7 @@ ci:  ## All of it, tests first
 	$(MAKE) wheel
 
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) $(PEERS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf $(VENV) .venv-torch $(PEERS_VENV) $(FRAMEWORKS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that venv makes: where it is, the environment is whole.
@@ -153,4 +165,12 @@ $(MUTANTS_STAMP): pyproject.toml $(H100_STAMP)
 
 $(DEV_STAMP): pyproject.toml $(TORCH_STAMP)
 	$(PIP) install --quiet --editable '.[dev]'
+	touch $@
+
+$(FRAMEWORKS_STAMP): pyproject.toml
+	test -x $(FRAMEWORKS)/bin/pip || $(PYTHON) -m venv $(FRAMEWORKS)
+	rm -f $(FRAMEWORKS)/.stamp-*
+	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[frameworks]'
+	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(FRAMEWORKS_ALONE)
 	touch $@

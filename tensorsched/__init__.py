@@ -34,12 +34,14 @@ from tensorsched.schedules.views.plot import compare as compare
 if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a test holds the two equal
     from tensorsched.binding.attach import attach as attach, detach as detach
     from tensorsched.binding.attachment import Attachment as Attachment
+    from tensorsched.binding.by_parameter import by_parameter as by_parameter
     from tensorsched.binding.checkpoint import schedules_of as schedules_of
     from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
     from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
     from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
     from tensorsched.engine.table import ScheduleTable as ScheduleTable
     from tensorsched.engine.tabulate import tabulate as tabulate
+    from tensorsched.plan.plan import Plan as Plan
     from tensorsched.recording.expressions import expression as expression
     from tensorsched.recording.record import record as record
 
@@ -48,9 +50,11 @@ __version__ = "0.1.0"
 _LATER = {
     "Attachment": "binding.attachment",
     "CompiledStep": "compiled.step",
+    "Plan": "plan.plan",
     "ScheduleEngine": "engine.engine",
     "ScheduleTable": "engine.table",
     "attach": "binding.attach",
+    "by_parameter": "binding.by_parameter",
     "compile_step": "compiled.step",
     "detach": "binding.attach",
     "expression": "recording.expressions",

@@ -27,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
         drivers.CpuDriver = drivers.DeviceDriver
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if any("frameworks" in arg for arg in config.args):
+        return None
+    return "left out: tests/frameworks, which has an environment of its own (make test-frameworks)"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skips = {
         "gpu": (torch.cuda.is_available(), "needs a CUDA device"),

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("binding",),
     ("compiled", "recording"),
+    ("plan",),
     ("__init__",),  # the public names, gathered; only the programs below may use the package as a user does
     ("integrations", "demo"),
     ("cli",),
@@ -337,6 +338,11 @@ def test_the_readme_names_what_exists(name):
 @pytest.mark.parametrize("name", sorted(set(readme(r"\bsched\.(\w+)"))))
 def test_the_readme_names_what_an_attachment_has(name):
     assert hasattr(ts.Attachment, name)
+
+
+@pytest.mark.parametrize("name", sorted(set(readme(r"\bplan\.(\w+)"))))
+def test_the_readme_names_what_a_plan_has(name):
+    assert hasattr(ts.Plan, name)
 
 
 def test_the_versions_agree():

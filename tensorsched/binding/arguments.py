@@ -12,6 +12,7 @@ from typing import Any
 
 from tensorsched.binding.carried import carries, initial_key
 from tensorsched.binding.doors import hint_for_key, hint_for_list, hint_for_value
+from tensorsched.binding.group_names import list_by_group
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
@@ -27,12 +28,13 @@ def read_schedules(groups: Groups, wanted: Mapping[str, Any]) -> dict[Place, Sch
     """The schedule of each place, group by group; `ts.initial` is what the place holds now.
 
     Raises:
-        BindingError: a key that the groups do not have, a value that is no number, or a list or tuple that does not
-            fit.
+        BindingError: a key that the groups do not have, a value that is no number, or a list, tuple or dict that does
+            not fit.
         ScheduleError: a number that is not finite.
     """
     found: dict[Place, Schedule] = {}
-    for key, value in wanted.items():
+    for key, given in wanted.items():
+        value = list_by_group(groups, key, given) if isinstance(given, Mapping) else given
         if isinstance(value, list):
             if len(value) != len(groups):
                 raise BindingError(

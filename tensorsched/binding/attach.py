@@ -60,9 +60,9 @@ def attach(
         allow_out_of_range: use values that the optimizer's constructor refuses, such as a negative lr (for gradient
             ascent pass maximize=True to the optimizer instead).
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
-            number for every group, a list with one for each group (None leaves a group alone), or, for a key that holds
-            a tuple, a tuple with one for each element (None leaves an element alone). `ts.initial` in a schedule stands
-            for what the group holds now.
+            number for every group, a list with one for each group (None leaves a group alone), a dict with one for each
+            group by what it holds under "name", or, for a key that holds a tuple, a tuple with one for each element
+            (None leaves an element alone). `ts.initial` in a schedule stands for what the group holds now.
 
     Returns:
         The Attachment; keep it to look at it, save it or detach it. It works without being kept.

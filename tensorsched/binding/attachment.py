@@ -11,10 +11,13 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
 from tensorsched.binding.checkpoint import read_state
+from tensorsched.binding.coverage import coverage
 from tensorsched.binding.doors import named_only
+from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.handing_over import let_go
 from tensorsched.binding.history import Change, History, Used
 from tensorsched.binding.hooks import Hooks, has_hooks, unreported
@@ -39,6 +42,7 @@ from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.check import Finding
 from tensorsched.schedules.recipes.common import Shape
 from tensorsched.schedules.validators import check_count
 from tensorsched.schedules.views.plot import plot_parts
@@ -94,6 +98,7 @@ class Attachment:
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told_uncounted = False
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
+        self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = begun(self._places, groups)
@@ -138,17 +143,17 @@ class Attachment:
         refuse_in_worker("step_count")
         return self._mode.step_count
 
-    def value(self, name: str, group: int = 0, element: int | None = None) -> torch.Tensor | float:
+    def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or what it holds under "name".
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot, or it is asked for in a worker of a DataLoader: there every value would stand
-                still. The tensor of a free name may be handed to the data set: workers see what it holds.
+            BindingError: no such slot or group, or it is asked for in a worker of a DataLoader: every value would stand
+                still there. The tensor of a free name may be handed to the data set: workers see what it holds.
 
         Does not synchronise.
         """
@@ -157,12 +162,12 @@ class Attachment:
             return self._mode.free_value(name)
         return self._mode.expected(self._slot(name, group, element))
 
-    def schedule(self, name: str, group: int = 0, element: int | None = None) -> Schedule:
+    def schedule(self, name: str, group: int | str = 0, element: int | None = None) -> Schedule:
         """The schedule that a slot or free name follows; `ts.initial` in it is a number by now.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or its name.
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
@@ -395,7 +400,7 @@ class Attachment:
             )
         self._change("extend", schedules)
 
-    def hand_over(self, *keys: str, group: int | None = None) -> None:
+    def hand_over(self, *keys: str, group: int | str | None = None) -> None:
         """Let somebody else have these hyperparameters from now on: SWALR, a finder of learning rates, you.
 
         The groups keep their present values, as plain floats (or in the tensors that they held before `attach`), and
@@ -403,7 +408,7 @@ class Attachment:
 
         Args:
             *keys: such as "lr"; or of one element of a tuple, "betas[1]".
-            group: index of the one param_group that is meant; None (default): every group.
+            group: index or name of the one param_group that is meant; None (default): every group.
 
         Raises:
             BindingError: no slot is meant, or this one is detached. Nothing has changed.
@@ -423,10 +428,11 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
+        index = None if group is None else self._group(group)
         meant = [
             s
             for s in self.slots
-            if (s.place.key in keys or s.place.part in keys) and group in (None, s.place.group)
+            if (s.place.key in keys or s.place.part in keys) and index in (None, s.place.group)
         ]
         if not keys or not meant:
             raise BindingError(
@@ -462,12 +468,12 @@ class Attachment:
         """
         return self._history.changes()
 
-    def used(self, name: str, group: int = 0, element: int | None = None) -> Used:
+    def used(self, name: str, group: int | str = 0, element: int | None = None) -> Used:
         """What a slot or free name really used at every completed step of the run, across changes and checkpoints.
 
         Args:
             name: the param_group key, or a name from `free`.
-            group: index of the param_group.
+            group: index of the param_group, or its name.
             element: index into a tuple such as betas; not needed where only one element was scheduled.
 
         Returns:
@@ -585,6 +591,30 @@ class Attachment:
             read_adopted(groups, self._group_count, with_total(hyperparameters, self._options.total)),
         )
 
+    def check(self, *models: torch.nn.Module) -> list[Finding]:
+        """What is odd about which group has which parameter, as `Plan.check`; empty if nothing is.
+
+        Args:
+            *models: all that the optimizer trains.
+
+        Returns:
+            Findings: parameters that no group has, that two have, that are frozen or of another model; groups whose lr
+            follows no schedule.
+
+        Raises:
+            BindingError: no model, or something that is none.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> model = torch.nn.Linear(2, 2)
+            >>> optimizer = torch.optim.SGD([{"params": [model.weight], "name": "matrix"}, {"params": [model.bias]}])
+            >>> print(*ts.attach(optimizer, lr=[ts.linear(0.1, 0.0, steps=9), None]).check(model))
+            follows-nothing: the lr of group 1 follows no schedule and stays as it is
+        """
+        return coverage({"": self.optimizer}, models)
+
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
@@ -641,9 +671,10 @@ class Attachment:
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
-        return slot_table(
-            self.slots, self.free, self.step_count, auto=self._options.auto, attached=self.attached
-        )
+        optimizer = self._optimizer()
+        names = [] if optimizer is None else group_names(optimizer.param_groups)
+        how = {"auto": self._options.auto, "attached": self.attached}
+        return slot_table(self.slots, self.free, self.step_count, names, **how)
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -674,8 +705,12 @@ class Attachment:
         self._mode.bind(self.optimizer, self._bound)
         self._hooks.follow(self._mode.fast(self))
 
-    def _slot(self, name: str, group: int, element: int | None) -> Slot:
-        found = [s for s in self.slots if s.place[:2] == (group, name) and element in (None, s.place.element)]
+    def _group(self, group: int | str) -> int:
+        return index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+
+    def _slot(self, name: str, group: int | str, element: int | None) -> Slot:
+        index = self._group(group)
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
                 f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
@@ -683,12 +718,12 @@ class Attachment:
             )
         return found[0]
 
-    def _column(self, name: str, group: int, element: int | None) -> str:
+    def _column(self, name: str, group: int | str, element: int | None) -> str:
         """The name of what is, or was, scheduled there."""
         ever = self._history.names() | self._schedules().keys()
         if name in self.free or (element is None and name in ever):
             return name
-        column = Place(group, name, element).name
+        column = Place(self._group(group), name, element).name
         return column if column in ever else self._slot(name, group, element).name
 
     def _made(self) -> int | torch.Tensor:
@@ -711,6 +746,7 @@ class Attachment:
 
     def _go_to(self, step: int) -> None:
         self._told, self._doubt = step, ""
+        self._stepped = self._uncertain  # a step that waits to be counted is none of those
         self._mode.seek(step)
         self._bind()
         if self._face is not None:
@@ -744,7 +780,7 @@ class Attachment:
                 Nothing has changed.
         """
         self._require_attached()
-        groups = self.optimizer.param_groups
+        groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
         step = self.step_count
         for slot in self.slots:
@@ -757,10 +793,17 @@ class Attachment:
                     f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
                     f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
                 )
+        if groups is self._bound:
+            return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
         self._mode.seek(step)
         self._bind()
+
+    def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
+        some = self._face is not None and 0 < len(groups) < self._group_count
+        return self._bound if some and all(any(g is b for b in self._bound) for g in groups) else groups
 
     def _advance(self, found_inf: torch.Tensor | None) -> None:
         """One step further, unless the tensor is not 0."""
@@ -801,7 +844,12 @@ class Attachment:
         loaded(self)
 
     def _say(self) -> None:
-        """Warn, once and before it matters, of what a checkpoint left in doubt."""
+        """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
+        if self._unseen:
+            if self._face is None:
+                refuse_pieces(self.optimizer)
+            self._unseen = False
+            self._hooks.follow(self._mode.fast(self))
         if self._doubt:
             doubt, self._doubt = self._doubt, ""
             self._hooks.follow(self._mode.fast(self))

@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorsched.binding.arguments import read_group, read_schedules, with_total
 from tensorsched.binding.carried import carries, initial_key
+from tensorsched.binding.group_names import entry_of_group, list_by_group
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.placement import NewGroups, live_device, place_slot
 from tensorsched.binding.registry import refuse_claimed
@@ -35,8 +36,9 @@ def read_late(groups: Groups, first: int, rule: NewGroups | None, total: int | N
         if not isinstance(wanted, Mapping):
             raise BindingError(f"new_groups must give a dict for group {index}, got {shown(wanted)}")
         for key, value in with_total(wanted, total).items():
-            if value is not None:
-                schedules |= read_group(groups, index, key, value)
+            entry = entry_of_group(groups, index, key, value) if isinstance(value, Mapping) else value
+            if entry is not None:
+                schedules |= read_group(groups, index, key, entry)
     return schedules
 
 
@@ -53,7 +55,8 @@ def read_adopted(groups: Groups, first: int, hyperparameters: Mapping[str, Any])
             "adopt() is for param_groups that were added since attach(), and there are none; see rewrite()"
         )
     entries = {}
-    for key, value in hyperparameters.items():
+    for key, given in hyperparameters.items():
+        value = list_by_group(groups[first:], key, given) if isinstance(given, Mapping) else given
         if isinstance(value, list) and len(value) != new:
             raise BindingError(f"{key}: the list has {len(value)} entries and {new} param_groups were added")
         entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)

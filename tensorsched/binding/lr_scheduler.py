@@ -1,16 +1,20 @@
 """The face that a trainer wants: a torch LRScheduler, to isinstance and to duck-typing, over an attachment.
 
 The schedule then moves when the trainer calls `step()`: at most once for each optimizer step that was not skipped,
-however often it is called (Accelerate calls once a process), and never without one. Values that no step() has moved
-since the last optimizer step stand still, which is said once: a trainer that steps its schedulers once an epoch wants
-a schedule that counts epochs.
+however often it is called (Accelerate calls once a process), and never without one. An optimizer step before the
+trainer has stepped its scheduler would use the values of the last one again, and is an error: a trainer that steps its
+schedulers once an epoch is told so.
+
+DeepSpeed's ZeRO makes one step of several calls, each for some of the parameters; and wrappers may make the optimizer's
+state by a first step that is none. Calls for other parameters than those that were stepped belong to the same step, and
+a first step that is repeated was none.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +22,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tensorsched.binding.carried import initial_key
 from tensorsched.binding.modes import Driving
-from tensorsched.binding.movers import Groups
+from tensorsched.binding.movers import Groups, Mover
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import as_float
 
 __all__ = ["AttachmentLR"]
+
+_UNANSWERED = (
+    32  # calls of step() in a row without an optimizer step; GradScaler skips about half as many at worst
+)
 
 
 class AttachmentLR(LRScheduler):
@@ -40,7 +48,9 @@ class AttachmentLR(LRScheduler):
         self._on_mismatch = on_mismatch
         self._stepped = False  # whether an optimizer step waits to be counted
         self._found_inf: torch.Tensor | None = None  # of that step
-        self._said = False
+        self._pieces: set[int] = set()  # of that step: ids of the first parameter of each call
+        self._first = True  # whether no step has been counted yet: the one that waits may have made the state
+        self._unanswered = 0  # calls of step() since the last optimizer step
         self._last_epoch = sched.step_count
         self._step_count = self._last_epoch + 1  # torch's own name; Accelerate adds to it
         self._get_lr_called_within_step = False
@@ -67,8 +77,13 @@ class AttachmentLR(LRScheduler):
                 if self._sched.step_count != self._last_epoch:
                     self.moved()
                 raise
-            self._stepped = False
+            self._count_again()
+            self._first = False
             self._last_epoch = self._last_epoch + 1 if found_inf is None else self._sched.step_count
+        else:
+            self._unanswered += 1
+            if self._unanswered == _UNANSWERED:
+                self._say_unanswered()
         self._step_count = self._last_epoch + 1
 
     def step_update(self, num_updates: int, metric: float | None = None) -> None:
@@ -92,7 +107,8 @@ class AttachmentLR(LRScheduler):
                 "schedule, a >> b, and attach that"
             )
         self._sched.seek(step)
-        self._last_epoch, self._stepped = step, False
+        self._count_again()
+        self._last_epoch = step
         self._step_count = step + 1
 
     @property
@@ -110,8 +126,9 @@ class AttachmentLR(LRScheduler):
         return self.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """The attachment's."""
-        return self._sched.state_dict()
+        """The attachment's, from the step that comes next: an optimizer step that was made is in it."""
+        state = self._sched.state_dict()
+        return state | {"step": state["step"] + self.pending}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The attachment's, with the `on_mismatch` that this face was made with."""
@@ -120,31 +137,75 @@ class AttachmentLR(LRScheduler):
 
     def moved(self) -> None:
         """The step counter was set from elsewhere: a seek, a checkpoint of the optimizer."""
-        self._last_epoch, self._stepped = self._sched.step_count, False
+        self._count_again()
+        self._last_epoch = self._sched.step_count
         self._step_count = self._last_epoch + 1
 
-    def note(self, _: Groups, found_inf: torch.Tensor | None) -> None:
+    def mover(self, check: Callable[[Groups], bool]) -> Mover:
+        """What the optimizer's hooks call: `check`, and that no step waits; then take note of the step."""
+        return Mover(lambda groups: not self._stepped and check(groups), self._note)
+
+    @property
+    def pending(self) -> int:
+        """1 if an optimizer step was made and is not counted yet, else 0. Synchronises after a fused step."""
+        return int(self._stepped and (self._found_inf is None or self._found_inf.item() == 0))
+
+    def before(self, groups: Groups) -> None:
+        """The optimizer is about to step, perhaps before the trainer has stepped us.
+
+        Raises:
+            BindingError: it would use the same values again. Nothing has changed.
+        """
+        if not self._stepped or _first_parameter(groups) not in self._pieces:
+            return
+        if not self.pending or self._first:  # it was skipped, or it made the optimizer's state
+            self._first = self._first and not self.pending
+            self._count_again()
+            return
+        raise BindingError(
+            f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, so "
+            "the second would use the values of the first; let the trainer step its scheduler after each optimizer "
+            "step (in Lightning interval='step', in Composer step_schedulers_every_batch=True, in skorch "
+            "step_every='batch'); for values that change once an epoch write schedule.hold_each(steps_per_epoch)"
+        )
+
+    def _note(self, groups: Groups, found_inf: torch.Tensor | None) -> None:
         """An optimizer step was made: called by its hook, in the place of the mover's advance."""
-        if self._stepped and not self._said:
-            self._said = True
-            warnings.warn(
-                f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, "
-                "so the second used the values of the first; let the trainer step its scheduler after each optimizer "
-                "step (in Lightning interval='step'), or schedule in epochs with .hold_each(n) and attach() alone",
-                UserWarning,
-                stacklevel=2,
-            )
         self._stepped, self._found_inf = True, found_inf
+        self._pieces.add(_first_parameter(groups))
+
+    def _count_again(self) -> None:
+        self._stepped, self._found_inf, self._unanswered = False, None, 0
+        self._pieces.clear()
+
+    def _say_unanswered(self) -> None:
+        warnings.warn(
+            f"the scheduler's step() was called {_UNANSWERED} times in a row and its {type(self.optimizer).__name__} "
+            "made no step in between, so the schedule stands still: another optimizer is trained, such as a copy of "
+            "this one (copy the attachment with it, or attach to the copy), or every step is skipped",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def __repr__(self) -> str:
         return f"AttachmentLR({self._sched!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._sched, self._stepped, self._found_inf, self._said)
+        return _again, (self._sched, self._stepped, self._found_inf)
 
 
-def _again(sched: Any, stepped: bool, found_inf: torch.Tensor | None, said: bool) -> AttachmentLR:  # noqa: FBT001
+def _first_parameter(groups: Groups) -> int:
+    """What a call of step() is known by: the id of the first parameter that it is for."""
+    for group in groups:
+        if group["params"]:
+            return id(group["params"][0])
+    return 0
+
+
+def _again(sched: Any, stepped: bool, found_inf: torch.Tensor | None) -> AttachmentLR:  # noqa: FBT001
     """The face of a copied or unpickled attachment, which then waits for it as the original does."""
     face: AttachmentLR = sched.lr_scheduler()
-    face._stepped, face._found_inf, face._said = stepped, found_inf, said
+    if stepped:
+        face._note(sched.optimizer.param_groups, found_inf)
+        face._first = False
     return face

@@ -44,6 +44,7 @@ class Driving(Protocol):
     _doubt: str
     _told: int
     _face: Any  # of a trainer: the schedule moves when that is stepped
+    _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
     @property
     def step_count(self) -> int:
@@ -81,6 +82,7 @@ class Driving(Protocol):
     def _originals(self) -> dict[Place, Any]: ...
     def _fingerprint(self) -> int: ...
     def _settle(self) -> None: ...
+    def _whole(self, groups: Groups) -> Groups: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
@@ -255,15 +257,20 @@ class EagerMode(Mode):
 
     def fast(self, sched: Driving) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step."""
-        check = NEVER.check if sched._doubt else self.check
+        check = NEVER.check if sched._doubt or sched._unseen else self.check
         if sched._face is not None:
-            return Mover(check, sched._face.note)
+            mover: Mover = sched._face.mover(check)
+            return mover
         return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:
         """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
         sched._say()
-        if not self.check(sched.optimizer.param_groups):
+        groups = sched.optimizer.param_groups
+        if sched._face is not None:
+            sched._face.before(groups)
+            groups = sched._whole(groups)
+        if not self.check(groups):
             sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_schedules
+from tensorsched.binding.group_names import list_by_group
 from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import record_of, supports_tensor
@@ -93,6 +94,10 @@ def read_rewrite(
         if slot.place.key in groups[slot.place.group]:
             slot.place.write(groups, slot.original)  # ts.initial is what was there at attach
         scheduled.setdefault(slot.place.key, set()).add(slot.place.group)
+    wanted = {
+        key: list_by_group(groups, key, value, complete=False) if isinstance(value, Mapping) else value
+        for key, value in wanted.items()
+    }
     # One schedule for all means all that are scheduled.
     entries = {
         key: value

@@ -15,7 +15,7 @@ __all__ = ["go_on_from", "loaded", "saved"]
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
     """Replace the live views in the groups of a state_dict by the floats that they stand for."""
     sched._mode.saved(groups)
-    step = sched.step_count
+    step = sched.step_count + (0 if sched._face is None else sched._face.pending)
     for slot in sched.slots:
         if slot.tensor and slot.place.group < len(groups):
             slot.place.write(groups, slot.schedule(step))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tensorsched.binding.group_names import group_names
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.slots import Slot, Slots
 from tensorsched.schedules import Schedule
@@ -14,18 +15,36 @@ from tensorsched.schedules.node import brief
 __all__ = ["last_used", "slot_table"]
 
 _WIDEST = 72  # of a schedule's text
+_WIDEST_NAMES = 32  # of the names of groups that are alike
 
 
 def slot_table(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], step: int, *, auto: bool, attached: bool
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    step: int,
+    names: Sequence[str | None],
+    *,
+    auto: bool,
+    attached: bool,
 ) -> str:
-    """One line for each slot (neighbouring groups that are alike share one), then why each is where it is."""
-    header = ("group", "key", "slot", "value", "schedule")
-    rows = [header, *_slot_rows(slots, step)]
+    """One line for each slot (groups that are alike share one), then why each is where it is.
+
+    Args:
+        slots: what follows a schedule.
+        free: schedules that belong to no group.
+        step: the step counter.
+        names: of the groups; a column of its own where one has a name.
+        auto: whether hooks advance it.
+        attached: whether it drives anything.
+    """
+    rows: list[tuple[str, ...]] = [("group", "name", "key", "slot", "value", "schedule")]
+    rows += _slot_rows(slots, step, names)
     rows += [
-        ("-", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+        ("-", "", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
+    if not any(names):
+        rows = [(group, *others) for group, _, *others in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
     ]
@@ -35,12 +54,17 @@ def slot_table(
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], step: int) -> list[tuple[str, ...]]:
+def _slot_rows(slots: Sequence[Slot], step: int, names: Sequence[str | None]) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
         row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
-    return [(_ranges(groups), *row) for row, groups in runs.items()]
+    return [(_ranges(groups), _named(groups, names), *row) for row, groups in runs.items()]
+
+
+def _named(groups: Sequence[int], names: Sequence[str | None]) -> str:
+    found = ", ".join(names[group] or "-" for group in groups if group < len(names))
+    return found if len(found) <= _WIDEST_NAMES else found[: _WIDEST_NAMES - 3] + "..."
 
 
 def _kind(slot: Slot) -> str:
@@ -88,8 +112,8 @@ def _row(part: Slots, step: int) -> Iterator[tuple[str, float]]:
 def _labels(sched: Driving) -> dict[str, str]:
     """For each column "lr/0", or "lr/decay" where all groups have names of their own."""
     groups = sched.optimizer.param_groups
-    names = [group.get("name") for group in groups]
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+    names = group_names(groups)
+    if None in names or len(set(names)) < len(names):
         names = [str(index) for index in range(len(groups))]
     labels = {slot.name: f"{slot.place.part}/{names[slot.place.group]}" for slot in sched.slots}
     return labels | {name: name for name in sched.free}

@@ -23,6 +23,7 @@ from tensorsched.binding.placement import live_device
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
 from tensorsched.compiled.state import State
+from tensorsched.compiled.supported import refuse_zero_momentum
 from tensorsched.engine import tabulate
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
@@ -39,9 +40,6 @@ class User(Protocol):
     def make_stale(self) -> None:
         """Be built anew before the next step."""
 
-    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
-        """Refuse schedules that the graph cannot follow."""
-
 
 class GraphMode(HandedMode):
     """Between the compiled steps of an attachment: the groups hold what graphs read, and the flags that go with it.
@@ -55,6 +53,7 @@ class GraphMode(HandedMode):
 
     def __init__(self, sched: Attachment, before: GraphMode | None) -> None:
         self.eager = sched._eager
+        self._kind = type(sched.optimizer)
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_columns(part): part for part in before.parts}
         super().__init__(_on_device(self.eager.parts, device, known))
@@ -121,8 +120,10 @@ class GraphMode(HandedMode):
         Raises:
             BindingError: a momentum touches 0.
         """
-        for step in self.users:
-            step.check_rewrite(schedules)
+        if self.users:
+            at = self.slot_at
+            for place, schedule in schedules.items():
+                refuse_zero_momentum(self._kind, at[place], schedule)
 
     @property
     def in_use(self) -> bool:

@@ -6,23 +6,22 @@ step runs eagerly: it makes the optimizer's state (momentum buffers) as torch do
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.compiled.graph_mode import GraphMode, enter
-from tensorsched.compiled.supported import check_supported, refusal, refuse_zero_momentum
+from tensorsched.compiled.supported import check_supported, refusal
 from tensorsched.compiled.trace import NAMES, update_function
-from tensorsched.param_groups import Place
-from tensorsched.schedules import Schedule
 
 __all__ = ["CompiledStep", "compile_step"]
 
@@ -30,20 +29,28 @@ _FUSION_ATTEMPTS, _NEVER = 1, 1 << 62
 _OWN = re.compile(rf"(?:[LG]\['|G\[)?(?:{'|'.join(NAMES)})\b")
 
 
-def compile_step(sched: Attachment, **torch_compile_options: Any) -> CompiledStep:
+class Several(Protocol):
+    """Several attachments as one run: a `ts.Plan`, which stands above this part of the house."""
+
+    @property
+    def attachments(self) -> Mapping[str, Attachment]:
+        """Each by its name, in the order in which their optimizers step."""
+
+
+def compile_step(sched: Attachment | Several, **torch_compile_options: Any) -> CompiledStep:
     """Compile table look-up, every scheduled hyperparameter and the optimizer's update into one graph.
 
     Args:
-        sched: from `attach`, with advance="auto".
+        sched: from `attach`, with advance="auto"; or a `ts.Plan`, whose optimizers all step in the one graph.
         **torch_compile_options: for `torch.compile`: backend, mode ("reduce-overhead" for CUDA graphs), options,
             dynamic; fullgraph is always True.
 
     Returns:
-        A CompiledStep: call it instead of `optimizer.step()`.
+        A CompiledStep: call it instead of `optimizer.step()`, or of all of them.
 
     Raises:
-        BindingError: this optimizer cannot be one graph (fused, Adafactor, LBFGS, unknown types); the message has the
-            reason and the alternative. Nothing has changed.
+        BindingError: an optimizer cannot be one graph (fused, Adafactor, LBFGS, unknown types), or several are on
+            several devices; the message has the reason and the alternative. Nothing has changed.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -55,16 +62,11 @@ def compile_step(sched: Attachment, **torch_compile_options: Any) -> CompiledSte
         >>> step(), step(), sched.step_count, round(sched.value("lr").item(), 6)
         (None, None, 2, 0.08)
     """
-    if not isinstance(sched, Attachment):
-        raise refusal(
-            f"compile_step() takes what attach() returned, got {type(sched).__name__}: write "
-            "sched = ts.attach(optimizer, lr=schedule) and step = ts.compile_step(sched)"
-        )
     return CompiledStep(sched, torch_compile_options)
 
 
 class CompiledStep:
-    """The optimizer step as one compiled graph; made by `compile_step`, called instead of `optimizer.step()`.
+    """The step of an optimizer, or of several, as one compiled graph; made by `compile_step`, called instead of theirs.
 
     The first call steps eagerly, which makes the optimizer's state, and so does the first one after a parameter got
     its first gradient; the next one compiles. So do `add_param_group` and `load_state_dict`; `sched.seek` and
@@ -72,7 +74,11 @@ class CompiledStep:
 
     Inside a function that you compile yourself, a call is traced into your graph: see the README. For mixed precision
     pass it to GradScaler wherever it wants the optimizer, `scaler.unscale_(step)` included: `scaler.step(step)` decides
-    on the device whether a step is skipped, and reads nothing on the host.
+    on the device whether a step is skipped, and reads nothing on the host. Several optimizers then skip together.
+
+    Attributes:
+        sched: what it was made of.
+        optimizers: what it steps, in order.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -91,13 +97,15 @@ class CompiledStep:
     _compiled: Callable[..., bool]
     _update: Callable[..., bool]
 
-    def __init__(self, sched: Attachment, torch_compile_options: Mapping[str, Any]) -> None:
-        check_supported(sched)
+    def __init__(self, sched: Attachment | Several, torch_compile_options: Mapping[str, Any]) -> None:
         self.sched = sched
-        self.optimizer = sched.optimizer
+        self._scheds = _attachments(sched)
+        check_supported(self._scheds)
+        self.optimizers = tuple(each.optimizer for each in self._scheds)
         self._torch_compile = dict(torch_compile_options)
         self._released = False
-        enter(sched).users.add(self)
+        for each in self._scheds:
+            enter(each).users.add(self)
         self._build()
 
     def __call__(self, closure: None = None) -> None:
@@ -128,7 +136,7 @@ class CompiledStep:
             BindingError: as a call, or the gradients were unscaled already, through the optimizer. Nothing has changed.
         """
         grad_scale = getattr(self, "grad_scale", None)
-        if grad_scale is not None and _unscaled_already(self.optimizer):
+        if grad_scale is not None and _unscaled_already(self.optimizers):
             raise refusal(
                 "scaler.unscale_(optimizer) was called, which the scaler does not know of this step: the gradients "
                 "would be divided twice; call scaler.unscale_(step) instead"
@@ -137,8 +145,8 @@ class CompiledStep:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's, for GradScaler."""
-        return self.optimizer.param_groups  # type: ignore[no-any-return]
+        """Those of all optimizers, for GradScaler."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def release(self) -> None:
         """Drop the compiled function, its CUDA graphs and their memory; later calls step eagerly.
@@ -147,22 +155,13 @@ class CompiledStep:
         """
         self._released = True
         self._compiled = self._update = _refuse_released
-        graph = self.sched._graph
-        if isinstance(graph, GraphMode):
-            graph.users.discard(self)
-            if not graph.users:
-                self.sched._use_eager(for_good=True)
+        for sched in self._scheds:
+            graph = sched._graph
+            if isinstance(graph, GraphMode):
+                graph.users.discard(self)
+                if not graph.users:
+                    sched._use_eager(for_good=True)
         gc.collect()  # graphs and their pools hang in cycles
-
-    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
-        """Refuse schedules that this step's graph cannot follow.
-
-        Raises:
-            BindingError: a momentum touches 0.
-        """
-        for slot in self.sched.slots:
-            if slot.place in schedules:
-                refuse_zero_momentum(type(self.optimizer), slot, schedules[slot.place])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.sched, self._torch_compile, self._released)
@@ -173,46 +172,46 @@ class CompiledStep:
 
     def _build(self) -> None:
         """A new function to compile, for the groups that there are now; nothing is traced yet."""
-        graph = enter(self.sched)
-        for engine in graph.engines:
+        graphs = [enter(sched) for sched in self._scheds]
+        for engine in (engine for graph in graphs for engine in graph.engines):
             for tensor in engine.tensors:
                 torch._dynamo.mark_static_address(tensor)  # the documented name; there is no public one
-        self._update = update_function(self.sched, graph)
+        self._update = update_function(self._scheds, graphs)
         # Compiled code hangs on the code object: with one of its own, a step shares no recompile limit with others.
         code = self._update.__code__.replace()
         own = types.FunctionType(code, self._update.__globals__, None, None, self._update.__closure__)
-        views = {id(graph.expected(slot)) for slot in self.sched.slots}
+        of_each = zip(self._scheds, graphs, strict=True)
+        views = {id(graph.expected(slot)) for sched, graph in of_each for slot in sched.slots}
         self._compiled = torch.compile(own, fullgraph=True, **_options(self._torch_compile, views))
         self._stale = False
-        state = self.optimizer.state
-        self._stateless = [p for g in self.optimizer.param_groups for p in g["params"] if p not in state]
+        self._stateless = [
+            (optimizer, p)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p not in optimizer.state
+        ]
 
     def _step(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
         if self._released or not self._ready():
-            _unscale(self.optimizer.param_groups, grad_scale)
-            self._step_eagerly(found_inf)
+            self._step_eagerly(found_inf, grad_scale)
             return
-        optimizer, graph = self.optimizer, enter(self.sched)
-        self.sched._mode = graph.stepping
-        try:
-            # As torch's wrapper around step() does; the schedule's own hooks are among them.
-            for hooks in (_global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks):
-                for hook in hooks.values():
-                    hook(optimizer, (), {})
+        graphs = [enter(sched) for sched in self._scheds]
+        with _stepping(self._scheds, graphs):
+            # As torch's wrapper around step() does; the schedules' own hooks are among them.
+            for optimizer in self.optimizers:
+                _call(optimizer, _global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks)
             # Hooks of somebody else ran after ours; the graph takes what live holds, and then writes over it.
-            if self.sched._mode is graph.stepping and not graph.check(optimizer.param_groups):
-                self.sched._settle()
-            _unscale(optimizer.param_groups, grad_scale)
+            for sched, graph, optimizer in zip(self._scheds, graphs, self.optimizers, strict=True):
+                if sched._mode is graph.stepping and not graph.check(optimizer.param_groups):
+                    sched._settle()
+            _unscale(self.param_groups, grad_scale)
             compiled = self._run(found_inf)
             if compiled:
-                for hooks in (optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks):
-                    for hook in hooks.values():
-                        hook(optimizer, (), {})
-        finally:
-            if self.sched._mode is graph.stepping:
-                self.sched._mode = graph
+                for optimizer in self.optimizers:
+                    _call(optimizer, optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks)
         if not compiled:
-            self._step_eagerly(found_inf)
+            self._step_eagerly(found_inf, None)
 
     def _run(self, found_inf: torch.Tensor | None) -> bool:
         """The compiled function; False if torch did not compile it, because somebody has switched that off."""
@@ -229,24 +228,68 @@ class CompiledStep:
 
     def _ready(self) -> bool:
         """Whether this step can run in the graph, which is rebuilt where the old one is stale; False: eagerly."""
-        self.sched._take_in_new_groups()
+        for sched in self._scheds:
+            sched._take_in_new_groups()
         if self._stale:
-            check_supported(self.sched)
+            check_supported(self._scheds)
             self._build()
         if self._stateless:
             # Making state is left to torch's own step. A graph that makes some cannot be trusted with the next step:
             # the compiler looks at the state of each group's first parameter only, and would start the others' momentum
             # anew at every step.
-            self._stateless = [p for p in self._stateless if p not in self.optimizer.state]
-            if any(p.grad is not None for p in self._stateless):
+            self._stateless = [(optimizer, p) for optimizer, p in self._stateless if p not in optimizer.state]
+            if any(p.grad is not None for _, p in self._stateless):
                 return False
         return True
 
-    def _step_eagerly(self, found_inf: torch.Tensor | None) -> None:
+    def _step_eagerly(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
+        if len(self._scheds) > 1:  # of several, all step or none
+            for sched in self._scheds:
+                if sched.attached and not sched._mode.check(sched.optimizer.param_groups):
+                    sched._settle()
+        _unscale(self.param_groups, grad_scale)
         if found_inf is None or found_inf.item() == 0:
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             # What has no state now needs none: SGD without momentum.
-            self._stateless = [p for p in self._stateless if p.grad is None]
+            self._stateless = [(optimizer, p) for optimizer, p in self._stateless if p.grad is None]
+
+
+@contextlib.contextmanager
+def _stepping(scheds: Sequence[Attachment], graphs: Sequence[GraphMode]) -> Iterator[None]:
+    """The attachments know that a graph is about to move their values."""
+    for sched, graph in zip(scheds, graphs, strict=True):
+        sched._mode = graph.stepping
+    try:
+        yield
+    finally:
+        for sched, graph in zip(scheds, graphs, strict=True):
+            if sched._mode is graph.stepping:
+                sched._mode = graph
+
+
+def _call(optimizer: Any, *kinds: Mapping[int, Callable[..., object]]) -> None:
+    """Run the optimizer's step hooks."""
+    for hooks in kinds:
+        for hook in hooks.values():
+            hook(optimizer, (), {})
+
+
+def _attachments(sched: Attachment | Several) -> tuple[Attachment, ...]:
+    """The one, or those of a plan.
+
+    Raises:
+        BindingError: neither.
+    """
+    if isinstance(sched, Attachment):
+        return (sched,)
+    several = getattr(sched, "attachments", None)
+    if isinstance(several, Mapping) and several:
+        return tuple(several.values())
+    raise refusal(
+        f"compile_step() takes what attach() returned, or a ts.Plan of several, got {type(sched).__name__}: write "
+        "sched = ts.attach(optimizer, lr=schedule) and step = ts.compile_step(sched)"
+    )
 
 
 def _unscale(groups: Sequence[Mapping[str, Any]], grad_scale: torch.Tensor | None) -> None:
@@ -256,15 +299,16 @@ def _unscale(groups: Sequence[Mapping[str, Any]], grad_scale: torch.Tensor | Non
         torch._foreach_mul_(gradients, grad_scale.reshape(()).double().reciprocal().float())
 
 
-def _unscaled_already(optimizer: object) -> bool:
-    """Whether the GradScaler whose step() is calling has unscaled this optimizer's gradients."""
+def _unscaled_already(optimizers: Iterable[object]) -> bool:
+    """Whether the GradScaler whose step() is calling has unscaled one of these optimizers' gradients."""
     frame: FrameType | None = sys._getframe(2)  # the documented way to one's callers
     scaler = frame.f_locals.get("self") if frame is not None else None
     states = getattr(scaler, "_per_optimizer_states", {})  # keyed by the id of what is stepped
-    return id(optimizer) in states and getattr(states[id(optimizer)].get("stage"), "name", "") != "READY"
+    found = [states[id(optimizer)] for optimizer in optimizers if id(optimizer) in states]
+    return any(getattr(state.get("stage"), "name", "") != "READY" for state in found)
 
 
-def _again(sched: Attachment, options: Mapping[str, Any], released: bool) -> CompiledStep:  # noqa: FBT001  pickle's
+def _again(sched: Attachment | Several, options: Mapping[str, Any], released: bool) -> CompiledStep:  # noqa: FBT001  pickle's
     """A copied or unpickled step: of the copied schedule and optimizer, to be compiled anew."""
     step = CompiledStep(sched, options)
     if released:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tensorsched.binding.attachment import Attachment
@@ -13,22 +15,45 @@ from tensorsched.schedules import Schedule
 
 __all__ = ["check_supported", "refusal", "refuse_zero_momentum"]
 
+_INSTEAD = "keep optimizer.step(), which follows the schedule too"
 
-def check_supported(sched: Attachment) -> None:  # noqa: C901  one reason after another
+
+def check_supported(scheds: Sequence[Attachment]) -> None:
     """Refuse what cannot be one graph.
+
+    Raises:
+        BindingError: with the reason, and what to do instead.
+    """
+    devices = set()
+    for sched in scheds:
+        try:
+            _check_one(sched)
+        except BindingError as error:
+            if len(scheds) == 1:
+                raise
+            which = f"optimizer {scheds.index(sched)} of the plan, {type(sched.optimizer).__name__}"
+            raise BindingError(f"{error} ({which})") from None
+        groups = sched.optimizer.param_groups
+        devices |= {parameter.device for group in groups for parameter in group["params"]}
+    if len(devices) > 1:
+        more = "" if len(scheds) == 1 else ", or compile a step for each optimizer"
+        raise refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {_INSTEAD}{more}")
+
+
+def _check_one(sched: Attachment) -> None:
+    """Refuse an optimizer.
 
     Raises:
         BindingError: with the reason, and what to do instead.
     """
     optimizer = sched.optimizer
     kind, record = type(optimizer), record_of(optimizer)
-    instead = "keep optimizer.step(), which follows the schedule too"
     if record.no_graph:
-        raise refusal(f"{kind.__name__}: {record.no_graph}; {instead}")
+        raise refusal(f"{kind.__name__}: {record.no_graph}; {_INSTEAD}")
     if record.one_graph is None:
         ours = sorted(known.__name__ for known, record in RECORDS.items() if record.one_graph is not None)
         raise refusal(
-            f"nothing is known of how {kind.__name__} steps, so a graph of it might use a frozen value; {instead}, or "
+            f"nothing is known of how {kind.__name__} steps, so a graph of it might use a frozen value; {_INSTEAD}, or "
             f"one of torch's own: {', '.join(ours)}"
         )
     if not sched._options.auto:
@@ -38,7 +63,7 @@ def check_supported(sched: Attachment) -> None:  # noqa: C901  one reason after 
     if sched._face is not None:
         raise refusal(
             "the graph counts the step itself, and lr_scheduler() was called, which makes the schedule wait for a "
-            f"trainer; detach() and attach() again without it, or {instead}"
+            f"trainer; detach() and attach() again without it, or {_INSTEAD}"
         )
     if len(attachments_of(optimizer)) > 1:
         raise refusal("another attachment moves values of this optimizer too; attach all of them in one call")
@@ -49,10 +74,7 @@ def check_supported(sched: Attachment) -> None:  # noqa: C901  one reason after 
                 "fused=False (the compiler fuses the step by itself), or keep optimizer.step()"
             )
         if group.get("differentiable"):
-            raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {instead}")
-    devices = {parameter.device for group in optimizer.param_groups for parameter in group["params"]}
-    if len(devices) > 1:
-        raise refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {instead}")
+            raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {_INSTEAD}")
     for slot in sched.slots:
         refuse_zero_momentum(kind, slot, slot.schedule)
 

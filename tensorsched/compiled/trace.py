@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -42,7 +42,7 @@ from tensorsched.errors import BindingError
 from tensorsched.param_groups import with_element
 
 NAMES = (
-    *("sched", "step", "engines", "places", "reads", "answered", "count", "with_element"),
+    *("parts", "with_element", "_update_one"),
     *(
         "_copies",
         "_TracingMode",
@@ -57,46 +57,76 @@ NAMES = (
 """What the traced function reads beside the optimizer and its arguments; only this package can change it."""
 
 
-def update_function(sched: Attachment, graph: Mode) -> Callable[..., bool]:
-    """The function that is traced: the optimizer's own step with pieces of live in its groups, then the next row."""
-    optimizer = sched.optimizer
-    step = inspect.unwrap(type(optimizer).step)
-    engines = tuple(graph.engines)
-    places, reads = _reads(sched, engines)
-    answered = any(key != "lr" for _, key, *_ in places)  # the compiler deals with tensors for lr by itself
-    count = len(optimizer.param_groups)
+class Part(NamedTuple):
+    """What is traced of one attachment, beside its optimizer: all that can be known before."""
+
+    sched: Attachment
+    step: Callable[[Any], object]
+    engines: tuple[ScheduleEngine, ...]
+    places: tuple[tuple[int, str, int | None, int, int], ...]
+    reads: tuple[tuple[ScheduleEngine, torch.Tensor], ...]
+    answered: bool
+    group_count: int
+
+
+def update_function(scheds: Sequence[Attachment], graphs: Sequence[Mode]) -> Callable[..., bool]:
+    """The function that is traced: each optimizer's own step with pieces of live in its groups, then the next rows."""
+    optimizers = tuple(sched.optimizer for sched in scheds)
+    parts = tuple(map(_part, scheds, graphs))
 
     def update(found_inf: torch.Tensor | None) -> bool:
         if not torch.compiler.is_compiling():
             return False
-        groups = optimizer.param_groups
-        if len(groups) != count or not sched._mode.in_graph:
-            raise BindingError(
-                "compile_step: param_groups were added, the schedule is detached, or an eager step failed: call step() "
-                "once by itself, or make a new one"
-            )
-        pieces = [engine.live.view(-1).index_select(0, columns).unbind(0) for engine, columns in reads]
-        values = [pieces[read][position] for *_, read, position in places]
-        views = [groups[index][key] for index, key, *_ in places]
-        for (index, key, element, *_), value in zip(places, values, strict=True):
-            # Place.write, spelt out: what is traced is made of tuples and functions.
-            group = groups[index]
-            group[key] = value if element is None else with_element(group[key], element, value)
-        before = [] if found_inf is None else _copies(optimizer)
-        if answered:
-            with _TracingMode(values):
-                step(optimizer)
-        else:
-            step(optimizer)
-        for (index, key, *_), view in zip(places, views, strict=True):
-            groups[index][key] = view
-        for tensor, old in before:
-            tensor.copy_(torch.where(found_inf.reshape(()) != 0, old, tensor))  # type: ignore[union-attr]  # not None here
-        for engine in engines:
-            engine.advance_in_graph(found_inf)
+        for optimizer, part in zip(optimizers, parts, strict=True):
+            _update_one(optimizer, part, found_inf)
         return True
 
     return update
+
+
+def _part(sched: Attachment, graph: Mode) -> Part:
+    optimizer = sched.optimizer
+    engines = tuple(graph.engines)
+    places, reads = _reads(sched, engines)
+    return Part(
+        sched=sched,
+        step=inspect.unwrap(type(optimizer).step),
+        engines=engines,
+        places=places,
+        reads=reads,
+        answered=any(
+            key != "lr" for _, key, *_ in places
+        ),  # the compiler deals with tensors for lr by itself
+        group_count=len(optimizer.param_groups),
+    )
+
+
+def _update_one(optimizer: Any, part: Part, found_inf: torch.Tensor | None) -> None:
+    groups = optimizer.param_groups
+    if len(groups) != part.group_count or not part.sched._mode.in_graph:
+        raise BindingError(
+            "compile_step: param_groups were added, the schedule is detached, or an eager step failed: call step() "
+            "once by itself, or make a new one"
+        )
+    pieces = [engine.live.view(-1).index_select(0, columns).unbind(0) for engine, columns in part.reads]
+    values = [pieces[read][position] for *_, read, position in part.places]
+    views = [groups[index][key] for index, key, *_ in part.places]
+    for (index, key, element, *_), value in zip(part.places, values, strict=True):
+        # Place.write, spelt out: what is traced is made of tuples and functions.
+        group = groups[index]
+        group[key] = value if element is None else with_element(group[key], element, value)
+    before = [] if found_inf is None else _copies(optimizer)
+    if part.answered:
+        with _TracingMode(values):
+            part.step(optimizer)
+    else:
+        part.step(optimizer)
+    for (index, key, *_), view in zip(part.places, views, strict=True):
+        groups[index][key] = view
+    for tensor, old in before:
+        tensor.copy_(torch.where(found_inf.reshape(()) != 0, old, tensor))  # type: ignore[union-attr]  # not None here
+    for engine in part.engines:
+        engine.advance_in_graph(found_inf)
 
 
 def _reads(

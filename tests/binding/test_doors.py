@@ -47,7 +47,7 @@ CALLS = [
     (lambda o: ts.attach(o, lr=[0.3, 0.2, 0.1]), "if it holds a value for each step, write lr=ts.from_values([0.3, 0.2, 0.1])"),
     (lambda o: ts.attach(o, betas=[ts.linear(0.8, 0.9, steps=4), None]), "for the elements of betas write a tuple: betas=(linear(0.8, 0.9, steps=4), None)"),
     (lambda o: ts.attach(o, lr="cosine(1e-3, 0, steps=9)"), "write lr=ts.parse('cosine(1e-3, 0, steps=9)')"),
-    (lambda o: ts.attach(o, lr={"kind": "cosine"}), "write lr=ts.from_dict(config)"),
+    (lambda o: ts.attach(o, lr={"kind": "cosine"}), "write ts.from_dict(config)"),
     (lambda o: ts.attach(o, lr=lambda step: step), "write lr=ts.from_function(fn, steps=n)"),
     (lambda o: ts.attach(o, lr=optim.lr_scheduler.LambdaLR(adamw(), lambda _: 1.0)), "a torch scheduler drives the optimizer by itself", "**ts.record(scheduler, steps)"),
     (lambda o: ts.attach(o.param_groups[0]["params"], lr=LR), "has no param_groups", "build optimizer = torch.optim.AdamW(model.parameters())"),
@@ -56,10 +56,10 @@ CALLS = [
     (lambda _: ts.attach(optim.AdamW, lr=LR), "it is a class: build AdamW(model.parameters())"),
     (lambda o: ts.attach([o, adamw()], lr=LR), "attach to each optimizer by itself"),
     (lambda _: ts.attach(optim.lr_scheduler.LambdaLR(adamw(), lambda _: 1.0), lr=LR), "pass the optimizer itself, its .optimizer"),
-    (ts.compile_step, "compile_step() takes what attach() returned, got AdamW: write sched = ts.attach(optimizer, lr=schedule)"),
-    (lambda o: ts.compile_step(o.step), "compile_step() takes what attach() returned, got "),
+    (ts.compile_step, "compile_step() takes what attach() returned, or a ts.Plan of several, got AdamW: write sched = ts.attach(optimizer, lr=schedule)"),
+    (lambda o: ts.compile_step(o.step), "compile_step() takes what attach() returned, or a ts.Plan of several, got "),
     (lambda o: ts.record(o, 100), "record() takes a scheduler, and AdamW is an optimizer: write ts.record(scheduler, steps)"),
-    (lambda _: ts.record(optim.lr_scheduler.LambdaLR(adamw(), lambda _: 1.0)), "record: missing a required argument: 'steps'; it is record(scheduler, steps, *, every=1)"),
+    (lambda _: ts.record(optim.lr_scheduler.LambdaLR(adamw(), lambda _: 1.0)), "record: missing a required argument: 'steps'; it is record(scheduler, steps, *, every=1, increment=None, at=None)"),
     (lambda o: ts.record(o, total_steps=9), "record: it has no argument 'total_steps': write steps=9"),
 ]  # fmt: skip
 

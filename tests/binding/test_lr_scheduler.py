@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,94 @@ def test_the_curve_trains_to_the_bit_as_lambda_lr():
 
 
 @KINDS
-def test_a_second_optimizer_step_without_the_trainer_s_is_said_once(tensor):
+def test_an_optimizer_step_before_the_trainer_has_stepped_it_is_an_error(tensor):
     optimizer, face = faced(tensor)
     train(optimizer, steps=1)
-    with pytest.warns(
-        UserWarning, match=r"called twice and the scheduler's step\(\) not in between.*interval='step'"
+    face.step()
+    train(optimizer, steps=1)
+    before = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+    with pytest.raises(
+        ts.BindingError, match=r"called twice and the scheduler's step\(\) not in between.*interval='step'"
     ):
         train(optimizer, steps=1)
+    assert all(map(torch.equal, before, (p for group in optimizer.param_groups for p in group["params"])))
+    face.step()
+    train(optimizer, steps=1)
+    face.step()
+    assert face.last_epoch == face._sched.step_count == 3
+
+
+@KINDS
+def test_a_first_step_that_is_repeated_made_the_state(tensor):
+    """As DeepSpeed's optimizers do before they train: nothing tells it from a step but that another one follows."""
+    optimizer, face = faced(tensor)
+    train(optimizer, steps=1)
     train(optimizer, steps=1)
     face.step()
     assert face.last_epoch == 1
+    train(optimizer, steps=1)
+    with pytest.raises(ts.BindingError, match="called twice"):
+        train(optimizer, steps=1)
+
+
+@KINDS
+@pytest.mark.parametrize("emptied", [False, True], ids=["ZeRO 1 and 2", "ZeRO 3"])
+def test_a_step_made_group_by_group_is_one(tensor, emptied):
+    """A group at a time in param_groups, or the parameters of one group at a time in all of them."""
+    optimizer, face = faced(tensor)
+    groups = optimizer.param_groups
+    everything = [group["params"] for group in groups]
+    used = []
+    optimizer.register_step_pre_hook(lambda o, *_: used.extend(float(g["lr"]) for g in o.param_groups))
+
+    def step() -> None:
+        for index, group in enumerate(groups):
+            if emptied:
+                for other, parameters in zip(groups, everything, strict=True):
+                    other["params"] = parameters if other is group else []
+            else:
+                optimizer.param_groups = [group]
+            for p in everything[index]:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+        optimizer.param_groups = groups
+
+    for count in range(3):
+        used.clear()
+        step()
+        assert used == pytest.approx([LR(count)] * (4 if emptied else 2), rel=2**-23)
+        face.step()
+        assert face.last_epoch == face._sched.step_count == count + 1
+    groups[1]["lr"] = 0.7
+    with pytest.raises(ts.BindingError, match=r"lr\[group 1\] no longer follows"):
+        step()
+
+
+def test_a_copy_of_its_optimizer_does_not_stand_still_without_a_word():
+    optimizer, face = faced()
+    copied = copy.deepcopy(optimizer)
+    train(copied, steps=32)
+    for _ in range(31):
+        face.step()
+    with pytest.warns(UserWarning, match=r"made no step in between.*such as a copy"):
+        face.step()
+    together, again = copy.deepcopy((optimizer, face))
+    train(together, steps=1)
+    again.step()
+    assert (again.last_epoch, rates(together)) == (1, [LR(1)] * 2)
+
+
+def test_a_checkpoint_between_the_two_steps_goes_on_with_the_next():
+    """timm saves its recovery checkpoints there."""
+    optimizer, face = faced()
+    train(optimizer, steps=1)
+    for load in (
+        lambda again, _: again.load_state_dict(optimizer.state_dict()),
+        lambda _, other: other.load_state_dict(face.state_dict()),
+    ):
+        again, other = faced()
+        load(again, other)
+        assert (other.last_epoch, rates(again)) == (1, [LR(1)] * 2)
 
 
 @pytest.mark.parametrize("skipped", [True, False])

@@ -79,6 +79,32 @@ def test_every_input_of_the_graph_is_on_the_device_and_none_is_read(kind, how, a
     assert not graphs.not_static, "torch makes no CUDA graph"
 
 
+@pytest.mark.parametrize("amp", [False, True], ids=["", "amp"])
+def test_a_plan_of_muon_and_adamw_is_one_graph_on_the_device(amp, reads):
+    muon, adamw = on_cuda(optim.Muon), on_cuda(optim.AdamW)
+    graphs = Graphs()
+    of_muon = ts.attach(muon, lr=RAMP, momentum=RAMP, weight_decay=RAMP)
+    of_adamw = ts.attach(adamw, lr=RAMP, weight_decay=RAMP, betas=(None, RAMP))
+    step = ts.compile_step(ts.Plan(muon=of_muon, adamw=of_adamw), backend=graphs.backend)
+    step()  # eager: it makes the state
+    reads.clear()
+    for _ in range(3):
+        scaled(step) if amp else step()
+    assert graphs.devices == [{"cuda"}]
+    assert (graphs.reads, reads) == (0, [])
+    assert not graphs.not_static, "torch makes no CUDA graph"
+
+
+@pytest.mark.usefixtures("reads")
+def test_optimizers_on_several_devices_are_no_one_graph():
+    here, there = optim.SGD([nn.Parameter(torch.zeros(2))]), on_cuda(optim.SGD)
+    plan = ts.Plan(here=ts.attach(here, lr=RAMP), there=ts.attach(there, lr=RAMP))
+    with pytest.raises(
+        ts.BindingError, match=r"are on cpu, cuda:0; .*, or compile a step for each optimizer"
+    ):
+        ts.compile_step(plan)
+
+
 @pytest.mark.usefixtures("reads")
 @pytest.mark.parametrize(
     ("kind", "options", "resident", "most"),

@@ -108,6 +108,62 @@ def test_reduce_overhead_makes_a_cuda_graph_of_it(kind, amp):
     assert not re.findall(HOST, body(made.modules[0]))
 
 
+def muon_and_adamw() -> tuple[Any, Any]:
+    return on_h100(optim.Muon), on_h100(optim.AdamW)
+
+
+def scheduled_plan(muon: Any, adamw: Any, **options: Any) -> ts.CompiledStep:
+    of_muon = ts.attach(muon, lr=RAMP, momentum=0.5 + RAMP)
+    of_adamw = ts.attach(adamw, lr=RAMP, weight_decay=0.5 * RAMP)
+    step = ts.compile_step(ts.Plan(muon=of_muon, adamw=of_adamw), **options)
+    step()  # eager: it makes the state
+    return step
+
+
+def constant_steps(muon: Any, adamw: Any) -> Callable[[], None]:
+    """Both optimizers as torch alone compiles them together, without a schedule."""
+    steps = [(inspect.unwrap(type(optimizer).step), optimizer) for optimizer in (muon, adamw)]
+    for _, optimizer in steps:
+        optimizer.step()
+
+    def both() -> None:
+        for raw, optimizer in steps:
+            raw(optimizer)
+
+    compiled = torch.compile(both, fullgraph=True, dynamic=False)
+
+    def step() -> None:
+        with torch.no_grad():
+            compiled()
+
+    return step
+
+
+def test_a_plan_of_two_optimizers_is_one_module_and_four_kernels_more_than_constants():
+    """Each optimizer has a row of its own and a step counter of its own."""
+    constants = generated(lambda: constant_steps(*muon_and_adamw()))
+    made = generated(lambda: scheduled_plan(*muon_and_adamw()))
+    assert (len(made.modules), made.reads) == (1, [])
+    assert not re.findall(HOST, body(made.modules[0]))
+    print(len(made.launches()), len(constants.launches()))  # noqa: T201
+    assert len(made.launches()) <= len(constants.launches()) + 4
+
+
+@pytest.mark.parametrize("amp", [False, True], ids=["", "amp"])
+def test_reduce_overhead_makes_one_cuda_graph_of_a_plan(amp):
+    def make() -> Callable[[], object]:
+        step = scheduled_plan(*muon_and_adamw(), mode="reduce-overhead")
+        if amp:
+            step.found_inf = torch.zeros((), device="cuda")
+            step.grad_scale = torch.ones((), device="cuda")
+        return step.step
+
+    made = generated(make)
+    assert (len(made.modules), made.reads) == (1, [])
+    ((static, mutated),) = made.cuda_graphs
+    assert mutated <= static, "torch makes no CUDA graph of what writes to inputs that may move"
+
+
 @pytest.mark.parametrize("foreach", [False, True])
 def test_the_number_of_kernels_to_compile_does_not_grow_with_the_groups(foreach):
     counts = []

@@ -97,13 +97,17 @@ def compare(
 
 
 def plot_parts(
-    parts: Mapping[str, Mapping[S, Sequence[int]]], step: int, *, steps: int | None, log: bool | None
+    parts: Mapping[str, Mapping[S, Sequence[int]]],
+    step: int | Sequence[int],
+    *,
+    steps: int | None,
+    log: bool | None,
 ) -> list[Axes]:
     """One panel for each part of an optimizer's groups, with a line for each schedule; see `Attachment.plot`.
 
     Args:
         parts: for each part, such as "lr" or "betas[1]", its schedules and the groups that follow each.
-        step: the current step, which is marked.
+        step: the current step, which is marked; or that of each part.
         steps: the last step to show; default: as far as the longest schedule needs.
         log: logarithmic value axes: True, False, or None where it shows more.
     """
@@ -112,10 +116,11 @@ def plot_parts(
         picture(lines, last=last) for lines in parts.values()
     ]  # what fails fails before there is a figure
     panels = _panels(len(parts))
-    for axes, (part, lines), shown in zip(panels, parts.items(), pictures, strict=True):
+    now = [step] * len(parts) if isinstance(step, int) else step
+    for axes, (part, lines), shown, at in zip(panels, parts.items(), pictures, now, strict=True):
         _draw_lines(axes, dict(zip(map(_groups, lines.values()), shown.lines, strict=True)))
         _scale(axes, shown, log)
-        _mark_now(axes, shown, step)
+        _mark_now(axes, shown, at)
         if len({line.phases for line in shown.lines}) == 1:
             _name_phases(axes, shown.lines[0].phases, last)
         axes.set_ylabel(part)

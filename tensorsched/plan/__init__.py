@@ -1,0 +1,1 @@
+"""Several attachments as one run."""
