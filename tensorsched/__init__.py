@@ -32,12 +32,14 @@ from tensorsched.schedules.shapes import *  # noqa: F403
 from tensorsched.schedules.views.plot import compare as compare
 
 if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a test holds the two equal
+    from tensorsched.batch_sampler import BatchSampler as BatchSampler
     from tensorsched.binding.attach import attach as attach, detach as detach
     from tensorsched.binding.attachment import Attachment as Attachment
     from tensorsched.binding.by_parameter import by_parameter as by_parameter
     from tensorsched.binding.checkpoint import schedules_of as schedules_of
     from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
     from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
+    from tensorsched.engine.clock import Clock as Clock, clock as clock
     from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
     from tensorsched.engine.table import ScheduleTable as ScheduleTable
     from tensorsched.engine.tabulate import tabulate as tabulate
@@ -49,12 +51,15 @@ __version__ = "0.1.0"
 
 _LATER = {
     "Attachment": "binding.attachment",
+    "BatchSampler": "batch_sampler",
+    "Clock": "engine.clock",
     "CompiledStep": "compiled.step",
     "Plan": "plan.plan",
     "ScheduleEngine": "engine.engine",
     "ScheduleTable": "engine.table",
     "attach": "binding.attach",
     "by_parameter": "binding.by_parameter",
+    "clock": "engine.clock",
     "compile_step": "compiled.step",
     "detach": "binding.attach",
     "expression": "recording.expressions",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tensorsched.engine import drivers
+from tensorsched.engine import clocked, drivers
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--device-driver"):
         drivers.CpuDriver = drivers.DeviceDriver
+        clocked.CpuClock = clocked.DeviceClock
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

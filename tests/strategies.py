@@ -18,6 +18,7 @@ from tensorsched.schedules import (
     Floor,
     HoldEach,
     Mirror,
+    Over,
     Repeat,
     Round,
     Skip,
@@ -79,6 +80,16 @@ SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "from_values": st.builds(ts.from_values, st.lists(values, min_size=1, max_size=9)),
 }
 shapes = st.one_of(*SHAPES.values())
+batches = st.one_of(
+    st.sampled_from([0.0, 1.0, 3.0, 4096.0]).map(ts.constant),
+    ordered(1, unique=False).flatmap(
+        lambda at: st.builds(ts.piecewise_constant, several(st.integers(0, 9), len(at) + 1), st.just(at))
+    ),
+    st.lists(st.integers(0, 9), min_size=1, max_size=9).map(ts.from_values),
+    st.builds(ts.linear, st.integers(0, 9), st.integers(1, 500), steps=st.integers(0, 40)).map(
+        ts.Schedule.round
+    ),
+)
 
 
 def combinators(inner: st.SearchStrategy[ts.Schedule]) -> dict[str, st.SearchStrategy[ts.Schedule]]:
@@ -108,6 +119,7 @@ def combinators(inner: st.SearchStrategy[ts.Schedule]) -> dict[str, st.SearchStr
         "mirror": _made(Mirror, ended),
         "warp": _made(Warp, ended, st.floats(0.2, 4.0)),
         "span": _made(Span, ended, st.floats(0.1, 60.0), st.sampled_from([0.0, 0.0, 0.3, 5.5])),
+        "over": _made(Over, inner, batches),
         "fractional repeat": _made(
             Repeat,
             ended,

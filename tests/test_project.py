@@ -25,7 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("schedules", "param_groups"),
-    ("engine",),
+    ("engine", "batch_sampler"),
     ("binding",),
     ("compiled", "recording"),
     ("plan",),

@@ -13,6 +13,7 @@ from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import require_hooks
 from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
 from tensorsched.binding.registry import attachments_of, refuse_claimed
+from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import param_groups
 from tensorsched.schedules import Schedule
@@ -34,6 +35,7 @@ def attach(
     on_mismatch: str = "error",
     total: int | None = None,
     allow_out_of_range: bool = False,
+    clock: Clock | None = None,
     **hyperparameters: Any,
 ) -> Attachment:
     """Let schedules set an optimizer's hyperparameters; from now on they advance with its steps.
@@ -59,6 +61,8 @@ def attach(
             `ts.parse("wsd(3e-4, total=?, warmup=0.01, decay=0.2)")`; also of later groups and of `sched.rewrite`.
         allow_out_of_range: use values that the optimizer's constructor refuses, such as a negative lr (for gradient
             ascent pass maximize=True to the optimizer instead).
+        clock: what the schedules count, from `ts.clock`; default: steps. Then durations (and `steps`, `capacity`) are
+            in its unit, and `sched.count(n)` before each `optimizer.step()` says how many that step consumes.
         **hyperparameters: a param_group key each (lr, weight_decay, momentum, betas, ...). The value is a schedule or a
             number for every group, a list with one for each group (None leaves a group alone), a dict with one for each
             group by what it holds under "name", or, for a key that holds a tuple, a tuple with one for each element
@@ -96,6 +100,8 @@ def attach(
         raise _bad_option("on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch)
     if advance == "auto":
         require_hooks(optimizer)
+    if clock is not None and not isinstance(clock, Clock):
+        raise _bad_option("clock", "what ts.clock(...) returned", clock)
     if steps is not None:
         check_count("attach: steps", steps)
     if capacity is not None:
@@ -110,7 +116,7 @@ def attach(
     schedules = read_schedules(groups, wanted) if wanted else {}
     refuse_claimed(optimizer, schedules)
     auto = advance == "auto"
-    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, total, anything)
+    options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, total, anything, clock)
     with _eagerly(optimizer):
         device = live_device(groups)
         slots = [

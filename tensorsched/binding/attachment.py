@@ -15,6 +15,7 @@ from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
 from tensorsched.binding.checkpoint import read_state
+from tensorsched.binding.clocked import Tally, check_counted, write_clock
 from tensorsched.binding.coverage import coverage
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.group_names import group_names, index_of_group
@@ -38,6 +39,7 @@ from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_nu
 from tensorsched.binding.state_format import write_state
 from tensorsched.binding.summary import last_used, slot_table
 from tensorsched.binding.workers import refuse_in_worker
+from tensorsched.engine import Where
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
@@ -87,19 +89,21 @@ class Attachment:
         if clash := self.free.keys() & {slot.name for slot in slots}:
             raise BindingError(f"free: {min(clash)!r} is the name of a slot; rename it")
         groups = param_groups(optimizer)
-        self._eager: EagerMode = eager_mode(slots, self.free, live_device(groups), options.capacity)
+        self._eager: EagerMode = eager_mode(
+            slots, self.free, live_device(groups), options.capacity, options.clock
+        )
         self._mode: Mode = self._eager
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
-        self._carrier = Carrier.beside(other._carrier for other in attachments_of(optimizer))
+        self._carrier = Carrier.beside((other._carrier for other in attachments_of(optimizer)), options.clock)
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told_uncounted = False
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
-        self._told = -1  # the step at which the user last said where to go on
+        self._told = -1  # the step, or position, at which the user last said where to go on
         carried = self._carrier.read(groups)
         self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
@@ -142,6 +146,14 @@ class Attachment:
         """
         refuse_in_worker("step_count")
         return self._mode.step_count
+
+    @property
+    def position(self) -> int:
+        """Where the schedules are read: on a clock what the completed steps have consumed, else `step_count`.
+
+        Synchronises as `step_count` does.
+        """
+        return self._mode.where.position
 
     def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
@@ -209,8 +221,82 @@ class Attachment:
         self._advance(self._found_inf)
         self._found_inf, self._stepped = None, self._uncertain
 
+    def count(self, n: int | torch.Tensor) -> None:
+        """Say what the optimizer step that comes consumes, in the unit of the clock that was given to `attach`.
+
+        It is used for the steps after that one. Several calls before a step are summed (gradient accumulation); a step
+        without any is an error. In a distributed run every process must count the same number: reduce it first.
+
+        Args:
+            n: an int, or a tensor of one whole number on any device, which is added there. It may be called in a
+                function that torch.compile traces, together with a compiled step, and captured in a CUDA graph.
+
+        Raises:
+            BindingError: there is no such clock, it is detached, or n is a tensor of a device and there are float
+                slots, which would have to wait for it.
+            ScheduleError: n is no whole number of at least 0. (A tensor of a device is not looked at.)
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=1000), clock=ts.clock("tokens"))
+            >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
+            (None, None, None, 0.75)
+        """
+        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+            for engine in self._mode.clocks:
+                engine.count_in_graph(n)
+            self._mode.tally.fresh = True
+        else:
+            self._count(n)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def _count(self, n: int | torch.Tensor) -> None:
+        tally = self._on_clock("count")
+        self._mode.count(check_counted(n, floats=self._mode.floats))
+        tally.fresh = True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def progress(self, part: float) -> None:
+        """Say which part of the run will be over after the optimizer step that comes, of a progress clock.
+
+        Args:
+            part: a number in [0, 1]; in a distributed run the same in every process. It may only grow.
+
+        Raises:
+            BindingError: there is no progress clock, it asks a function of its own, it is detached, or the part is
+                less than before.
+            ScheduleError: part is not in [0, 1].
+
+        Does not synchronise (a tensor of a device is read, which does).
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> lr = ts.wsd(1.0, total=1_000_000, warmup=0.01, decay=0.5)
+            >>> sched = ts.attach(optimizer, lr=lr, clock=ts.clock(progress=True))
+            >>> sched.progress(0.75), optimizer.step(), sched.value("lr")
+            (None, None, 0.5)
+        """
+        self._on_clock("progress").go_to(self._mode.clocks, part)
+
+    def _on_clock(self, call: str) -> Tally:
+        self._require_attached()
+        tally = self._mode.tally
+        if tally is None:
+            raise BindingError(
+                f"{call}() is for clocks that do not count steps, and these schedules do: pass clock=ts.clock(...) to "
+                "attach()"
+            )
+        tally.refuse_other_call(call)
+        return tally
+
     def seek(self, step: int) -> None:
         """Continue as if `step` steps had been completed; the groups hold that step's values at once.
+
+        On a clock it is a position, in its unit; the step count stays as it is, and what was counted is forgotten.
 
         Raises:
             ScheduleError: step is negative or not an int.
@@ -222,7 +308,10 @@ class Attachment:
         at = check_count("seek: step", step)
         self._take_in_new_groups()
         self._history.add("seek", self._made(), goes_on=at)
-        self._go_to(at)
+        if self._options.clock is None:
+            self._go(Where.at_step(at))
+        else:
+            self._go(Where(at, self.step_count, at))
 
     def state_dict(self) -> dict[str, Any]:
         """The step counter, the schedules that it counts for, and every change of them: plain numbers and strings.
@@ -231,7 +320,7 @@ class Attachment:
         want that save entry by entry (torch.distributed.checkpoint). Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return write_state(self.step_count, self._schedules(), self._history)
+        return self._state(self._mode.where)
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step, with its history. The order with `optimizer.load_state_dict` does not matter.
@@ -252,10 +341,10 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        step, schedules, history = read_state(state, self._schedules(), how)
+        where, schedules, history = read_state(state, self._schedules(), how, self._options.clock)
         if schedules:
             self._follow(schedules)
-        self._go_to(step)
+        self._go(where)
         self._history = history
 
     @named_only("sched.rewrite(lr={})")
@@ -295,7 +384,7 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        groups, now = param_groups(self.optimizer), self.step_count
+        groups, now = param_groups(self.optimizer), self.position
         steps, total = self._options.steps, self._options.total
         wanted = resolved(groups, self.slots, hyperparameters, now)
         schedules = read_rewrite(self.optimizer, self.slots, with_total(wanted, total), steps)
@@ -326,7 +415,7 @@ class Attachment:
         the run that would have been planned with `wsd` (Haegele et al. 2024, arXiv 2405.18392).
 
         Args:
-            steps: its length, an int >= 0; 0 is a jump.
+            steps: its length, an int >= 0 (in the unit of the clock, where there is one); 0 is a jump.
             to: the value reached then, and held.
             shape: of the way down, as in `wsd`: "linear", "cosine", "1-sqrt" (the paper's), ..., a shape, or a schedule
                 from 1 to 0.
@@ -356,7 +445,7 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        now = self.step_count
+        now = self.position
         old = chosen("cool_down", keys, self.slots, self.free)
         self._change("cool_down", {name: cooled(s, now, steps, to, shape) for name, s in old.items()})
 
@@ -389,7 +478,7 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
-        now = self.step_count
+        now = self.position
         old = chosen("extend", keys, self.slots, self.free)
         longer = {name: extended(s, now, steps, how) for name, s in old.items()}
         schedules = {name: schedule for name, schedule in longer.items() if schedule is not None}
@@ -483,7 +572,8 @@ class Attachment:
             optimizer alone, or of version 1.
 
         Raises:
-            BindingError: nothing of that name was ever scheduled.
+            BindingError: nothing of that name was ever scheduled, or the schedules are on a clock, whose positions at
+                each step are not kept.
 
         Synchronises as `step_count` does.
 
@@ -497,7 +587,9 @@ class Attachment:
             >>> values.tolist()
             [1.0, 1.0, 0.5]
         """
-        return self._history.used(self._column(name, group, element), self.step_count)
+        column = self._column(name, group, element)
+        self._refuse_on_clock("used()")
+        return self._history.used(column, self.step_count)
 
     def log(self) -> dict[str, float]:
         """What the last completed step used, as plain floats, for a logger.
@@ -510,6 +602,10 @@ class Attachment:
             element, and for each free name, "kl". Of a tensor slot the float32 that it held. Nothing before the first
             step that is known of (`used`).
 
+        Raises:
+            BindingError: the schedules are on a clock, whose position at the last step is not kept; or it is asked for
+                in a worker of a DataLoader.
+
         Does not synchronise, unless only the device knows which step that was: after a fused step under GradScaler, and
         while steps run in a graph. (Values that a group holds between two steps are those of the next one.)
 
@@ -521,6 +617,7 @@ class Attachment:
             ({}, None, {'lr/0': 1.0, 'kl': 0.5})
         """
         refuse_in_worker("log()")
+        self._refuse_on_clock("log()")
         return last_used(self)
 
     def lr_scheduler(self) -> AttachmentLR:
@@ -632,7 +729,7 @@ class Attachment:
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
         parts: dict[str, dict[Schedule, list[int]]] = {}
-        now = self.step_count
+        now = self.position
         drawn: dict[
             tuple[tuple[int, Schedule | None], ...], Schedule
         ] = {}  # slots that followed the same all along are drawn once
@@ -660,21 +757,29 @@ class Attachment:
             return  # gone, and with it all that there was to give back
         self._hooks.remove(optimizer)
         self._make_graphs_stale()
-        step = self.step_count
+        where = self._mode.where
         if self._graph is not None and self._mode.in_graph:
             # Without binding: groups may have been taken away, which is a reason to detach.
             self._graph.leave(optimizer, for_good=True)
             self._mode = self._eager
-            self._mode.seek(step)
+            self._mode.go(where)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, step)
+        give_back(self.slots, groups, {s.name: self._mode.at(s.name, where.position) for s in self.slots})
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     def __str__(self) -> str:
+        where, mode = self._mode.where, self._mode
         optimizer = self._optimizer()
-        names = [] if optimizer is None else group_names(optimizer.param_groups)
-        how = {"auto": self._options.auto, "attached": self.attached}
-        return slot_table(self.slots, self.free, self.step_count, names, **how)
+        text = slot_table(
+            self.slots,
+            self.free,
+            lambda name: mode.at(name, where.position),
+            self._words(where),
+            [] if optimizer is None else group_names(optimizer.param_groups),
+            auto=self._options.auto,
+            attached=self.attached,
+        )
+        return text if mode.tally is None else f"{text}\n{mode.tally.shown(mode.clocks)}"
 
     def __repr__(self) -> str:
         optimizer = self._optimizer()
@@ -687,7 +792,7 @@ class Attachment:
         slots = [at[place] for place in self._places]
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
-        more = (self.step_count, room, flags, self._history.copy(), self._stepped)
+        more = (self._mode.where, room, flags, self._history.copy(), self._stepped)
         return _again, (self.optimizer, slots, self.free, self._options, *more)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
@@ -726,11 +831,18 @@ class Attachment:
         column = Place(self._group(group), name, element).name
         return column if column in ever else self._slot(name, group, element).name
 
+    def _refuse_on_clock(self, what: str) -> None:
+        if (clock := self._options.clock) is not None:
+            raise BindingError(
+                f"{what} is not known on a clock of {clock.unit}: at which positions steps were made is not kept. Log "
+                "sched.value(...) before each optimizer.step()"
+            )
+
     def _made(self) -> int | torch.Tensor:
-        """Steps that were made: the last one may wait to be counted, by a trainer or by hand. Does not synchronise."""
+        """Steps that were made, of which the last may wait to be counted, by a trainer or by hand; or the position."""
         by_hand = self._hooks.active and not self._options.auto and not self._uncertain
         waits = self._stepped if by_hand else self._face is not None and self._face._stepped
-        return self._mode.count + int(waits)
+        return self._mode.counter + int(waits and self._options.clock is None)
 
     def _say_uncounted(self) -> None:
         """Warn, once, of a step() by hand that no optimizer step came before."""
@@ -744,10 +856,13 @@ class Attachment:
                 stacklevel=3,
             )
 
-    def _go_to(self, step: int) -> None:
-        self._told, self._doubt = step, ""
+    def _go(self, where: Where) -> None:
+        """Be there, as we were told."""
+        self._told, self._doubt = where.position, ""
         self._stepped = self._uncertain  # a step that waits to be counted is none of those
-        self._mode.seek(step)
+        self._mode.go(where)
+        if self._mode.tally is not None:
+            self._mode.tally.moved(where)
         self._bind()
         if self._face is not None:
             self._face.moved()
@@ -782,22 +897,24 @@ class Attachment:
         self._require_attached()
         groups = self._whole(self.optimizer.param_groups)
         self._refuse_other_groups(groups)
-        step = self.step_count
+        where, mode = self._mode.where, self._mode
         for slot in self.slots:
-            if not holds(slot, groups, step, self._mode.expected(slot)):
-                raise displaced(slot, groups, step)
-        for name, schedule in self.free.items():
-            found, expected = self._mode.free_value(name).item(), schedule(step)
+            expected = mode.at(slot.name, where.position)
+            if not holds(slot, groups, expected, mode.expected(slot)):
+                raise displaced(slot, groups, expected, self._words(where))
+        for name in self.free:
+            found, expected = mode.free_value(name).item(), mode.at(name, where.position)
             if not same_number(found, expected):
                 raise BindingError(
-                    f"free: somebody wrote to {name!r}: at step {step} its schedule has {expected!r} and it holds "
-                    f"{found!r}. Its tensor is for reading (clone() it to change it); seek({step}) puts the value back"
+                    f"free: somebody wrote to {name!r}: at {self._words(where)} its schedule has {expected!r} and it "
+                    f"holds {found!r}. Its tensor is for reading (clone() it to change it); seek({where.position}) "
+                    "puts the value back"
                 )
         if groups is self._bound:
             return  # the others are put aside for the moment, and this is not the time to bind
         if len(groups) > self._group_count:
             self._adopt(groups)
-        self._mode.seek(step)
+        self._mode.go(where)
         self._bind()
 
     def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -818,11 +935,15 @@ class Attachment:
             raise
 
     def _now(self, key: str, step: int) -> list[float]:
-        """What each group has under a key at `step`, the present one: of a tensor slot what its table says."""
+        """What each group has under a key at `step`, the present one: of a tensor slot what its table says.
+
+        On a clock it synchronises as `position` does.
+        """
+        position = step if self._options.clock is None else self.position
         tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
         groups = self.optimizer.param_groups
         return [
-            tensors[place].schedule(step)
+            self._mode.at(tensors[place].name, position)
             if (place := Place(index, key)) in tensors
             else as_float(group[key]) or 0.0
             for index, group in enumerate(groups)
@@ -830,8 +951,8 @@ class Attachment:
 
     def _resynchronise(self) -> None:
         """A step was interrupted half-way: all counters and slots go to the step that one of them has reached."""
-        step = max(part.engine.step_count for part in self._mode.parts)
-        self._mode.seek(step)
+        furthest = max(self._mode.parts, key=lambda part: part.engine.step_count)
+        self._mode.go(furthest.engine.where)
         self._bind()
 
     def _drives(self, optimizer: object) -> bool:
@@ -860,7 +981,7 @@ class Attachment:
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
-            self._known_as = fingerprint_of(self._schedules())
+            self._known_as = fingerprint_of(self._schedules(), self._options.clock)
         return self._known_as
 
     def _make_graphs_stale(self) -> None:
@@ -868,10 +989,10 @@ class Attachment:
         if self._graph is not None:
             self._graph.make_stale()
 
-    def _use(self, mode: Mode, step: int | None = None) -> None:
-        """Be in another mode, at the same step, which is read from the one before where it is not given."""
+    def _use(self, mode: Mode, where: Where | None = None) -> None:
+        """Be in another mode, at the same place, which is read from the one before where it is not given."""
         if mode.parts != self._mode.parts:  # else the same engines count on
-            mode.seek(self.step_count if step is None else step)
+            mode.go(self._mode.where if where is None else where)
         self._mode = mode
         self._bind()
 
@@ -899,6 +1020,15 @@ class Attachment:
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None:
         refuse_other_groups(self._bound, groups)
 
+    def _state(self, where: Where) -> dict[str, Any]:
+        return write_state(where.steps, self._schedules(), self._history) | write_clock(
+            self._options.clock, where
+        )
+
+    def _words(self, where: Where) -> str:
+        clock = self._options.clock
+        return f"step {where.steps}" + ("" if clock is None else f", {clock.unit} {where.position:,}")
+
     def _schedules(self) -> dict[str, Schedule]:
         return {slot.name: slot.schedule for slot in self.slots} | self.free
 
@@ -917,7 +1047,7 @@ def _again(  # noqa: PLR0917  pickle's
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
     options: Options,
-    step: int,
+    where: Where,
     room: int,
     flags: Sequence[dict[str, Any]],
     history: History,
@@ -928,6 +1058,6 @@ def _again(  # noqa: PLR0917  pickle's
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
     attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
     attachment._options = options  # groups that are added later are not bound to that room
-    attachment.seek(step)
+    attachment._go(where)
     attachment._history, attachment._stepped = history, stepped
     return attachment

@@ -1,9 +1,10 @@
 """The step counter in the optimizer's own checkpoint: a run that restores the optimizer alone goes on where it was.
 
-Each param_group carries two plain ints: the step, and what the schedules are known by. In the live groups both are 0, a
-placeholder (a graph takes them for constants, and torch.distributed.checkpoint's flattened form only reads back keys
-that the live groups have); the state_dict hook writes the true ones into what is saved. To a plain optimizer they are
-two entries that it does not read.
+Each param_group carries two plain ints: the step, and what the schedules are known by; on a clock that does not count
+steps two more, its position and what was counted in all. In the live groups all are 0, a placeholder (a graph takes
+them for constants, and torch.distributed.checkpoint's flattened form only reads back keys that the live groups have);
+the state_dict hook writes the true ones into what is saved. To a plain optimizer they are entries that it does not
+read.
 
 Beside them stands `initial_lr`, as torch's own schedulers write it: after a checkpoint, the lr in a group is no longer
 what `ts.initial` means.
@@ -16,6 +17,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tensorsched.engine import Clock, Where
 from tensorsched.param_groups import Group, Place, as_float
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count
@@ -24,22 +26,29 @@ __all__ = ["Carrier", "carries", "fingerprint_of", "initial_key"]
 
 
 class Carrier(NamedTuple):
-    """The names of one attachment's two entries; a second attachment on an optimizer has others."""
+    """The names of one attachment's entries; a second attachment on an optimizer has others."""
 
     step: str
     schedules: str
+    clock: tuple[str, ...] = ()  # of its position, and of what was counted
 
     @classmethod
-    def beside(cls, others: Iterable[Carrier]) -> Carrier:
+    def beside(cls, others: Iterable[Carrier], clock: Clock | None = None) -> Carrier:
         """Names that no other attachment on the optimizer has: those of the first, or of the second, ..."""
-        taken = set(others)
-        names = (cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}") for suffix in _suffixes())
-        return next(name for name in names if name not in taken)
+        taken = {other.step for other in others}
+        suffix = next(suffix for suffix in _suffixes() if f"schedule_step{suffix}" not in taken)
+        counts = () if clock is None else (f"schedule_position{suffix}", f"schedule_counted{suffix}")
+        return cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", counts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.step, self.schedules, *self.clock)
 
     def mark(self, groups: Sequence[Group], originals: Mapping[Place, Any]) -> None:
         """Put the placeholders into live groups, and what each place held before its schedule."""
         for group in groups:
-            group[self.step] = group[self.schedules] = 0
+            group.update(dict.fromkeys(self.names, 0))
         for place, original in originals.items():
             if place.element is None and (number := as_float(original)) is not None:
                 groups[place.group].setdefault(initial_key(place.key), number)
@@ -47,7 +56,7 @@ class Carrier(NamedTuple):
     def unmark(self, groups: Sequence[Group], places: Iterable[Place]) -> None:
         """Take the entries out of all groups, and what these places held before."""
         for group in groups:
-            for name in self:
+            for name in self.names:
                 group.pop(name, None)
         self.forget(groups, places)
 
@@ -57,27 +66,37 @@ class Carrier(NamedTuple):
             if place.group < len(groups):
                 groups[place.group].pop(initial_key(place.key), None)
 
-    def write(self, groups: Iterable[Group], step: int, fingerprint: int) -> None:
+    def write(self, groups: Iterable[Group], where: Where, fingerprint: int) -> None:
         """Put the true numbers into the groups of a state_dict."""
+        numbers = (where.steps, fingerprint, where.position, where.counted)
         for group in groups:
-            group[self.step], group[self.schedules] = step, fingerprint
+            group.update(zip(self.names, numbers, strict=False))
 
-    def read(self, groups: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-        """The step and the fingerprint that groups from a checkpoint carry, if they do.
+    def read(self, groups: Sequence[Mapping[str, Any]]) -> tuple[Where, int] | None:
+        """Where groups from a checkpoint say that the run stood, and their fingerprint, if they carry them.
 
         Raises:
-            ScheduleError: the step is no count.
+            ScheduleError: a number is no count.
         """
-        step, fingerprint = (as_float(groups[0].get(name)) for name in self)
-        if step is None or not fingerprint:  # 0: our own placeholder
+        step, fingerprint, *counts = (_whole(groups[0].get(name)) for name in self.names)
+        if step is None or not fingerprint or None in counts:  # 0: our own placeholder
             return None
-        whole = int(step) if step.is_integer() else step  # a tensor too: some checkpoints make them of ints
-        return check_count("the step in the optimizer's checkpoint", whole), int(groups[0][self.schedules])
+        found = [check_count("the step in the optimizer's checkpoint", n) for n in (step, *counts)]
+        where = Where(found[1], found[0], found[2]) if self.clock else Where.at_step(found[0])
+        return where, int(groups[0][self.schedules])
 
 
 def carries(group: Mapping[str, Any]) -> bool:
     """Whether a group comes from a checkpoint that was saved under a schedule."""
     return Carrier.beside(()).read([group]) is not None
+
+
+def _whole(found: Any) -> float | None:
+    """A number in a checkpoint as an int, if it is whole: some checkpoints make tensors of ints."""
+    if isinstance(found, int):
+        return found
+    number = as_float(found)
+    return int(number) if number is not None and number.is_integer() else number
 
 
 def _suffixes() -> Iterator[str]:
@@ -90,8 +109,9 @@ def initial_key(key: str) -> str:
     return f"initial_{key}"
 
 
-def fingerprint_of(schedules: Mapping[str, Schedule]) -> int:
-    """An int (56 bits, above 0) that equal schedules under equal names have, and practically only they."""
+def fingerprint_of(schedules: Mapping[str, Schedule], clock: Clock | None = None) -> int:
+    """An int (56 bits, > 0) that equal schedules under equal names, on equal clocks, have; practically only they."""
     known = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
-    text = "\n".join(f"{name}: {known[schedule]}" for name, schedule in sorted(schedules.items()))
+    unit = "" if clock is None else f"clock: {clock.unit}\n"
+    text = unit + "\n".join(f"{name}: {known[schedule]}" for name, schedule in sorted(schedules.items()))
     return 1 + int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

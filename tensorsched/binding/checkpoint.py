@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorsched.binding.state_format import Saved, parse_state
+from tensorsched.binding.clocked import read_clock
+from tensorsched.binding.history import History
+from tensorsched.binding.state_format import parse_state
+from tensorsched.engine import Clock, Where
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.node import brief, sample
 from tensorsched.schedules.validators import refuse
 
 ON_MISMATCH = ("error", "saved", "keep_step", "restart")
@@ -21,28 +24,34 @@ _ROUNDING = 2.0**-40
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
 
 
-def read_state(state: Any, schedules: Mapping[str, Schedule], on_mismatch: str) -> Saved:
-    """The step to continue from, by name the schedules to follow instead of the present ones, and the run so far.
+def read_state(
+    state: Any, schedules: Mapping[str, Schedule], on_mismatch: str, clock: Clock | None = None
+) -> tuple[Where, dict[str, Schedule], History]:
+    """Where to continue from, by name the schedules to follow instead of the present ones, and the run so far.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
         BindingError: it was saved under other schedules, and on_mismatch is "error"; or is "saved", and it lacks a name
-            or has another.
+            or has another; or the clock that it was saved on is another.
     """
     if on_mismatch not in ON_MISMATCH:
         raise refuse(
             "load_state_dict: on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch
         )
     step, saved, history = parse_state(state)
-    differences = _differences(saved, schedules)
+    where = read_clock(state, clock, step)
+    # On a clock of billions, every row is compared and not every unit.
+    every = 1 if clock is None else max(1, _reach(saved, schedules) // _HORIZON)
+    differences = _differences(saved, schedules, every)
     if not differences:
-        return Saved(step, {}, history)
+        return where, {}, history
     if on_mismatch in ("keep_step", "restart"):
-        goes_on = step if on_mismatch == "keep_step" else 0
+        goes_on = where if on_mismatch == "keep_step" else Where.at_step(0)
         after: dict[str, Schedule | None] = {name: s for name, s in schedules.items() if saved.get(name) != s}
         after |= dict.fromkeys(saved.keys() - schedules.keys())
-        history.add(f"load_state_dict(on_mismatch={on_mismatch!r})", step, goes_on=goes_on, after=after)
-        return Saved(goes_on, {}, history)
+        what = f"load_state_dict(on_mismatch={on_mismatch!r})"
+        history.add(what, where.position, goes_on=goes_on.position, after=after)
+        return goes_on, {}, history
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
@@ -50,16 +59,17 @@ def read_state(state: Any, schedules: Mapping[str, Schedule], on_mismatch: str) 
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
-        return Saved(step, saved, history)
+        return where, saved, history
     raise BindingError(
-        f"this state (step {step}) was saved under other schedules:\n"
+        f"this state (step {where.position}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
-        + f"\n{_advice(saved, schedules, step)} If ts.initial is in them: attach before the optimizer's checkpoint is "
+        + f"\n{_advice(saved, schedules, where.position, every)} "
+        "If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
     )
 
 
-def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int) -> str:
+def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int, every: int) -> str:
     """What the differences mean for a run that goes on at `step`, and which way out fits."""
     ways = (
         "on_mismatch='saved' goes on with the schedules of the state, 'keep_step' with the new ones from step "
@@ -68,21 +78,22 @@ def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step
     if saved.keys() != present.keys():
         return f"Attach what it was saved with (**ts.schedules_of(state)), or choose: {ways}"
     pairs = [(saved[name], present[name]) for name in saved]
-    last = min(step, _HORIZON)
-    if all(first_difference(a, b, last) is None for a, b in pairs):
+    last = min(step, every * _HORIZON)
+    if all(first_difference(a, b, last, every) is None for a, b in pairs):
         return (
             f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
             f"plan is meant, 'saved' if not: {ways}"
         )
-    if all(_rounding_apart(a, b, last) for a, b in pairs):
+    if all(_rounding_apart(a, b, last, every) for a, b in pairs):
         return f"They differ by rounding only, at most {_ROUNDING:g} of a value up to step {step}: {ways}"
     name, (a, b) = next((n, p) for n, p in zip(saved, pairs, strict=True) if p[0] != p[1])
     jump = f"{name} would jump from {a(step)!r} to {b(step)!r}"
     return f"They differ before step {step}, so with 'keep_step' {jump}: {ways}"
 
 
-def _rounding_apart(a: Schedule, b: Schedule, last: int) -> bool:
-    x, y = evaluate(a, 0, last + 1), evaluate(b, 0, last + 1)
+def _rounding_apart(a: Schedule, b: Schedule, last: int, every: int) -> bool:
+    steps = np.arange(0, last + 1, every).astype(np.float64)
+    x, y = sample(a, steps), sample(b, steps)
     return bool((np.abs(x - y) <= _ROUNDING * np.maximum(np.abs(x), np.abs(y))).all())
 
 
@@ -132,7 +143,11 @@ def _entry(found: Mapping[int | None, Schedule] | None) -> Any:
     return tuple(found.get(element) for element in range(length))
 
 
-def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule]) -> list[str]:
+def _reach(*known: Mapping[str, Schedule]) -> int:
+    return max((s.settled or 0 for schedules in known for s in schedules.values()), default=0)
+
+
+def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], every: int) -> list[str]:
     """One line for each name under which the values are not the same at every step."""
     lines = []
     for name in [*saved, *(name for name in present if name not in saved)]:
@@ -141,29 +156,31 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule])
         elif name not in saved:
             lines.append(f"{name}: not in the state, now {brief(present[name])}")
         elif saved[name] != present[name]:
-            lines += _compared(name, saved[name], present[name])
+            lines += _compared(name, saved[name], present[name], every)
     return lines
 
 
-def _compared(name: str, saved: Schedule, present: Schedule) -> list[str]:
+def _compared(name: str, saved: Schedule, present: Schedule, every: int) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
     settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
-    step = first_difference(saved, present, _HORIZON if last is None else min(last, _HORIZON))
+    horizon = every * _HORIZON
+    step = first_difference(saved, present, horizon if last is None else min(last, horizon), every)
     if step is not None:
         found = f"they first differ at step {step}: {saved(step)!r} and {present(step)!r}"
-    elif last is None or last > _HORIZON:
-        found = f"they are equal for {_HORIZON} steps, but need not stay so"
+    elif every > 1 or last is None or last > _HORIZON:
+        found = f"they are equal for {horizon} steps, but need not stay so"
     else:
         return []
     return [f"{name}: saved {brief(saved)}, now {brief(present)}; {found}"]
 
 
-def first_difference(a: Schedule, b: Schedule, last: int) -> int | None:
-    """The first step of 0..last at which two schedules have different values, or None."""
-    for start in range(0, last + 1, _CHUNK):
-        stop = min(last + 1, start + _CHUNK)
-        different = np.flatnonzero(evaluate(a, start, stop) != evaluate(b, start, stop))
+def first_difference(a: Schedule, b: Schedule, last: int, every: int = 1) -> int | None:
+    """The first step of 0, every, 2 every, ..., last at which two schedules have different values, or None."""
+    for start in range(0, last + 1, _CHUNK * every):
+        steps = np.arange(start, min(last + 1, start + _CHUNK * every), every)
+        at = steps.astype(np.float64)
+        different = np.flatnonzero(sample(a, at) != sample(b, at))
         if different.size:
-            return start + int(different[0])
+            return int(steps[different[0]])
     return None

@@ -13,12 +13,13 @@ __all__ = ["let_go"]
 
 def let_go(sched: Driving, slots: Sequence[Slot]) -> None:
     """The groups keep the present values of these slots, of which the attachment knows nothing any more."""
-    step, places = sched.step_count, {slot.place for slot in slots}
+    mode, places = sched._mode, {slot.place for slot in slots}
+    present = {slot.name: mode.at(slot.name, mode.where.position) for slot in slots}
     sched._use_eager()
     sched._mode = sched._eager = sched._eager.without(places)
     sched._places = [place for place in sched._places if place not in places]
     groups = param_groups(sched.optimizer)
-    give_back(slots, groups, step)
+    give_back(slots, groups, present)
     sched._carrier.forget(groups, places - sched._began_before)
     sched._known_as = None
     sched._make_graphs_stale()

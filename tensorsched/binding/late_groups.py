@@ -75,8 +75,8 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     refuse_claimed(sched.optimizer, schedules)
     slots = [place_slot(sched.optimizer, p, s, options, device) for p, s in schedules.items()]
     extended = sched._eager.extended(slots, device, options.capacity)
-    step = sched.step_count
-    sched._history.add("adopt", step, after={slot.name: slot.schedule for slot in slots})
+    where = sched._mode.where
+    sched._history.add("adopt", where.position, after={slot.name: slot.schedule for slot in slots})
     sched._use_eager()
     sched._began_before |= begun(schedules, groups)
     sched._mode = sched._eager = extended
@@ -85,7 +85,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     sched._known_as = None
     sched._carrier.mark(groups, sched._originals())
     sched._make_graphs_stale()
-    extended.seek(step)
+    extended.go(where)
     sched._bind()
 
 

@@ -106,7 +106,13 @@ class AttachmentLR(LRScheduler):
                 "torch's SequentialLR winds its schedulers back, and this one counts the optimizer's steps: write one "
                 "schedule, a >> b, and attach that"
             )
-        self._sched.seek(step)
+        if (tally := self._sched._mode.tally) is not None and step != self._last_epoch:
+            raise BindingError(
+                f"this schedule is on a clock of {tally.clock.unit}, and which step that is at is not known: load its "
+                "state, or the optimizer's, or call seek() with a position"
+            )
+        if tally is None:
+            self._sched.seek(step)
         self._count_again()
         self._last_epoch = step
         self._step_count = step + 1
@@ -127,8 +133,8 @@ class AttachmentLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The attachment's, from the step that comes next: an optimizer step that was made is in it."""
-        state = self._sched.state_dict()
-        return state | {"step": state["step"] + self.pending}
+        self._sched._take_in_new_groups()
+        return self._sched._state(self._sched._mode.where.after(self.pending))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The attachment's, with the `on_mismatch` that this face was made with."""

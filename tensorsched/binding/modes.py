@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import torch
 
 from tensorsched.binding.carried import Carrier
+from tensorsched.binding.clocked import Tally, watched
 from tensorsched.binding.history import History
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
-from tensorsched.engine import ScheduleEngine
+from tensorsched.engine import Clock, ClockEngine, ClockFloatEngine, ScheduleEngine, Where
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
@@ -50,6 +51,10 @@ class Driving(Protocol):
     def step_count(self) -> int:
         """Completed steps."""
 
+    @property
+    def position(self) -> int:
+        """Where the schedules are read."""
+
     def seek(self, step: int) -> None:
         """Go to a step."""
 
@@ -81,6 +86,9 @@ class Driving(Protocol):
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _originals(self) -> dict[Place, Any]: ...
     def _fingerprint(self) -> int: ...
+    def _words(self, where: Where) -> str: ...
+    def _state(self, where: Where) -> dict[str, Any]: ...
+    def _take_in_new_groups(self) -> None: ...
     def _settle(self) -> None: ...
     def _whole(self, groups: Groups) -> Groups: ...
     def _say(self) -> None: ...
@@ -97,14 +105,16 @@ class Mode:
     Attributes:
         parts: the slots, by engine.
         in_graph: whether the groups hold what compiled steps read.
+        tally: whether something was counted for the step that comes; None where steps are counted.
     """
 
     in_graph = False
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
-    def __init__(self, parts: Sequence[Slots]) -> None:
+    def __init__(self, parts: Sequence[Slots], tally: Tally | None = None) -> None:
         self.parts = tuple(parts)
+        self.tally = tally
         self.floats = any(not part.tensor for part in self.parts)
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
@@ -131,28 +141,74 @@ class Mode:
         return self._counter.engine.step_count
 
     @property
-    def count(self) -> int | torch.Tensor:
-        """The same without a synchronisation: a copy of the counter where only the device knows."""
-        known = self.known_count
+    def where(self) -> Where:
+        """Where the run stands. Synchronises as `step_count`."""
+        return self._counter.engine.where
+
+    @property
+    def counter(self) -> int | torch.Tensor:
+        """The position, without a synchronisation: a copy of the counter where only the device knows it.
+
+        On a clock it synchronises as `step_count`.
+        """
+        if self.tally is not None:
+            return self.where.position
+        known = self.known_steps
         return self.engines[0].clock.clone() if known is None else known
 
     @property
-    def known_count(self) -> int | None:
+    def known_steps(self) -> int | None:
         """Completed steps where the host knows them, else None."""
         engine = self._counter.engine
         if not isinstance(engine, ScheduleEngine):
             return engine.step_count
+        if isinstance(engine, ClockEngine):
+            return None
         return engine.known_steps if engine.driver.on_host or not self.in_graph else None
 
     def seek(self, step: int) -> None:
-        """Set every engine to `step`; the groups follow at the next `bind`."""
+        """Set every engine to `step`, or to that position of its clock; the groups follow at the next `bind`."""
         for part in self.parts:
             part.engine.seek(step)
+
+    def go(self, where: Where) -> None:
+        """Set every engine to where a run stands; the groups follow at the next `bind`."""
+        for part in self.parts:
+            part.engine.go(where)
+
+    def at(self, name: str, position: int) -> float:
+        """What a slot or free name has at a position, or step, before it is rounded to the slot's type."""
+        table = next(part.engine.table for part in self.parts if name in part.engine.table.live_column)
+        return table.value(name, position)
+
+    @property
+    def clocks(self) -> list[ClockEngine | ClockFloatEngine]:
+        """The engines that are told what to count."""
+        if self.tally is None:
+            return []
+        return [part.engine for part in self.parts]  # type: ignore[misc]  # on a clock all of them are such
+
+    def count(self, n: int | torch.Tensor) -> None:
+        """Count n units for the step that comes. Does not synchronise."""
+        for engine in self.clocks:
+            engine.count(n)
 
     def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
         """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
         movers = [part.bind(groups) for part in self.parts]
-        self.check, self.advance = joined(movers, floats=self.floats)
+        mover = joined(movers, floats=self.floats)
+        if self.tally is not None:
+            mover = watched(mover, self.tally, self.clocks, floats=self.floats)
+        self.check, self.advance = mover
+
+    def require_counted(self) -> None:
+        """Refuse a step for which nothing was counted, where something must be.
+
+        Raises:
+            BindingError: the clock would stand still.
+        """
+        if self.tally is not None:
+            self.tally.require(self.clocks)
 
     def expected(self, slot: Slot) -> torch.Tensor | float:
         """What the group must hold at this slot."""
@@ -235,8 +291,8 @@ class HandedMode(Mode):
         """What the mode has replaced in each group, to be put back in a copy."""
         raise NotImplementedError
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
-        """Another mode takes over: undo what this one needs in the groups; the step count, if it had to be read."""
+    def leave(self, optimizer: Any, *, for_good: bool) -> Where | None:
+        """Another mode takes over: undo what this one needs in the groups; where it stands, if it had to be read."""
         raise NotImplementedError
 
     def resume(self, sched: Any) -> None:
@@ -266,6 +322,7 @@ class EagerMode(Mode):
     def before_step(self, sched: Driving) -> None:
         """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
         sched._say()
+        self.require_counted()
         groups = sched.optimizer.param_groups
         if sched._face is not None:
             sched._face.before(groups)
@@ -285,15 +342,15 @@ class EagerMode(Mode):
         """This mode and fewer slots, at the same step; the tensors of the others, and of free names, stay."""
         for part in self.parts:
             part.drop(places)
-        return EagerMode([part for part in self.parts if part.engine.table.schedules])
+        return EagerMode([part for part in self.parts if part.engine.table.schedules], self.tally)
 
     def extended(self, slots: Sequence[Slot], device: torch.device, capacity: int | None) -> EagerMode:
         """This mode and more slots, at the same step; the tensors of this one stay what they are."""
         if not slots:
             return self
-        more = eager_mode(slots, {}, device, capacity)
-        more.seek(self.step_count)
-        return EagerMode([*self.parts, *more.parts])
+        more = eager_mode(slots, {}, device, capacity, None if self.tally is None else self.tally.clock)
+        more.go(self.where)
+        return EagerMode([*self.parts, *more.parts], self.tally)
 
 
 def rewrite(modes: Iterable[Mode], schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
@@ -322,7 +379,11 @@ def rewrite(modes: Iterable[Mode], schedules: Mapping[str, Schedule], *, grow: b
 
 
 def eager_mode(
-    slots: Sequence[Slot], free: Mapping[str, Schedule], device: torch.device, capacity: int | None
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    device: torch.device,
+    capacity: int | None,
+    clock: Clock | None = None,
 ) -> EagerMode:
     """Tables and engines for these slots and free names; nothing of the optimizer changes.
 
@@ -334,7 +395,7 @@ def eager_mode(
     parts: list[Slots] = []
     if tensors or free:
         # A graph has the float slots beside them, in one row: one engine moves all of it.
-        parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats)))
+        parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats), clock=clock))
     if floats:
-        parts.append(float_slots(floats, capacity))
-    return EagerMode(parts)
+        parts.append(float_slots(floats, capacity, clock))
+    return EagerMode(parts, None if clock is None else Tally(clock))

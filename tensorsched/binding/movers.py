@@ -69,7 +69,7 @@ def float_mover(groups: Groups, columns: Mapping[Place, int], engine: FloatEngin
         engine: counts, and has the rows.
     """
     blocks = _blocks(columns)
-    if _is_one_key(blocks, groups):
+    if engine.ahead and _is_one_key(blocks, groups):
         return _one_key_of_floats(groups, blocks[0], engine)
     picks = [block.pick for block in blocks]
     same, following = _comparer(groups, blocks), engine.following()

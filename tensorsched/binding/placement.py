@@ -13,6 +13,7 @@ from tensorsched.binding.group_names import list_by_group
 from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import record_of, supports_tensor
+from tensorsched.engine import Clock
 from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
@@ -33,6 +34,7 @@ class Options:
     on_mismatch: str = "error"
     total: int | None = None
     allow_out_of_range: bool = False
+    clock: Clock | None = None
 
 
 def live_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:

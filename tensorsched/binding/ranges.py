@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import optim
 
 from tensorsched.engine import ScheduleTable
+from tensorsched.engine.clock_table import ClockTable
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
@@ -101,7 +102,7 @@ class Ranged(Protocol):
         """The values that it may have."""
 
 
-def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable) -> None:
+def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable | ClockTable) -> None:
     """Check the smallest and the largest value of each slot's column.
 
     Raises:
@@ -109,6 +110,11 @@ def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable) -> None:
     """
     checked = [slot for slot in slots if slot.limits is not None]
     if not checked:
+        return
+    if isinstance(table, ClockTable):
+        for slot in checked:
+            values = table.values_of(slot.place.name)
+            refuse_values(slot, slot.schedule, values, table.positions, table.clock.unit)
         return
     lows, highs = (ends.tolist() for ends in table.layout.extremes())
     for slot in checked:
@@ -118,8 +124,10 @@ def refuse_out_of_range(slots: Iterable[Ranged], table: ScheduleTable) -> None:
             refuse_values(slot, slot.schedule, values)
 
 
-def refuse_values(slot: Ranged, schedule: Schedule, values: Any) -> None:
-    """Check the values at steps 0, 1, ... that a slot would have.
+def refuse_values(
+    slot: Ranged, schedule: Schedule, values: Any, positions: Any = None, unit: str = "step"
+) -> None:
+    """Check the values that a slot would have at these positions; default: at steps 0, 1, ...
 
     Raises:
         BindingError: as `refuse_out_of_range`.
@@ -128,8 +136,9 @@ def refuse_values(slot: Ranged, schedule: Schedule, values: Any) -> None:
     if limits is None or limits.holds(values.min(), values.max()):
         return
     step = next(step for step, value in enumerate(values.tolist()) if not limits.holds(value, value))
+    at = step if positions is None else int(positions[step])
     raise BindingError(
-        f"{slot.place.name} must be {limits}, and is {values[step].item()!r} at step {step}: {brief(schedule)}; "
+        f"{slot.place.name} must be {limits}, and is {values[step].item()!r} at {unit} {at}: {brief(schedule)}; "
         f"{_way_out(slot.place, limits)}, or pass attach(..., allow_out_of_range=True) if it is meant"
     )
 

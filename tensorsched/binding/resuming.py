@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.slots import found_at, is_near
+from tensorsched.engine import Where
 from tensorsched.param_groups import param_groups
 
 __all__ = ["go_on_from", "loaded", "saved"]
@@ -15,11 +16,11 @@ __all__ = ["go_on_from", "loaded", "saved"]
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
     """Replace the live views in the groups of a state_dict by the floats that they stand for."""
     sched._mode.saved(groups)
-    step = sched.step_count + (0 if sched._face is None else sched._face.pending)
+    where = sched._mode.where.after(0 if sched._face is None else sched._face.pending)
     for slot in sched.slots:
         if slot.tensor and slot.place.group < len(groups):
-            slot.place.write(groups, slot.schedule(step))
-    sched._carrier.write(groups[: sched._group_count], step, sched._fingerprint())
+            slot.place.write(groups, sched._mode.at(slot.name, where.position))
+    sched._carrier.write(groups[: sched._group_count], where, sched._fingerprint())
 
 
 def loaded(sched: Driving) -> None:
@@ -32,35 +33,40 @@ def loaded(sched: Driving) -> None:
     groups = param_groups(sched.optimizer)
     sched._refuse_other_groups(groups)
     carried = sched._carrier.read(groups)
-    if carried is None and sched._told != (step := sched.step_count):
-        wrong = [slot for slot in sched.slots if not is_near(slot, groups, step)]
+    where, mode = sched._mode.where, sched._mode
+    if carried is None and sched._told != where.position:
+        present = {slot.name: mode.at(slot.name, where.position) for slot in sched.slots}
+        wrong = [slot for slot in sched.slots if not is_near(slot, groups, present[slot.name])]
         if wrong:
             sched._doubt = (
                 f"the optimizer's checkpoint carries no step of these schedules, and its {wrong[0].name} is "
-                f"{found_at(wrong[0], groups)} where the schedule has {wrong[0].schedule(step)!r} at "
-                f"step {step}, which goes on; if a run is resumed, load the schedule's own state or call seek(step)"
+                f"{found_at(wrong[0], groups)} where the schedule has {present[wrong[0].name]!r} at "
+                f"{sched._words(where)}, which goes on; if a run is resumed, load the schedule's own state or call "
+                "seek(step)"
             )
     go_on_from(sched, carried)
     sched._carrier.mark(groups[: sched._group_count], sched._originals())
     sched._bind()
 
 
-def go_on_from(sched: Driving, carried: tuple[int, int] | None) -> None:
+def go_on_from(sched: Driving, carried: tuple[Where, int] | None) -> None:
     """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
     if carried is None:
         return
-    step, fingerprint = carried
+    where, fingerprint = carried
     if fingerprint != sched._fingerprint():
-        if sched._told == sched.step_count:
+        if sched._told == sched.position:
             return
         doubt = (
-            f"the optimizer's checkpoint was saved under other schedules, at step {step}: these go on from there; "
-            "load the schedule's own state to compare them, or call seek(step)"
+            f"the optimizer's checkpoint was saved under other schedules, at {sched._words(where)}: these go on "
+            "from there; load the schedule's own state to compare them, or call seek(step)"
         )
     else:
         doubt = ""
-    sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=step)
-    sched._mode.seek(step)
+    sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
+    sched._mode.go(where)
+    if sched._mode.tally is not None:
+        sched._mode.tally.moved(where)
     sched._doubt = doubt
     if sched._face is not None:
         sched._face.moved()

@@ -14,7 +14,16 @@ import torch
 
 from tensorsched.binding.movers import Groups, Mover, float_mover, tensor_mover
 from tensorsched.binding.ranges import Range, refuse_out_of_range, refuse_values
-from tensorsched.engine import FloatEngine, ScheduleEngine, ScheduleTable, tabulate
+from tensorsched.engine import (
+    Clock,
+    ClockEngine,
+    ClockFloatEngine,
+    FloatEngine,
+    ScheduleEngine,
+    replacement_on_clock,
+    tabulate,
+    tabulate_on_clock,
+)
 from tensorsched.engine.layouts import Array
 from tensorsched.engine.tabulate import SharedColumnError, replacement, row_count
 from tensorsched.errors import BindingError
@@ -67,7 +76,7 @@ class FloatSlots:
 
     def become(self, other: FloatSlots) -> None:
         """Be these slots, at the present step."""
-        other.engine.seek(self.engine.step_count)
+        other.engine.go(self.engine.where)
         self.engine, self.slots = other.engine, other.slots
 
     def bind(self, groups: Groups) -> Mover:
@@ -96,7 +105,7 @@ class TensorSlots:
 
     def become(self, other: TensorSlots) -> None:
         """Be these slots, at the present step."""
-        other.engine.seek(self.engine.step_count)
+        other.engine.go(self.engine.where)
         self.engine, self.slots = other.engine, other.slots
 
     def bind(self, groups: Groups) -> Mover:
@@ -112,7 +121,7 @@ class TensorSlots:
 Slots = FloatSlots | TensorSlots
 
 
-def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
+def float_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> FloatSlots:
     """A table, an engine and slots; nothing of the optimizer changes.
 
     Raises:
@@ -120,6 +129,10 @@ def float_slots(slots: Sequence[Slot], capacity: int | None) -> FloatSlots:
         BindingError: a value is out of its slot's range.
     """
     columns = {slot.name: slot.schedule for slot in slots}
+    if clock is not None:
+        on_clock = tabulate_on_clock(columns, clock, dtype=torch.float64, capacity=capacity)
+        refuse_out_of_range(slots, on_clock)
+        return FloatSlots(ClockFloatEngine(on_clock), slots)
     table = tabulate(columns, dtype=torch.float64, capacity=capacity)
     refuse_out_of_range(slots, table)
     return FloatSlots(FloatEngine(table), slots)
@@ -130,24 +143,28 @@ def tensor_slots(
     free: Mapping[str, Schedule],
     device: torch.device,
     capacity: int | None,
+    *,
     room: int = 0,
+    clock: Clock | None = None,
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots}
+    if clock is not None:
+        # In graphs it stands alone, whatever is beside it, and so without room.
+        on_clock = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
+        refuse_out_of_range(slots, on_clock)
+        return TensorSlots(ClockEngine.of(on_clock), slots)
     table = tabulate(columns, device=device, capacity=capacity)
     refuse_out_of_range(slots, table)
     return TensorSlots(ScheduleEngine(table, room=room), slots)
 
 
-def _less(
-    table: ScheduleTable, slots: Sequence[Slot], places: Collection[Place]
-) -> tuple[ScheduleTable, tuple[Slot, ...]]:
+def _less(table: Any, slots: Sequence[Slot], places: Collection[Place]) -> tuple[Any, tuple[Slot, ...]]:
     """A table without the names of some slots, whose columns stay, and the other slots."""
     gone = {slot.name for slot in slots if slot.place in places}
     schedules = {name: s for name, s in table.schedules.items() if name not in gone}
     columns = {name: at for name, at in table.live_column.items() if name not in gone}
-    less = dataclasses.replace(table, schedules=schedules, live_column=columns)
-    return less, tuple(slot for slot in slots if slot.place not in places)
+    return table.renamed(schedules, columns), tuple(slot for slot in slots if slot.place not in places)
 
 
 def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
@@ -165,21 +182,25 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) ->
     moved = tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots.slots)
     table = slots.engine.table
     if isinstance(slots, FloatSlots):
-        floats = float_slots(moved, _room(moved, table))
+        floats = float_slots(moved, _room(moved, table.last), table.clock)
         return lambda: slots.become(floats)
     at = {slot.name: slot for slot in moved}
 
-    def look(name: str, values: Array) -> None:
+    def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
         if name in at:  # not a free name
-            refuse_values(at[name], schedules[name], values)
+            refuse_values(at[name], schedules[name], values, positions, unit)
 
-    try:
-        replace = replacement(table, schedules, look, grow=grow)
-    except SharedColumnError:
-        if not grow or len(table.schedules) > len(moved):
-            raise
-        tensors = tensor_slots(moved, {}, table.device, _room(moved, table), slots.engine.room)
-        return lambda: slots.become(tensors)
+    engine = slots.engine
+    if isinstance(engine, ClockEngine):
+        replace: Callable[[], Any] = replacement_on_clock(engine.table, schedules, look)
+    else:
+        try:
+            replace = replacement(engine.table, schedules, look, grow=grow)
+        except SharedColumnError:
+            if not grow or len(table.schedules) > len(moved):
+                raise
+            tensors = tensor_slots(moved, {}, table.device, _room(moved, table.last), room=engine.room)
+            return lambda: slots.become(tensors)
 
     def commit() -> None:
         slots.engine.reload(replace())
@@ -188,13 +209,13 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) ->
     return commit
 
 
-def _room(slots: Sequence[Slot], table: ScheduleTable) -> int:
-    """The last step at which one of these changes, or could have."""
-    return max(row_count({slot.name: slot.schedule for slot in slots}, None) - 1, table.last)
+def _room(slots: Sequence[Slot], last: int) -> int:
+    """The last step, or position, at which one of these changes, or could have."""
+    return max(row_count({slot.name: slot.schedule for slot in slots}, None) - 1, last)
 
 
-def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int) -> None:
-    """Put the value of `step` into every place as what it held before: a float, or the very tensor that was there."""
+def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]) -> None:
+    """Put the present value into every place as what it held before: a float, or the very tensor that was there."""
     # Everything else that holds the same tensor: other slots' originals, and places that are none of ours.
     mine = {slot.place for slot in slots}
     users = [id(slot.original) for slot in slots]
@@ -208,7 +229,7 @@ def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], step: int
         index, key, element = slot.place
         if index >= len(groups) or (element is not None and key not in groups[index]):
             continue  # somebody took the group, or the tuple, away
-        value: Any = slot.schedule(step)
+        value: Any = present[slot.name]
         if isinstance(slot.original, torch.Tensor) and slot.original.is_floating_point():
             # torch gives one default tensor to all groups that name none: it cannot hold each one's value.
             own = users.count(id(slot.original)) == 1
@@ -222,18 +243,20 @@ def _filled(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return tensor
 
 
-def holds(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int, view: torch.Tensor | float) -> bool:
-    """Whether a place holds what its slot must at `step`: the `view` itself, or a float; and the value."""
+def holds(
+    slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, view: torch.Tensor | float
+) -> bool:
+    """Whether a place holds what its slot must: the `view` itself, or a float; and the value that is expected."""
     found = slot.place.read(groups) if slot.place.exists(groups) else None
     if found is not view if slot.tensor else isinstance(found, torch.Tensor):
         return False
-    return is_near(slot, groups, step)
+    return is_near(slot, groups, expected)
 
 
-def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> bool:
-    """Whether a place holds the value of its slot at `step`, as a float or a tensor."""
+def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float) -> bool:
+    """Whether a place holds the value that is expected of its slot, as a float or a tensor."""
     number = as_float(slot.place.read(groups)) if slot.place.exists(groups) else None
-    return number is not None and same_number(number, slot.schedule(step))
+    return number is not None and same_number(number, expected)
 
 
 def same_number(found: float, expected: float) -> bool:
@@ -249,10 +272,10 @@ def found_at(slot: Slot, groups: Sequence[Mapping[str, Any]]) -> str:
     return "nothing" if found is None else repr(found)
 
 
-def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], step: int) -> BindingError:
-    """The error for a slot that somebody else has written to."""
+def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, at: str) -> BindingError:
+    """The error for a slot that somebody else has written to; `at` is where the run stands, in words."""
     return BindingError(
-        f"{slot.name} no longer follows its schedule: at step {step} the schedule put {slot.schedule(step)!r} there "
+        f"{slot.name} no longer follows its schedule: at {at} the schedule put {expected!r} there "
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
         f"optimizer; remove that writer, or call hand_over({slot.place.part!r}) if it is to have this hyperparameter"
     )

@@ -11,7 +11,8 @@ entry by entry, such as torch.distributed.checkpoint's, find each one they look 
      "documents": ['{"format": ...', ...]         schedules, as JSON
      "history": [[0, "attach", 0, [["lr[group 0]", 0], ...]], ...]}     step, what, where it went on, what from then on
 
-Version 1, which is read too, had dicts by name and by fingerprint, and no history.
+A clock that does not count steps adds its own entry (clocked.py). Version 1, which is read too, had dicts by name and by
+fingerprint, and no history.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def parse_state(state: Any) -> Saved:
             f"1 or {VERSION}{' (update tensorsched to read a newer one)' if newer else ''}",
             version,
         )
-    if set(state) != _ENTRIES[version]:
-        wrong = min(map(str, set(state) ^ _ENTRIES[version]))
+    if (found := set(state) - {"clock"}) != _ENTRIES[version]:
+        wrong = min(map(str, found ^ _ENTRIES[version]))
         raise ScheduleError(
             f"{wrong}: {'missing from' if wrong in _ENTRIES[version] else 'unknown entry of'} the state"
         )

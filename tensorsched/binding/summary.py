@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +21,8 @@ _WIDEST_NAMES = 32  # of the names of groups that are alike
 def slot_table(
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
-    step: int,
+    present: Callable[[str], float],
+    at: str,
     names: Sequence[str | None],
     *,
     auto: bool,
@@ -32,15 +33,16 @@ def slot_table(
     Args:
         slots: what follows a schedule.
         free: schedules that belong to no group.
-        step: the step counter.
+        present: gives the value of a slot or free name now.
+        at: where the run stands.
         names: of the groups; a column of its own where one has a name.
         auto: whether hooks advance it.
         attached: whether it drives anything.
     """
     rows: list[tuple[str, ...]] = [("group", "name", "key", "slot", "value", "schedule")]
-    rows += _slot_rows(slots, step, names)
+    rows += _slot_rows(slots, present, names)
     rows += [
-        ("-", "", name, "free", f"{schedule(step):.6g}", _short(schedule)) for name, schedule in free.items()
+        ("-", "", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
     if not any(names):
         rows = [(group, *others) for group, _, *others in rows]
@@ -49,15 +51,17 @@ def slot_table(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
     ]
     how = "advances after each optimizer.step()" if auto else "advances with sched.step()"
-    lines.insert(0, f"step {step}, {how if attached else 'detached'}")
+    lines.insert(0, f"{at}, {how if attached else 'detached'}")
     reasons = dict.fromkeys(f"{_kind(s)}: {s.why}" for s in slots)
     return "\n".join([*lines, *reasons])
 
 
-def _slot_rows(slots: Sequence[Slot], step: int, names: Sequence[str | None]) -> list[tuple[str, ...]]:
+def _slot_rows(
+    slots: Sequence[Slot], present: Callable[[str], float], names: Sequence[str | None]
+) -> list[tuple[str, ...]]:
     runs: dict[tuple[str, ...], list[int]] = {}
     for slot in slots:
-        row = (slot.place.part, _kind(slot), f"{slot.schedule(step):.6g}", _short(slot.schedule))
+        row = (slot.place.part, _kind(slot), f"{present(slot.name):.6g}", _short(slot.schedule))
         runs.setdefault(row, []).append(slot.place.group)
     return [(_ranges(groups), _named(groups, names), *row) for row, groups in runs.items()]
 
@@ -89,7 +93,7 @@ def _short(schedule: Schedule) -> str:
 
 def last_used(sched: Driving) -> dict[str, float]:
     """What the last completed step used, by name for a logger; see `Attachment.log`."""
-    known = sched._mode.known_count
+    known = sched._mode.known_steps
     now = sched._mode.step_count if known is None else known
     labels = _labels(sched)
     found: dict[str, float | None]

@@ -24,7 +24,7 @@ from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
 from tensorsched.binding.torch_optim import record_of
 from tensorsched.compiled.state import State
 from tensorsched.compiled.supported import refuse_zero_momentum
-from tensorsched.engine import tabulate
+from tensorsched.engine import Where, tabulate
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
@@ -53,10 +53,10 @@ class GraphMode(HandedMode):
 
     def __init__(self, sched: Attachment, before: GraphMode | None) -> None:
         self.eager = sched._eager
-        self._kind = type(sched.optimizer)
+        self._kind, self._clock = type(sched.optimizer), sched._options.clock
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_columns(part): part for part in before.parts}
-        super().__init__(_on_device(self.eager.parts, device, known))
+        super().__init__(_on_device(self.eager.parts, device, known), self.eager.tally)
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
@@ -72,6 +72,7 @@ class GraphMode(HandedMode):
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
         sched._say()
+        self.require_counted()
         if not self.check(sched.optimizer.param_groups):
             sched._settle()
         sched._use_eager()
@@ -123,7 +124,7 @@ class GraphMode(HandedMode):
         if self.users:
             at = self.slot_at
             for place, schedule in schedules.items():
-                refuse_zero_momentum(self._kind, at[place], schedule)
+                refuse_zero_momentum(self._kind, at[place], schedule, self._clock)
 
     @property
     def in_use(self) -> bool:
@@ -146,19 +147,19 @@ class GraphMode(HandedMode):
             group.update(flags)
         self._state.enter(optimizer)
 
-    def leave(self, optimizer: Any, *, for_good: bool) -> int | None:
+    def leave(self, optimizer: Any, *, for_good: bool) -> Where | None:
         """Give the groups their flags back, and torch's own step the counts that it reads on the host.
 
         Returns:
-            The step count, read in the same copy; None, and nothing was read, where no float slot needs it.
+            Where it stands, read in the same copy; None, and nothing was read, where no float slot needs it.
         """
         put_back(optimizer.param_groups, self.flags)
         self._own = []
-        for engine in self.engines:
-            engine.driver.lose_count()
-        return self._state.leave(
-            optimizer, self.engines[0].clock, for_good=for_good, clocked=self.eager.floats
-        )
+        for each in self.engines:
+            each.driver.lose_count()
+        engine = self.engines[0]
+        read = self._state.leave(optimizer, engine.clock, for_good=for_good, clocked=self.eager.floats)
+        return None if read is None else engine.where_from(read)
 
 
 class InGraphStep(Mode):
@@ -167,7 +168,7 @@ class InGraphStep(Mode):
     in_graph = True
 
     def __init__(self, graph: GraphMode) -> None:
-        super().__init__(graph.parts)
+        super().__init__(graph.parts, graph.tally)
         self._graph = graph
 
     def bind(self, optimizer: Any, groups: Groups) -> None:
@@ -177,6 +178,7 @@ class InGraphStep(Mode):
     def before_step(self, sched: Driving) -> None:
         """Check every slot."""
         sched._say()
+        self.require_counted()
         if not self._graph.check(sched.optimizer.param_groups):
             sched._settle()
 
@@ -184,6 +186,8 @@ class InGraphStep(Mode):
         """What live holds now was written by the graph."""
         for engine in self.engines:
             engine.written()
+        if self.tally is not None:
+            self.tally.fresh = False
 
     def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
@@ -235,18 +239,21 @@ def _on_device(
             found.append(part)
             continue
         slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
+        table = part.engine.table
         beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
         names = _columns(part)
         if beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
             found[-1] = both
         else:
-            found.append(known.get(names) or tensor_slots(slots, {}, device, part.engine.table.last))
+            found.append(known.get(names) or tensor_slots(slots, {}, device, table.last, clock=table.clock))
     return found
 
 
 def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: Slots) -> TensorSlots | None:
     """Both in one engine, with the same room; None where the engine of the tensor slots cannot be extended."""
     engine = tensors.engine
+    if engine.table.clock is not None:
+        return None
     columns = engine.table.schedules | {slot.name: slot.schedule for slot in slots}
     last = max(engine.table.last, floats.engine.table.last)
     extended = engine.extended(tabulate(columns, device=engine.table.device, capacity=last))

@@ -39,28 +39,31 @@ class State:
                         optimizer.state[parameter][key] = value.to(parameter.device, non_blocking=True)
                     _fix(optimizer.state[parameter][key])
 
-    def leave(self, optimizer: Any, clock: torch.Tensor, *, for_good: bool, clocked: bool) -> int | None:
+    def leave(
+        self, optimizer: Any, clock: torch.Tensor, *, for_good: bool, clocked: bool
+    ) -> list[int] | None:
         """Bring to the host what torch's own step reads there. Reads the device once at most, whatever there is.
 
         Args:
             optimizer: its groups have their own flags again.
-            clock: the int64 step counter, read with it.
+            clock: the engine's int64 counts, read with it.
             for_good: otherwise `enter` puts the new values where the old ones were.
             clocked: whether the count is needed; otherwise nothing is read for it alone.
 
         Returns:
-            The step count, None if nothing was read.
+            The counts, None if nothing was read.
         """
         found = list(_on_host(optimizer))
         self._away = []
         if not found and not clocked:
             return None
-        count, *numbers = _read([clock.view(()), *(value for _, _, value in found)])
-        for (state, key, value), number in zip(found, numbers, strict=True):
+        numbers = _read(clock, [value for _, _, value in found])
+        counts = numbers[: len(clock)]
+        for (state, key, value), number in zip(found, numbers[len(clock) :], strict=True):
             state[key] = torch.tensor(number, dtype=value.dtype, device="cpu")
             if not for_good:
                 self._away.append((state, key, state[key], value))
-        return int(count)
+        return [int(number) for number in counts]
 
     def _back(self) -> None:
         """What an eager step left on the host goes where it was, unless somebody has replaced it (a checkpoint)."""
@@ -75,10 +78,9 @@ class State:
                 state[key] = place
 
 
-def _read(scalars: Sequence[torch.Tensor]) -> list[float]:
-    """Tensors of one element each, on one device, as numbers, by one copy. float64 holds step counts exactly."""
-    first, *others = scalars
-    together = torch.cat([first.double().view(1), *([torch.stack(others).double()] if others else [])])
+def _read(counts: torch.Tensor, scalars: Sequence[torch.Tensor]) -> list[float]:
+    """Counts and tensors of one element each, on one device, as numbers, by one copy. float64 holds counts exactly."""
+    together = torch.cat([counts.double(), *([torch.stack(list(scalars)).double()] if scalars else [])])
     return together.cpu().tolist()
 
 

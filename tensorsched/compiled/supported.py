@@ -10,6 +10,8 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.registry import attachments_of
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.torch_optim import RECORDS, record_of
+from tensorsched.engine import Clock
+from tensorsched.engine.rows import rows_of
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 
@@ -76,10 +78,10 @@ def _check_one(sched: Attachment) -> None:
         if group.get("differentiable"):
             raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {_INSTEAD}")
     for slot in sched.slots:
-        refuse_zero_momentum(kind, slot, slot.schedule)
+        refuse_zero_momentum(kind, slot, slot.schedule, sched._options.clock)
 
 
-def refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule) -> None:
+def refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule, clock: Clock | None = None) -> None:
     """Refuse a momentum that touches 0, where torch skips its buffer.
 
     Raises:
@@ -87,12 +89,17 @@ def refuse_zero_momentum(kind: type, slot: Slot, schedule: Schedule) -> None:
     """
     if slot.place.part not in RECORDS[kind].buffered:
         return
-    zeros = np.flatnonzero(schedule.values((schedule.settled or 0) + 1) == 0)
-    if zeros.size:
+    reach = schedule.settled or 0
+    if clock is None:
+        at = np.flatnonzero(schedule.values(reach + 1) == 0)
+    else:
+        rows = rows_of([schedule], clock, reach)
+        at = rows.positions[rows.values[:, 0] == 0]
+    if at.size:
         raise refusal(
-            f"{slot.name} is 0 at step {int(zeros[0])}, where torch's {kind.__name__} leaves its momentum buffer "
-            "alone, which a graph cannot do for some steps only; let the schedule stay above 0 (1e-6, say), or keep "
-            "optimizer.step()"
+            f"{slot.name} is 0 at {'step' if clock is None else clock.unit} {int(at[0])}, where torch's "
+            f"{kind.__name__} leaves its momentum buffer alone, which a graph cannot do for some steps only; let the "
+            "schedule stay above 0 (1e-6, say), or keep optimizer.step()"
         )
 
 

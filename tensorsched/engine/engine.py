@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from tensorsched.engine.drivers import Gather, driver
+from tensorsched.engine.clock import Where
+from tensorsched.engine.drivers import Driver, Gather, driver
 from tensorsched.engine.table import ScheduleTable
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.validators import check_count
@@ -62,7 +63,11 @@ class ScheduleEngine:
         self.table, self._buffer = table, buffer
         self.live = buffer if table.columns == buffer.shape[1] else buffer.narrow(1, 0, table.columns)
         self._cells = (*cells, *self.live.view(-1).unbind(0)[len(cells) :])
-        self.driver = driver(table, self.live)
+        self.driver = self._driver(table, self.live)
+
+    @staticmethod
+    def _driver(table: ScheduleTable, live: torch.Tensor) -> Driver:
+        return driver(table, live)
 
     @property
     def room(self) -> int:
@@ -165,6 +170,19 @@ class ScheduleEngine:
         """The int64 step counter, shape (1,), on the device. Move it with `seek`, not by hand."""
         return self.driver.clock
 
+    @property
+    def where(self) -> Where:
+        """The step counter as a clock's counts. Synchronises where the device is not a CPU."""
+        return Where.at_step(self.step_count)
+
+    def where_from(self, numbers: list[int]) -> Where:
+        """The same from what `clock` holds, once it is read."""
+        return Where.at_step(numbers[0])
+
+    def go(self, where: Where) -> None:
+        """Go to the step where a run stands. Does not synchronise."""
+        self.seek(where.steps)
+
     def value(self, name: str) -> torch.Tensor:
         """The live value of `name`: a 0-dim tensor that is always current. Does not synchronise.
 
@@ -214,11 +232,23 @@ class FloatEngine:
 
     Attributes:
         step_count: number of completed steps.
+        ahead: whether the next row is known before its step is made.
     """
+
+    ahead = True
 
     def __init__(self, table: ScheduleTable) -> None:
         self.table = table
         self.step_count = 0
+
+    @property
+    def where(self) -> Where:
+        """The step counter as a clock's counts."""
+        return Where.at_step(self.step_count)
+
+    def go(self, where: Where) -> None:
+        """Go to the step where a run stands."""
+        self.seek(where.steps)
 
     def seek(self, step: int) -> None:
         """Set the step counter to `step`, an int >= 0."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 
@@ -47,6 +48,8 @@ class ScheduleTable:
     dtype: torch.dtype
     layout: Layout
 
+    clock: ClassVar[None] = None  # rows are steps
+
     @property
     def columns(self) -> int:
         """Number of live values, K."""
@@ -66,6 +69,14 @@ class ScheduleTable:
     def last(self) -> int:
         """The last row, which is right for every later step."""
         return self.rows - 1
+
+    def value(self, name: str, step: int) -> float:
+        """The value of a name at a step, before it is rounded to the live values' type."""
+        return self.schedules[name](step)
+
+    def renamed(self, schedules: dict[str, Schedule], live_column: Mapping[str, int]) -> ScheduleTable:
+        """The same numbers under these names."""
+        return dataclasses.replace(self, schedules=schedules, live_column=live_column)
 
     def to_device(self) -> torch.Tensor:
         """The stored numbers as a new tensor on `device` (on a CPU it shares the memory of `host`).

@@ -16,6 +16,7 @@ from tensorsched.schedules.algebra import (
     initial as initial,
 )
 from tensorsched.schedules.clocks import Mirror as Mirror, Span as Span, Warp as Warp
+from tensorsched.schedules.over import Over as Over
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
 from tensorsched.schedules.serialize import from_dict as from_dict, from_json as from_json
@@ -40,6 +41,7 @@ if not TYPE_CHECKING:
         "HoldEach",
         "Initial",
         "Mirror",
+        "Over",
         "Repeat",
         "Round",
         "Schedule",

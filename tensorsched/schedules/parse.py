@@ -61,6 +61,7 @@ METHODS: dict[str, Callable[..., Schedule]] = {
         Schedule.floor,
         Schedule.hold_each,
         Schedule.mirror,
+        Schedule.over,
         Schedule.repeat,
         Schedule.round,
         Schedule.skip,

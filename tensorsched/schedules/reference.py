@@ -24,6 +24,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.schedules import shapes as s
 from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
 from tensorsched.schedules.clocks import Mirror, Span, Warp
+from tensorsched.schedules.over import Over
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
 from tensorsched.schedules.validators import MAX_STEPS, check_count
@@ -372,6 +373,16 @@ def _span(c: Span, t: float) -> float:
     """Read at n * (t + offset) / length."""
     n = c.inner.steps or 0
     return at(c.inner, (t + c.offset) / c.length * n if t + c.offset < c.length else n)
+
+
+@formula(Over)
+def _over(c: Over, t: float) -> float:
+    """Read at the sum of the batch at the steps before t; once that changes no more it is a product."""
+    settled = c.batch.constant_from
+    summed = math.floor(t if settled is None else min(t, settled))
+    consumed = sum(Fraction(at(c.batch, float(s))) for s in range(summed))
+    consumed += (Fraction(t) - summed) * Fraction(at(c.batch, float(summed)))
+    return at(c.inner, min(float(consumed), float(MAX_STEPS)))
 
 
 @formula(Floor)

@@ -309,6 +309,28 @@ class Schedule(Node):
         """
         return _make("stretch", self, factor)
 
+    def over(self, batch: Schedule | float) -> Schedule:
+        """The curve over what the steps consume, for a planned batch size: f(t) = self(batch(0) + ... + batch(t - 1)).
+
+        With this schedule's durations in samples (or tokens) and `batch` in samples (or tokens) a step, the learning
+        rate is where it should be while the batch grows, and needs no clock at run time.
+
+        Args:
+            batch: what each step consumes, a whole number of at least 0 at every step (`.round()`), or a number.
+
+        Raises:
+            ScheduleError: the batch is no such number at a step, or changes for more than 2**24 steps.
+
+        Source: Megatron-LM's --rampup-batch-size counts samples so, for lr and batch size alike.
+
+        Example:
+            >>> import tensorsched as ts
+            >>> batch = ts.piecewise_constant([1, 2], [4])
+            >>> ts.linear(0.0, 1.0, steps=8).over(batch).values().tolist()
+            [0.0, 0.125, 0.25, 0.375, 0.5, 0.75]
+        """
+        return _make("over", self, as_schedule(batch))
+
     def to_dict(self) -> dict[str, Any]:
         """This schedule as a versioned dict of plain numbers, strings and lists; `from_dict` reads it back.
 

@@ -267,19 +267,9 @@ def test_a_pre_hook_that_writes_after_ours_is_found_before_the_count():
 def test_the_handle_shows_what_users_use():
     sched = ts.attach(optim.SGD([nn.Parameter(torch.ones(1))]), lr=0.5)
     assert [name for name in dir(sched) if name[0] != "_"] == [
-        *("adopt", "attached", "check", "cool_down", "detach", "extend", "free", "hand_over", "history"),
-        *(
-            "load_state_dict",
-            "log",
-            "lr_scheduler",
-            "optimizer",
-            "plot",
-            "rewrite",
-            "schedule",
-            "seek",
-            "slots",
-        ),
-        *("state_dict", "step", "step_count", "used", "value"),
+        *("adopt", "attached", "check", "cool_down", "count", "detach", "extend", "free", "hand_over"),
+        *("history", "load_state_dict", "log", "lr_scheduler", "optimizer", "plot", "position", "progress"),
+        *("rewrite", "schedule", "seek", "slots", "state_dict", "step", "step_count", "used", "value"),
     ]
 
 

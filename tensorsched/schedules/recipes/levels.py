@@ -74,15 +74,19 @@ def multistep(start: float, milestones: Sequence[int], *, factor: float = 0.1) -
 
 
 @worded
-def batch_steps(text: str) -> Schedule:
+def batch_steps(text: str, *, each: int | None = None) -> Schedule:
     """Levels written as Megatron writes them: "0:768 250:1536" is 768 at first, and 1536 from step 250 on.
 
     Args:
         text: `position:value` pairs, the first at 0; positions in order, with K, M, B or T for thousands to trillions.
             They count what the schedule's clock counts: steps, or tokens with a clock of tokens.
+        each: positions count what is consumed, and one of the batch consumes so much: 1 where they are samples, the
+            sequence length where they are tokens. The schedule then counts steps: a level starts at the first step
+            by which its position was reached. Default: positions are what the schedule counts.
 
     Raises:
-        ScheduleError: a pair that is none, a first position that is not 0, or positions that decrease.
+        ScheduleError: a pair that is none, a first position that is not 0, positions that decrease, each that is no
+            whole number of at least 1, or with it a level that is no whole number of at least 1.
 
     Source: Megatron-LM --step-batch-size-schedule "0:768 250B:1536 500B:3072".
 
@@ -90,6 +94,8 @@ def batch_steps(text: str) -> Schedule:
         >>> import tensorsched as ts
         >>> ts.batch_steps("0:768 1K:1536")
         piecewise_constant((768.0, 1536.0), (1000,))
+        >>> ts.batch_steps("0:2 5:4", each=1).values(6).tolist()
+        [2.0, 2.0, 2.0, 4.0, 4.0, 4.0]
     """
     pairs = [
         _PAIR.fullmatch(part) for part in f.check_text("batch_steps: text", text).replace(",", " ").split()
@@ -98,4 +104,20 @@ def batch_steps(text: str) -> Schedule:
     if not pairs or len(found) != len(pairs) or found[0][0] != 0:
         raise f.refuse("batch_steps: text", "pairs such as '0:768 250B:1536', the first at 0", text)
     boundaries = f.check_boundaries("batch_steps: positions", [position for position, _ in found[1:]])
-    return piecewise_constant([value for _, value in found], boundaries)
+    levels = [value for _, value in found]
+    if each is not None:
+        boundaries = _steps_at(boundaries, levels, f.check_count("batch_steps: each", each, least=1))
+    return piecewise_constant(levels, boundaries)
+
+
+def _steps_at(positions: Sequence[int], levels: Sequence[float], each: int) -> tuple[int, ...]:
+    """The step by which each position was consumed, at whole levels in between."""
+    step = consumed = 0
+    steps = []
+    for position, level in zip(positions, levels, strict=False):
+        if level < 1.0 or not level.is_integer():
+            raise f.refuse("batch_steps: with each, a batch", "a whole number of at least 1", level)
+        taken = max(0, -((consumed - position) // (int(level) * each)))
+        step, consumed = step + taken, consumed + taken * int(level) * each
+        steps.append(step)
+    return tuple(steps)
