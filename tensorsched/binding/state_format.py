@@ -11,8 +11,8 @@ entry by entry, such as torch.distributed.checkpoint's, find each one they look 
      "documents": ['{"format": ...', ...]         schedules, as JSON
      "history": [[0, "attach", 0, [["lr[group 0]", 0], ...]], ...]}     step, what, where it went on, what from then on
 
-A clock that does not count steps adds its own entry (clocked.py). Version 1, which is read too, had dicts by name and by
-fingerprint, and no history.
+A clock that does not count steps adds an entry of its own (clocked.py). Version 1, which is read too, had dicts by name
+and by fingerprint, and no history.
 """
 
 from __future__ import annotations
