@@ -24,22 +24,22 @@ PEERS_VENV  := .venv-peers
 PEERS_PIP   := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_STAMP := $(PEERS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
 PEERS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers-alone"])
-
-# Of these trainers only the code: Composer wants torch < 2.7.1, torchtitan datasets < 4.8; and timm, fastai and Composer
-# want torchvision, whose wheels are built for CUDA and import all the same (tests/frameworks/launch.py).
-FRAMEWORKS       := .venv-frameworks
-FRAMEWORKS_ALONE := fastai==2.8.12 fastcore==2.2.39 fastprogress==1.1.6 fasttransform==0.0.5 mosaicml==0.32.1 \
-	timm==1.0.31 torchtitan==0.3.0 torchvision==0.28.0
-FRAMEWORKS_STAMP := $(FRAMEWORKS)/.stamp-$(shell printf '%s' '$(TORCH) $(FRAMEWORKS_ALONE)' | cksum | tr ' ' '-')
+# Trainers, likewise. Composer wants an older torch and torchtitan older datasets; timm, fastai and Composer want
+# torchvision, whose wheels are built for CUDA and import all the same (tests/frameworks/launch.py).
+FRAMEWORKS_VENV  := .venv-frameworks
+FRAMEWORKS_PIP   := $(FRAMEWORKS_VENV)/bin/python -m pip --disable-pip-version-check
+FRAMEWORKS_STAMP := $(FRAMEWORKS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
+FRAMEWORKS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["frameworks-alone"])
 
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
-	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py
+	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py \
+	tests/engine/test_clock.py tests/binding/test_clock.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
+.PHONY: help demo test fuzz test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-gpu-code format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,14 +52,16 @@ test: $(DEV_STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --device-driver -k "not machine_would_notice" $(DEVICE_TESTS)
 
 test-frameworks: $(FRAMEWORKS_STAMP)  ## Train in Lightning, the HF Trainer, DeepSpeed, Composer, ... beside their own schedulers
-	PATH="$(CURDIR)/$(FRAMEWORKS)/bin:$$PATH" TORCH_EXTENSIONS_DIR="$(CURDIR)/$(FRAMEWORKS)/extensions" \
-		$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/frameworks $(ARGS)
+	$(FRAMEWORKS_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/frameworks $(ARGS)
 
 test-torch:  ## Run the tests with another torch, in an environment of its own: make test-torch TORCH=torch==2.11.0
 	$(PYTHON) tests/with_torch.py $(TORCH) $(ARGS)
 
+fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states and command lines for ten minutes (ARGS='--minutes 1')
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
-	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py $(ARGS)
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -81,8 +83,8 @@ format: $(DEV_STAMP)  ## Rewrite the files in the format that lint asks for
 type: $(DEV_STAMP)  ## Check the package's types (mypy, strict)
 	$(BIN)/mypy
 
-notebooks: $(DEV_STAMP)  ## Execute every notebook
-	$(BIN)/python tests/run_notebooks.py
+notebooks: $(DEV_STAMP)  ## Execute every notebook and compare with its stored outputs (ARGS=--write stores them)
+	$(BIN)/python tests/run_notebooks.py $(ARGS)
 
 # pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
@@ -131,7 +133,7 @@ ci:  ## All of it, tests first
 	$(MAKE) wheel
 
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) .venv-torch $(PEERS_VENV) $(FRAMEWORKS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf $(VENV) .venv-torch $(PEERS_VENV) $(FRAMEWORKS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that venv makes: where it is, the environment is whole.
@@ -151,7 +153,7 @@ $(PEERS_STAMP): pyproject.toml
 	$(PYTHON) -m venv $(PEERS_VENV)
 	rm -f $(PEERS_VENV)/.stamp*
 	$(PEERS_PIP) install $(TORCH)
-	$(PEERS_PIP) install --quiet --editable '.[dev,peers]'
+	$(PEERS_PIP) install --quiet --editable '.[peers]'
 	$(PEERS_PIP) install --quiet --no-deps $$($(PEERS_VENV)/bin/python -c '$(PEERS_ALONE)')
 	touch $@
 
@@ -168,9 +170,9 @@ $(DEV_STAMP): pyproject.toml $(TORCH_STAMP)
 	touch $@
 
 $(FRAMEWORKS_STAMP): pyproject.toml
-	test -x $(FRAMEWORKS)/bin/pip || $(PYTHON) -m venv $(FRAMEWORKS)
-	rm -f $(FRAMEWORKS)/.stamp-*
-	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
-	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[frameworks]'
-	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(FRAMEWORKS_ALONE)
+	test -x $(FRAMEWORKS_VENV)/bin/pip || $(PYTHON) -m venv $(FRAMEWORKS_VENV)
+	rm -f $(FRAMEWORKS_VENV)/.stamp-*
+	$(FRAMEWORKS_PIP) install --quiet $(TORCH)
+	$(FRAMEWORKS_PIP) install --quiet --editable '.[frameworks]'
+	$(FRAMEWORKS_PIP) install --quiet --no-deps $$($(FRAMEWORKS_VENV)/bin/python -c '$(FRAMEWORKS_ALONE)')
 	touch $@

@@ -18,12 +18,16 @@ from tensorsched.schedules import (
     constant as constant,
     from_dict as from_dict,
     from_json as from_json,
+    greedy as greedy,
     initial as initial,
+    live as live,
     maximum as maximum,
     minimum as minimum,
+    plateau as plateau,
     recipes as _recipes,
     reference as reference,
     shapes as _shapes,
+    spike as spike,
 )
 from tensorsched.schedules.check import Finding as Finding, check as check
 from tensorsched.schedules.parse import argument as argument, parse as parse
@@ -37,7 +41,7 @@ if TYPE_CHECKING:  # what `_LATER` imports, for those who read and do not run; a
     from tensorsched.binding.attachment import Attachment as Attachment
     from tensorsched.binding.by_parameter import by_parameter as by_parameter
     from tensorsched.binding.checkpoint import schedules_of as schedules_of
-    from tensorsched.binding.torch_optim import register_optimizer as register_optimizer
+    from tensorsched.binding.known import register_optimizer as register_optimizer
     from tensorsched.compiled.step import CompiledStep as CompiledStep, compile_step as compile_step
     from tensorsched.engine.clock import Clock as Clock, clock as clock
     from tensorsched.engine.engine import ScheduleEngine as ScheduleEngine
@@ -64,7 +68,7 @@ _LATER = {
     "detach": "binding.attach",
     "expression": "recording.expressions",
     "record": "recording.record",
-    "register_optimizer": "binding.torch_optim",
+    "register_optimizer": "binding.known",
     "schedules_of": "binding.checkpoint",
     "tabulate": "engine.tabulate",
 }
@@ -85,11 +89,15 @@ if not TYPE_CHECKING:
         "compare",
         "from_dict",
         "from_json",
+        "greedy",
         "initial",
+        "live",
         "maximum",
         "minimum",
         "parse",
+        "plateau",
         "reference",
+        "spike",
     ]
     __all__ += _LATER  # noqa: PLE0605  the keys of a dict are a list as well
     __all__ += _recipes.__all__

@@ -28,6 +28,7 @@ from tensorsched.schedules import (
     Warp,
 )
 from tensorsched.schedules.algebra import Combine, Sequence
+from tensorsched.schedules.node import NODES
 from tensorsched.schedules.validators import MAX_STEPS
 
 LAST = MAX_STEPS - 1
@@ -148,6 +149,40 @@ def bounded(inner: st.SearchStrategy[ts.Schedule] | None = None) -> st.SearchStr
     return st.builds(lambda s, n: s if s.steps is not None else s.take(n), drawn, lengths)
 
 
+def _chained(n: int, first: ts.Schedule, then: ts.Schedule) -> ts.Schedule:
+    try:
+        return ts.constant(1.0, steps=n) * first >> then
+    except ScheduleError:  # the first never ends
+        return reject()
+
+
+LIVE = (ts.live("a", 1.0), ts.live("b", 0.5), ts.plateau())
+
+
+def live_expressions() -> st.SearchStrategy[ts.Schedule]:
+    """Random expressions in which at least one live input stands, of tame numbers: no powers of powers."""
+    tame = st.one_of(
+        st.builds(ts.linear, st.floats(0.1, 2.0), st.floats(0.1, 2.0), steps=st.integers(0, 40)),
+        st.builds(ts.cosine, st.floats(0.1, 2.0), st.floats(0.1, 2.0), steps=st.integers(0, 40)),
+        st.floats(0.1, 2.0).map(ts.constant),
+    )
+    leaf = st.one_of(st.sampled_from(LIVE), tame)
+
+    def grow(inner: st.SearchStrategy[ts.Schedule]) -> st.SearchStrategy[ts.Schedule]:
+        return st.one_of(
+            *(
+                _made(Combine, inner, inner, op=st.just(op))
+                for op in ("+", "-", "*", "/", "minimum", "maximum")
+            ),
+            _made(Combine, st.sampled_from(LIVE), tame, op=st.just("**")),
+            st.builds(lambda s: s.clamp(0.01, 10.0), inner),
+            st.builds(_chained, st.integers(0, 20), inner, inner),
+        )
+
+    drawn = st.recursive(leaf, grow, max_leaves=6)
+    return st.builds(lambda s, x: s if s.inputs() else s * x, drawn, st.sampled_from(LIVE))
+
+
 def _made(
     kind: type[ts.Schedule], *args: st.SearchStrategy, **options: st.SearchStrategy
 ) -> st.SearchStrategy[ts.Schedule]:
@@ -181,3 +216,49 @@ def _edges(schedule: ts.Schedule) -> Iterator[int]:
     for child in schedule.children():
         yield from (start + edge for edge in _edges(child))
         start += (child.steps or 0) if isinstance(schedule, Sequence) else 0
+
+
+# -- damaged documents -------------------------------------------------------------------------------------------------
+
+odd_numbers = (
+    st.none() | st.booleans() | st.integers() | st.sampled_from([2**53, 2**54, 10**400]) | st.floats()
+)
+words = st.text(max_size=6) | st.sampled_from(sorted({*NODES, "kind", "inner", "+", "elapsed"}))
+scalars = odd_numbers | words
+junk = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def places(entry, path=()):
+    """The path of everything inside a document."""
+    yield path
+    if isinstance(entry, (dict, list)):
+        for key, inner in entry.items() if isinstance(entry, dict) else enumerate(entry):
+            yield from places(inner, (*path, key))
+
+
+def changed(entry, path, action, value):
+    if not path:
+        return value
+    key, *rest = path
+    copy = dict(entry) if isinstance(entry, dict) else list(entry)
+    if not rest and action == "remove":
+        del copy[key]
+    elif not rest and action == "add" and isinstance(copy, dict):
+        copy[f"{key}x"] = value
+    else:
+        copy[key] = changed(copy[key], rest, action, value)
+    return copy
+
+
+@st.composite
+def nearly(draw, documents):
+    """A good document in which something was replaced, removed or added."""
+    made = draw(documents)
+    for _ in range(draw(st.integers(1, 2))):
+        path = draw(st.sampled_from(list(places(made))))
+        made = changed(made, path, draw(st.sampled_from(["replace", "remove", "add"])), draw(junk))
+    return made

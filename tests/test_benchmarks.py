@@ -31,7 +31,7 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     result = json.loads(out.read_text(encoding="utf-8"))
     assert list(result) == [
         "machine", "peers", "options", "schedule_step", "whole_step", "layout", "build", "ignite", "growth", "import",
-        "profile", "targets", "load_at_end",
+        "profile", "live", "targets", "load_at_end",
     ]  # fmt: skip
     assert list(result["machine"]) == [
         "cpu", "cores", "system", "python", "torch", "numpy", "commit", "load",
@@ -84,7 +84,12 @@ def check_times(result):
     ]
     assert [part["groups"] for part in result["ignite"]] == [2] * 4
     assert all(part["competitors"].keys() == {"ignite", "ours"} for part in result["ignite"])
-    for part in (steps, *result["whole_step"], *result["layout"], *result["ignite"]):
+    assert [(part["call"], part["groups"]) for part in result["live"]] == [
+        ("observing", 2),
+        ("reducing", 2),
+        ("a step and observing", 2),
+    ]
+    for part in (steps, *result["whole_step"], *result["layout"], *result["ignite"], *result["live"]):
         for competitor in part["competitors"].values():
             assert competitor["us"].keys() == competitor["ratio"].keys() == SPREAD
             assert competitor["us"]["low"] > 0

@@ -10,6 +10,8 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from tensorsched.binding.carried import carries, initial_key
 from tensorsched.binding.doors import hint_for_key, hint_for_list, hint_for_value
 from tensorsched.binding.group_names import list_by_group
@@ -132,6 +134,45 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
         found[name] = as_schedule(
             value if isinstance(value, Schedule) else check_real(f"free: {name}", value)
         )
+    return found
+
+
+def read_metrics(
+    reactions: Sequence[str], metric: Any, metrics: Mapping[str, Any]
+) -> dict[str, torch.Tensor | float]:
+    """The metric of each reaction that is shown one.
+
+    Raises:
+        BindingError: nothing reacts, no metric, an unknown name, or something that is no number.
+    """
+    if not reactions:
+        raise BindingError(
+            "observe() needs something that reacts to a metric: attach a schedule such as lr * ts.plateau(patience=5)"
+        )
+    if (metric is None) == (not metrics):
+        raise BindingError(
+            "observe() takes one metric for all, or one for each by name, as in observe(loss) or "
+            f"observe({reactions[0]}=loss)"
+        )
+    if unknown := sorted(set(metrics) - set(reactions)):
+        raise BindingError(
+            f"observe(): nothing that reacts is named {unknown[0]!r}; there are {', '.join(reactions)}"
+        )
+    found: dict[str, torch.Tensor | float] = dict(metrics) if metrics else dict.fromkeys(reactions, metric)
+    for name, given in found.items():
+        fits = (
+            given.numel() == 1 and not given.is_complex()
+            if isinstance(given, torch.Tensor)
+            else isinstance(given, numbers.Real) and not isinstance(given, bool)
+        )
+        if not fits:
+            what = (
+                f"a tensor of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else repr(given)
+            )
+            raise BindingError(
+                f"observe(): the metric for {name!r} must be a number or a tensor of one element, got {what}; take its "
+                "mean() first"
+            )
     return found
 
 

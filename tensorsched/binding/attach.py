@@ -11,7 +11,7 @@ from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.checkpoint import ON_MISMATCH
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.hooks import require_hooks
-from tensorsched.binding.placement import NewGroups, Options, live_device, place_slot
+from tensorsched.binding.placement import NewGroups, Options, live_device, place_slots, together
 from tensorsched.binding.registry import attachments_of, refuse_claimed
 from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
@@ -119,10 +119,8 @@ def attach(
     options = Options(auto, resident, steps, new_groups, capacity, on_mismatch, total, anything, clock)
     with _eagerly(optimizer):
         device = live_device(groups)
-        slots = [
-            place_slot(optimizer, place, schedule, options, device) for place, schedule in schedules.items()
-        ]
-        return Attachment(optimizer, slots, free_values, options)
+        slots = place_slots(optimizer, schedules, options, device)
+        return Attachment(optimizer, together(slots, device), free_values, options)
 
 
 @contextlib.contextmanager

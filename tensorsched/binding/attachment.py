@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 
-from tensorsched.binding.arguments import read_free, with_total
+from tensorsched.binding.arguments import read_free, read_metrics, with_total
 from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
@@ -31,25 +32,28 @@ from tensorsched.binding.late_groups import (
     take_in,
 )
 from tensorsched.binding.lr_scheduler import AttachmentLR
-from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode, rewrite
+from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
-from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number
+from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
 from tensorsched.binding.state_format import write_state
 from tensorsched.binding.summary import last_used, slot_table
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
+from tensorsched.schedules.node import brief
 from tensorsched.schedules.recipes.common import Shape
-from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.split import bounded, inputs_of
+from tensorsched.schedules.validators import MAX_STEPS, check_count
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
+
+_AS_NOW = ", with its inputs as they are now"
 
 
 class Attachment:
@@ -104,7 +108,7 @@ class Attachment:
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step, or position, at which the user last said where to go on
-        carried = self._carrier.read(groups)
+        carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
         self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
@@ -112,8 +116,8 @@ class Attachment:
         # Whether step() by hand counts without an optimizer step that was reported, and whether one waits for it.
         self._uncertain = self._stepped = not self._hooks.active or unreported(optimizer)
         if self._hooks.active:
-            self._carrier.mark(groups, self._originals())
-        go_on_from(self, carried)
+            self._carrier.mark(groups, self._originals(), self._numbered())
+        go_on_from(self, carried, numbers)
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there
@@ -157,6 +161,8 @@ class Attachment:
 
     def value(self, name: str, group: int | str = 0, element: int | None = None) -> torch.Tensor | float:
         """What a slot or free name holds now: a float, or of a tensor slot or a free name the 0-dim live tensor.
+
+        Of a filled slot it is the group's own tensor.
 
         Args:
             name: the param_group key, or a name from `free`.
@@ -245,18 +251,25 @@ class Attachment:
             >>> sched.count(100), sched.count(150), optimizer.step(), sched.value("lr")
             (None, None, None, 0.75)
         """
-        if torch.compiler.is_compiling() and self._mode.in_graph and self._mode.tally is not None:
+        if not torch.compiler.is_compiling():
+            self._count(n)
+        elif self._mode.in_graph and self._mode.tally is not None:
             for engine in self._mode.clocks:
                 engine.count_in_graph(n)
             self._mode.tally.fresh = True
         else:
-            self._count(n)
+            self._count_between_graphs(n)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def _count(self, n: int | torch.Tensor) -> None:
         tally = self._on_clock("count")
-        self._mode.count(check_counted(n, floats=self._mode.floats))
+        if type(n) is not int or not 0 <= n <= MAX_STEPS:
+            n = check_counted(n, floats=self._mode.floats)
+        self._mode.count(n)
         tally.fresh = True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def _count_between_graphs(self, n: int | torch.Tensor) -> None:
+        self._count(n)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
     def progress(self, part: float) -> None:
@@ -320,7 +333,7 @@ class Attachment:
         want that save entry by entry (torch.distributed.checkpoint). Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
-        return self._state(self._mode.where)
+        return self._state(self._next())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
         """Continue from a saved step, with its history. The order with `optimizer.load_state_dict` does not matter.
@@ -341,9 +354,11 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        where, schedules, history = read_state(state, self._schedules(), how, self._options.clock)
+        where, schedules, cells, history = read_state(state, self._schedules(), how, self._options.clock)
         if schedules:
             self._follow(schedules)
+        if self._mode.inputs is not None:
+            self._mode.inputs.load(cells)
         self._go(where)
         self._history = history
 
@@ -447,7 +462,9 @@ class Attachment:
         self._take_in_new_groups()
         now = self.position
         old = chosen("cool_down", keys, self.slots, self.free)
-        self._change("cool_down", {name: cooled(s, now, steps, to, shape) for name, s in old.items()})
+        live = {name: self._mode.at(name, now) for name, s in old.items() if s.inputs()}
+        cool = {name: cooled(s, now, steps, to, shape, live=live.get(name)) for name, s in old.items()}
+        self._change("cool_down", cool)
 
     def extend(self, steps: int, how: str = "stretch", keys: str | Sequence[str] | None = None) -> None:
         """Make the run longer by so many steps; every slot goes on from its present value.
@@ -528,11 +545,12 @@ class Attachment:
                 f"hand_over: no slot is {' or '.join(map(repr, keys)) or 'named'}"
                 f"{'' if group is None else f' of group {group}'}; there are {', '.join(s.name for s in self.slots)}"
             )
-        self._history.add("hand_over", self._made(), after=dict.fromkeys(slot.name for slot in meant))
+        step = self._made()
         if len(meant) == len(self.slots) and not self.free:
             self.detach()
         else:
             let_go(self, meant)
+        self._history.add("hand_over", step, after=dict.fromkeys(slot.name for slot in meant))
 
     def history(self) -> list[Change]:
         r"""Every change of the run, from `attach` on, in order: what was done at which step, and what followed what.
@@ -572,8 +590,8 @@ class Attachment:
             optimizer alone, or of version 1.
 
         Raises:
-            BindingError: nothing of that name was ever scheduled, or the schedules are on a clock, whose positions at
-                each step are not kept.
+            BindingError: nothing of that name was ever scheduled; or the values depend on a clock's positions or on
+                live inputs, which are not kept for each step.
 
         Synchronises as `step_count` does.
 
@@ -588,7 +606,7 @@ class Attachment:
             [1.0, 1.0, 0.5]
         """
         column = self._column(name, group, element)
-        self._refuse_on_clock("used()")
+        self._refuse_unknown("used()", self._history.ever(column))
         return self._history.used(column, self.step_count)
 
     def log(self) -> dict[str, float]:
@@ -603,8 +621,8 @@ class Attachment:
             step that is known of (`used`).
 
         Raises:
-            BindingError: the schedules are on a clock, whose position at the last step is not kept; or it is asked for
-                in a worker of a DataLoader.
+            BindingError: the values depend on a clock's position or on live inputs, which are not kept; or it is asked
+                for in a worker of a DataLoader.
 
         Does not synchronise, unless only the device knows which step that was: after a fused step under GradScaler, and
         while steps run in a graph. (Values that a group holds between two steps are those of the next one.)
@@ -617,7 +635,7 @@ class Attachment:
             ({}, None, {'lr/0': 1.0, 'kl': 0.5})
         """
         refuse_in_worker("log()")
-        self._refuse_on_clock("log()")
+        self._refuse_unknown("log()", self._schedules().values())
         return last_used(self)
 
     def lr_scheduler(self) -> AttachmentLR:
@@ -716,6 +734,7 @@ class Attachment:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
         Up to the current step that is what was used (see `used`), from there on the plan.
+        What depends on live inputs is drawn with these as they are now, and labelled so.
 
         Args:
             steps: the last step to show; default: as far as the longest schedule needs.
@@ -728,21 +747,86 @@ class Attachment:
         Raises:
             ModuleNotFoundError: matplotlib is not installed (`pip install 'tensorsched[plot]'`).
         """
+        inputs = self._mode.inputs
+        values = {} if inputs is None else inputs.values()
+        reactive = {s.place.part for s in self.slots if s.schedule.inputs()}
         parts: dict[str, dict[Schedule, list[int]]] = {}
         now = self.position
-        drawn: dict[
-            tuple[tuple[int, Schedule | None], ...], Schedule
-        ] = {}  # slots that followed the same all along are drawn once
+
+        def fixed(schedule: Schedule) -> Schedule:
+            return cast("Schedule", schedule._with_inputs(values))
+
+        drawn: dict[Any, Schedule] = {}  # slots that followed the same all along are drawn once
         for slot in self.slots:
+            part = slot.place.part + (_AS_NOW if slot.place.part in reactive else "")
             followed = self._history.followed(slot.name)
             if followed not in drawn:
-                drawn[followed] = self._history.drawn(slot.name, slot.schedule, now)
-            parts.setdefault(slot.place.part, {}).setdefault(drawn[followed], []).append(slot.place.group)
-        parts |= {
-            f"{name} (free)": {self._history.drawn(name, schedule, now): []}
-            for name, schedule in self.free.items()
-        }
+                drawn[followed] = self._history.drawn(slot.name, slot.schedule, now, fixed)
+            parts.setdefault(part, {}).setdefault(drawn[followed], []).append(slot.place.group)
+        for name, schedule in self.free.items():
+            line = self._history.drawn(name, schedule, now, fixed)
+            parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {line: []}
         return list(plot_parts(parts, now, steps=steps, log=log))
+
+    @property
+    def inputs(self) -> Mapping[str, torch.Tensor]:
+        """The live inputs in the schedules by name, each a 0-dim float64 tensor; write it and the next step uses it.
+
+        `sched.inputs["lr_scale"].fill_(0.5)`: any operation of torch in place. It is on the device of the tensor slots
+        that depend on it, where a captured step reads it too; where float slots do, on the CPU (ask again after
+        `compile_step`, which puts it on the device). A factor that reacts to a metric is written the same way; what
+        else it remembers stays.
+
+        Raises:
+            BindingError: the schedule is detached.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=0.5 * ts.live("lr_scale", 1.0))
+            >>> sched.inputs["lr_scale"].fill_(0.5).item()
+            0.5
+            >>> optimizer.step(), optimizer.param_groups[0]["lr"]
+            (None, 0.25)
+        """
+        self._require_attached()
+        inputs = self._mode.inputs
+        return types.MappingProxyType({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+
+    def observe(self, metric: Any = None, /, **metrics: Any) -> None:
+        """Show a metric to what reacts to one (`ts.plateau`, `ts.greedy`, `ts.spike`): the next step uses what follows.
+
+        Call it as often as you would call torch's ReduceLROnPlateau.step(metric): once an evaluation, once an epoch, or
+        after every step. A skipped or repeated optimizer step makes no difference.
+
+        Args:
+            metric: for all of them: a number, or a tensor of one element, on any device (float32 is taken as it is).
+            **metrics: for each by its `name`.
+
+        Raises:
+            BindingError: nothing reacts, no metric, an unknown name, or something that is no number. Nothing has
+                changed.
+
+        Where tensor slots depend on it, it is decided on the device and nothing synchronises; it may be part of a graph
+        of yours, and of what torch.compile traces. Where float slots do, a tensor on a device is read, which waits for
+        it. In a distributed run each process decides for itself, and the same if the metric is: all_reduce it first.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=0.5 * ts.plateau(factor=0.5, patience=0))
+            >>> sched.observe(1.0), sched.observe(torch.tensor(2.0)), optimizer.param_groups[0]["lr"]
+            (None, None, 0.25)
+        """
+        self._require_attached()
+        inputs = self._mode.inputs
+        shown_metrics = read_metrics(self._reactions(), metric, metrics)
+        assert inputs is not None  # noqa: S101  something reacts
+        changed = inputs.observe(shown_metrics)
+        if changed and not torch.compiler.is_compiling():  # else the next step looks
+            self._mode.refresh(self.optimizer.param_groups)
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -769,13 +853,15 @@ class Attachment:
 
     def __str__(self) -> str:
         where, mode = self._mode.where, self._mode
+        values = {} if mode.inputs is None else mode.inputs.values()
         optimizer = self._optimizer()
         text = slot_table(
             self.slots,
             self.free,
+            {} if mode.inputs is None else {n: (node, values[n]) for n, node in mode.inputs.nodes.items()},
             lambda name: mode.at(name, where.position),
             self._words(where),
-            [] if optimizer is None else group_names(optimizer.param_groups),
+            names=[] if optimizer is None else group_names(optimizer.param_groups),
             auto=self._options.auto,
             attached=self.attached,
         )
@@ -792,7 +878,8 @@ class Attachment:
         slots = [at[place] for place in self._places]
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
-        more = (self._mode.where, room, flags, self._history.copy(), self._stepped)
+        inputs = None if self._mode.inputs is None else self._mode.inputs.state()
+        more = (self._mode.where, room, flags, self._history.copy(), self._stepped, inputs)
         return _again, (self.optimizer, slots, self.free, self._options, *more)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
@@ -831,12 +918,18 @@ class Attachment:
         column = Place(self._group(group), name, element).name
         return column if column in ever else self._slot(name, group, element).name
 
-    def _refuse_on_clock(self, what: str) -> None:
-        if (clock := self._options.clock) is not None:
-            raise BindingError(
-                f"{what} is not known on a clock of {clock.unit}: at which positions steps were made is not kept. Log "
-                "sched.value(...) before each optimizer.step()"
-            )
+    def _refuse_unknown(self, what: str, schedules: Iterable[Schedule]) -> None:
+        """What steps used is not kept: it follows from the step, unless there is more that it depends on."""
+        clock, live = self._options.clock, [s for s in schedules if s.inputs()]
+        if clock is None and not live:
+            return
+        if clock is not None:
+            why = f"on a clock of {clock.unit}: at which positions steps were made"
+        else:
+            why = f"of a schedule with live inputs ({brief(live[0])}): what these were at each step"
+        raise BindingError(
+            f"{what} is not known {why} is not kept; log sched.value(...) before each optimizer.step()"
+        )
 
     def _made(self) -> int | torch.Tensor:
         """Steps that were made, of which the last may wait to be counted, by a trainer or by hand; or the position."""
@@ -876,11 +969,13 @@ class Attachment:
 
     def _follow(self, schedules: Mapping[str, Schedule]) -> None:
         """Follow other schedules, by column, in every mode there is, at the same step."""
+        inputs_of(list((self._schedules() | dict(schedules)).values()))  # two of one name are none
         in_use = self._graph is not None and self._graph.in_use
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        rewrite(modes, schedules, grow=not in_use)()
+        for commit in [mode.rewrite(schedules, grow=not in_use) for mode in modes]:
+            commit()
         self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
         self._known_as = None
         self._bind()
@@ -901,6 +996,8 @@ class Attachment:
         for slot in self.slots:
             expected = mode.at(slot.name, where.position)
             if not holds(slot, groups, expected, mode.expected(slot)):
+                if self._left_to_swalr():
+                    return
                 raise displaced(slot, groups, expected, self._words(where))
         for name in self.free:
             found, expected = mode.free_value(name).item(), mode.at(name, where.position)
@@ -916,6 +1013,24 @@ class Attachment:
             self._adopt(groups)
         self._mode.go(where)
         self._bind()
+
+    def _left_to_swalr(self) -> bool:
+        """Detach, and leave the values that there are, if torch's SWALR is there and has all that we have."""
+        where, slots, groups = self._mode.where, self.slots, self._bound
+        if self.free or not all(taken_over(slot, groups) for slot in slots):
+            return False
+        held = [as_float(slot.place.read(groups)) for slot in slots]
+        self.detach()
+        for slot, value in zip(slots, held, strict=True):
+            if value is not None:
+                slot.place.fill(groups, value)
+        warnings.warn(
+            f"SWALR has taken over lr at {self._words(where)}, and the schedule is detached; before a run is resumed "
+            "from here, attach no schedule to lr",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
 
     def _whole(self, groups: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """All groups, where a trainer steps some of them at a time (DeepSpeed's ZeRO); otherwise these."""
@@ -935,12 +1050,14 @@ class Attachment:
             raise
 
     def _now(self, key: str, step: int) -> list[float]:
-        """What each group has under a key at `step`, the present one: of a tensor slot what its table says.
+        """What each group has under a key at `step`, the present one: of a tensor what its table says.
 
         On a clock it synchronises as `position` does.
         """
         position = step if self._options.clock is None else self.position
-        tensors = {slot.place: slot for slot in self.slots if slot.tensor and slot.place.key == key}
+        tensors = {
+            slot.place: slot for slot in self.slots if (slot.tensor or slot.filled) and slot.place.key == key
+        }
         groups = self.optimizer.param_groups
         return [
             self._mode.at(tensors[place].name, position)
@@ -968,7 +1085,7 @@ class Attachment:
         """Warn, once and before it matters, of what a checkpoint left in doubt; look once at who makes steps."""
         if self._unseen:
             if self._face is None:
-                refuse_pieces(self.optimizer)
+                refuse_pieces(self.optimizer, self._group_count)
             self._unseen = False
             self._hooks.follow(self._mode.fast(self))
         if self._doubt:
@@ -976,8 +1093,18 @@ class Attachment:
             self._hooks.follow(self._mode.fast(self))
             warnings.warn(doubt, UserWarning, stacklevel=2)
 
+    def _reactions(self) -> list[str]:
+        return [] if self._mode.inputs is None else list(self._mode.inputs.reactions)
+
+    def _numbered(self) -> list[str]:
+        return [] if self._mode.inputs is None else self._mode.inputs.names()
+
     def _originals(self) -> dict[Place, Any]:
         return {slot.place: slot.original for slot in self.slots}
+
+    def _next(self) -> Where:
+        """Where the next optimizer step stands, also if a trainer has yet to count the one that was made."""
+        return self._mode.where.after(0 if self._face is None else self._face.pending)
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
@@ -991,6 +1118,8 @@ class Attachment:
 
     def _use(self, mode: Mode, where: Where | None = None) -> None:
         """Be in another mode, at the same place, which is read from the one before where it is not given."""
+        if mode.inputs is not None and self._mode.inputs is not None:
+            mode.inputs.follow(self._mode.inputs)
         if mode.parts != self._mode.parts:  # else the same engines count on
             mode.go(self._mode.where if where is None else where)
         self._mode = mode
@@ -1021,7 +1150,8 @@ class Attachment:
         refuse_other_groups(self._bound, groups)
 
     def _state(self, where: Where) -> dict[str, Any]:
-        return write_state(where.steps, self._schedules(), self._history) | write_clock(
+        inputs = None if self._mode.inputs is None else self._mode.inputs.state()
+        return write_state(where.steps, self._schedules(), self._history, inputs) | write_clock(
             self._options.clock, where
         )
 
@@ -1052,11 +1182,14 @@ def _again(  # noqa: PLR0917  pickle's
     flags: Sequence[dict[str, Any]],
     history: History,
     stepped: bool,  # noqa: FBT001
+    inputs: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
     put_back(optimizer.param_groups, flags)  # no compiled step is copied with it
     attachment = Attachment(optimizer, slots, free, dataclasses.replace(options, capacity=room))
     attachment._optimizer = lambda: optimizer  # copied with it: perhaps nobody else holds this one
+    if attachment._mode.inputs is not None:
+        attachment._mode.inputs.load(attachment._mode.inputs.read(inputs))
     attachment._options = options  # groups that are added later are not bound to that room
     attachment._go(where)
     attachment._history, attachment._stepped = history, stepped

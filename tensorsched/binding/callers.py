@@ -11,24 +11,32 @@ __all__ = ["refuse_pieces"]
 
 # Modules that make one step of several calls, or the optimizer's state by a call more, with nothing in the arguments
 # or the groups that tells so; and what to do instead.
+_BY_GROUPS = "deepspeed.runtime.zero.stage_1_and_2"
 _IN_PIECES = {
+    _BY_GROUPS: "ZeRO 1 and 2 call it for each param group",
     "deepspeed.runtime.zero.stage3": "ZeRO 3 calls it for each sub-group of parameters, and once more for its state",
     "deepspeed.runtime.fp16.fused_optimizer": "its fp16 optimizer calls it once more to make its state",
     "deepspeed.runtime.fp16.unfused_optimizer": "its fp16 optimizer calls it once more to make its state",
 }
 
 
-def refuse_pieces(optimizer: object) -> None:
+def refuse_pieces(optimizer: object, groups: int) -> None:
     """Refuse a caller of step() whose calls are not steps, which an attachment would count; once, at the first.
+
+    Args:
+        optimizer: whose step() is being called.
+        groups: how many param_groups it has.
 
     Raises:
         BindingError: DeepSpeed makes one step of several calls.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if (why := _IN_PIECES.get(frame.f_globals.get("__name__", ""))) is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module in _IN_PIECES and (groups > 1 or module != _BY_GROUPS):
             raise BindingError(
-                f"DeepSpeed does not call {type(optimizer).__name__}.step() once a step: {why}, and the schedule would "
-                "advance at each; pass lr_scheduler=sched.lr_scheduler() to deepspeed.initialize, which then steps it"
+                f"DeepSpeed does not call {type(optimizer).__name__}.step() once a step: {_IN_PIECES[module]}, and the "
+                "schedule would advance at each; pass lr_scheduler=sched.lr_scheduler() to deepspeed.initialize, which "
+                "then steps it"
             )
         frame = frame.f_back

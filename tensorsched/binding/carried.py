@@ -6,6 +6,9 @@ them for constants, and torch.distributed.checkpoint's flattened form only reads
 the state_dict hook writes the true ones into what is saved. To a plain optimizer they are entries that it does not
 read.
 
+What live inputs remember (a factor, the best loss) is carried the same way, a float for each number: a run whose
+plateau started anew would jump back to the full learning rate.
+
 Beside them stands `initial_lr`, as torch's own schedulers write it: after a checkpoint, the lr in a group is no longer
 what `ts.initial` means.
 """
@@ -31,6 +34,9 @@ class Carrier(NamedTuple):
     step: str
     schedules: str
     clock: tuple[str, ...] = ()  # of its position, and of what was counted
+    inputs: str = (
+        "schedule_input"  # of live inputs each number is an entry of its own, behind this name and a dot
+    )
 
     @classmethod
     def beside(cls, others: Iterable[Carrier], clock: Clock | None = None) -> Carrier:
@@ -38,17 +44,21 @@ class Carrier(NamedTuple):
         taken = {other.step for other in others}
         suffix = next(suffix for suffix in _suffixes() if f"schedule_step{suffix}" not in taken)
         counts = () if clock is None else (f"schedule_position{suffix}", f"schedule_counted{suffix}")
-        return cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", counts)
+        inputs = f"schedule_input{suffix}"
+        return cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", counts, inputs)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
         return (self.step, self.schedules, *self.clock)
 
-    def mark(self, groups: Sequence[Group], originals: Mapping[Place, Any]) -> None:
+    def mark(
+        self, groups: Sequence[Group], originals: Mapping[Place, Any], inputs: Iterable[str] = ()
+    ) -> None:
         """Put the placeholders into live groups, and what each place held before its schedule."""
+        held = dict.fromkeys(self.names, 0) | {f"{self.inputs}.{name}": 0.0 for name in inputs}
         for group in groups:
-            group.update(dict.fromkeys(self.names, 0))
+            group.update(held)
         for place, original in originals.items():
             if place.element is None and (number := as_float(original)) is not None:
                 groups[place.group].setdefault(initial_key(place.key), number)
@@ -56,7 +66,7 @@ class Carrier(NamedTuple):
     def unmark(self, groups: Sequence[Group], places: Iterable[Place]) -> None:
         """Take the entries out of all groups, and what these places held before."""
         for group in groups:
-            for name in self.names:
+            for name in [*self.names, *(key for key in group if key.startswith(f"{self.inputs}."))]:
                 group.pop(name, None)
         self.forget(groups, places)
 
@@ -66,11 +76,24 @@ class Carrier(NamedTuple):
             if place.group < len(groups):
                 groups[place.group].pop(initial_key(place.key), None)
 
-    def write(self, groups: Iterable[Group], where: Where, fingerprint: int) -> None:
+    def write(
+        self, groups: Iterable[Group], where: Where, fingerprint: int, inputs: Mapping[str, float]
+    ) -> None:
         """Put the true numbers into the groups of a state_dict."""
         numbers = (where.steps, fingerprint, where.position, where.counted)
         for group in groups:
             group.update(zip(self.names, numbers, strict=False))
+            group.update({f"{self.inputs}.{name}": number for name, number in inputs.items()})
+
+    def read_inputs(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The numbers of live inputs that groups from a checkpoint carry."""
+        start = f"{self.inputs}."
+        found = {
+            key.removeprefix(start): as_float(held)
+            for key, held in groups[0].items()
+            if key.startswith(start)
+        }
+        return {name: number for name, number in found.items() if number is not None}
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> tuple[Where, int] | None:
         """Where groups from a checkpoint say that the run stood, and their fingerprint, if they carry them.

@@ -78,13 +78,19 @@ def resolved_free(old: Mapping[str, Schedule], wanted: Any, now: int) -> Any:
     return found
 
 
-def cooled(schedule: Schedule, now: int, steps: int, to: float, shape: Shape) -> Schedule:
+def cooled(
+    schedule: Schedule, now: int, steps: int, to: float, shape: Shape, *, live: float | None = None
+) -> Schedule:
     """The schedule up to `now`, then from its value there to another one.
+
+    With live inputs that value is given. What was before is then in the history alone: it follows from no expression.
 
     Raises:
         ScheduleError: a value is not finite, steps is no count, or the shape does not go from one value to another.
     """
     n, end = check_count("cool_down: steps", steps), check_real("cool_down: to", to)
+    if live is not None:
+        schedule = constant(live)
     down = phase("cool_down: shape", shape, schedule(now), end, n)
     return head(schedule, now) >> down if now else down
 

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from tensorsched.binding.clocked import read_clock
 from tensorsched.binding.history import History
 from tensorsched.binding.state_format import parse_state
-from tensorsched.engine import Clock, Where
+from tensorsched.engine import Clock, Inputs, Where
 from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, sample
+from tensorsched.schedules.split import inputs_of
 from tensorsched.schedules.validators import refuse
 
 ON_MISMATCH = ("error", "saved", "keep_step", "restart")
@@ -26,8 +28,8 @@ _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]
 
 def read_state(
     state: Any, schedules: Mapping[str, Schedule], on_mismatch: str, clock: Clock | None = None
-) -> tuple[Where, dict[str, Schedule], History]:
-    """Where to continue from, by name the schedules to follow instead of the present ones, and the run so far.
+) -> tuple[Where, dict[str, Schedule], dict[str, dict[str, Any]], History]:
+    """Where to continue from, by name the schedules to follow instead of the present ones; the inputs; the run so far.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
@@ -43,15 +45,16 @@ def read_state(
     # On a clock of billions, every row is compared and not every unit.
     every = 1 if clock is None else max(1, _reach(saved, schedules) // _HORIZON)
     differences = _differences(saved, schedules, every)
+    inputs = state.get("inputs", {})
     if not differences:
-        return where, {}, history
+        return where, {}, _cells_of(schedules, inputs, exact=True), history
     if on_mismatch in ("keep_step", "restart"):
-        goes_on = where if on_mismatch == "keep_step" else Where.at_step(0)
+        goes_on, kept = (where, inputs) if on_mismatch == "keep_step" else (Where.at_step(0), {})
         after: dict[str, Schedule | None] = {name: s for name, s in schedules.items() if saved.get(name) != s}
         after |= dict.fromkeys(saved.keys() - schedules.keys())
         what = f"load_state_dict(on_mismatch={on_mismatch!r})"
         history.add(what, where.position, goes_on=goes_on.position, after=after)
-        return goes_on, {}, history
+        return goes_on, {}, _cells_of(schedules, kept, exact=False), history
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
@@ -59,7 +62,7 @@ def read_state(
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
-        return where, saved, history
+        return where, saved, _cells_of(saved, inputs, exact=True), history
     raise BindingError(
         f"this state (step {where.position}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
@@ -67,6 +70,12 @@ def read_state(
         "If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
     )
+
+
+def _cells_of(schedules: Mapping[str, Schedule], state: Any, *, exact: bool) -> dict[str, dict[str, Any]]:
+    """What the live inputs in these schedules remember according to a state; see `Inputs.read`."""
+    nodes = inputs_of(list(schedules.values()))
+    return Inputs(nodes, torch.device("cpu")).read(state, exact=exact) if nodes else {}
 
 
 def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step: int, every: int) -> str:
@@ -79,6 +88,8 @@ def _advice(saved: Mapping[str, Schedule], present: Mapping[str, Schedule], step
         return f"Attach what it was saved with (**ts.schedules_of(state)), or choose: {ways}"
     pairs = [(saved[name], present[name]) for name in saved]
     last = min(step, every * _HORIZON)
+    if any(schedule.inputs() for pair in pairs for schedule in pair):
+        return f"With 'keep_step' an input of the same name goes on where its numbers fit, others start anew: {ways}"
     if all(first_difference(a, b, last, every) is None for a, b in pairs):
         return (
             f"They agree up to step {step}: the plan was changed for what comes after. Pass 'keep_step' if the new "
@@ -162,6 +173,10 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule],
 
 def _compared(name: str, saved: Schedule, present: Schedule, every: int) -> list[str]:
     """Nothing if two different expressions have the same value at every step, else one line."""
+    if saved.inputs() or present.inputs():  # no step tells whether they are equal
+        return [
+            f"{name}: saved {brief(saved)}, now {brief(present)}; what depends on live inputs must be the same"
+        ]
     settled = [schedule.constant_from for schedule in (saved, present)]
     last = None if None in settled else max(step for step in settled if step is not None)
     horizon = every * _HORIZON

@@ -134,6 +134,10 @@ class History:
         """Everything that ever followed a schedule."""
         return {name for entry in self._entries for name in entry.after}
 
+    def ever(self, name: str) -> list[Schedule]:
+        """Every schedule that `name` ever followed."""
+        return [s for e in self._entries if (s := e.after.get(name)) is not None]
+
     def followed(self, name: str) -> tuple[tuple[int, Schedule | None], ...]:
         """What `name` followed, one after the other; with the changes of the counter that is all that `drawn` needs."""
         return tuple((at, entry.after[name]) for at, entry in enumerate(self._entries) if name in entry.after)
@@ -164,14 +168,16 @@ class History:
             found = schedule, stop - 1
         return None if found is None else found[0](found[1])
 
-    def drawn(self, name: str, plan: Schedule, now: int) -> Schedule:
+    def drawn(
+        self, name: str, plan: Schedule, now: int, fixed: Callable[[Schedule], Schedule] = lambda s: s
+    ) -> Schedule:
         """What was used up to `now` (of a step that was made twice, the last time), then the plan, as one schedule.
 
-        The plan itself where it was never changed.
+        The plan itself where it was never changed. `fixed` gives live inputs a value.
         """
-        pieces: list[_Piece] = [(0, None, plan)]
+        pieces: list[_Piece] = [(0, None, fixed(plan))]
         for start, stop, schedule in [*self.stretches(name, now), (now, None, plan)]:
-            pieces = _laid_over(pieces, start, stop, schedule)
+            pieces = _laid_over(pieces, start, stop, fixed(schedule))
         parts = [
             tail(schedule, start) if stop is None else head(tail(schedule, start), stop - start)
             for start, stop, schedule in pieces

@@ -126,6 +126,7 @@ class Hooks:
         def saved(_: Any, state_dict: dict[str, Any]) -> None:
             if alive:
                 sched._saved(state_dict["param_groups"])
+                sched._mode.saved_state(sched.optimizer, state_dict)
 
         def loaded(_: Any) -> None:
             nonlocal overwritten
@@ -166,7 +167,7 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
     auto: bool,
     rebind: Callable[[], None] | None,
     alive: Sequence[bool],
-) -> tuple[Callable[..., None], Callable[..., None], Callable[[Mover], None]]:
+) -> tuple[Callable[..., Any], Callable[..., None], Callable[[Mover], None]]:
     """The functions around every step, and the one that tells them of a mover.
 
     What is rare is asked about only where it can happen; what is not right, or not eager, is left to the mode.
@@ -179,16 +180,18 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
     check, advance = sched._mode.fast(sched)
 
     @_untraced
-    def before(optimizer: Any, args: Any, kwargs: Any) -> None:
+    def before(optimizer: Any, args: Any, kwargs: Any) -> Any:
         if rare and done(optimizer):
-            return
+            return None
         if kwargs or len(args) > 1:
             # Mid-run it is made again for an optimizer that never has any state, such as SGD's.
             if "closure" in kwargs and not optimizer.state and is_dummy_by_name(optimizer):
                 hide(optimizer)
-                return
+                return None
             if alive:
                 _refuse_part_of_a_step(optimizer, args, kwargs)
+                if (instead := _decaying_after_closure(sched, args, kwargs)) is not None:
+                    return instead
         if not check(optimizer.param_groups) and alive:
             try:
                 sched._mode.before_step(sched)
@@ -196,6 +199,7 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
                 if not is_dummy(optimizer):
                     raise
                 hide(optimizer)
+        return None
 
     def done(optimizer: Any) -> bool:
         """What can only be for some optimizers, or at first; whether there is nothing more to do before this step."""
@@ -229,6 +233,8 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
         # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
         # here.
         found_inf = getattr(optimizer, "found_inf", None)
+        if kwargs and found_inf is None:
+            found_inf = _found_by(kwargs.get("grad_scaler"), optimizer)
         try:
             if advance(optimizer.param_groups, found_inf) is False and alive:
                 sched._mode.after_step(sched, found_inf)
@@ -245,6 +251,8 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
             return
         # Gone when scaler.step() returns, and sched.step() comes after that.
         sched._found_inf = getattr(optimizer, "found_inf", None)
+        if kwargs and sched._found_inf is None:
+            sched._found_inf = _found_by(kwargs.get("grad_scaler"), optimizer)
         sched._stepped = True
 
     def follow(mover: Mover) -> None:
@@ -270,7 +278,36 @@ def _refuse_part_of_a_step(optimizer: Any, args: Any, kwargs: Mapping[str, Any])
         )
 
 
-def _untraced(function: Callable[..., None]) -> Callable[..., None]:
+def _decaying_after_closure(
+    sched: Driving, args: Any, kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """What step() is to be called with where parameters decay: a closure computes the gradients, and decay is next.
+
+    torch's step makes the same order: closure, decay, update. None where there is no closure, or no decay.
+    """
+    closure = kwargs.get("closure") or next((a for a in args[1:2] if callable(a)), None)
+    if closure is None or not sched._mode.decays:
+        return None
+    sched._mode.before_closure(sched)
+
+    def then_decay() -> Any:
+        loss = closure()
+        sched._mode.decay(sched.optimizer)
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": then_decay}
+    return (args[0], then_decay, *args[2:]), dict(kwargs)
+
+
+def _found_by(scaler: Any, optimizer: Any) -> torch.Tensor | None:
+    """What a GradScaler has found that is handed to step() itself, as apex and TransformerEngine want it."""
+    states = getattr(scaler, "_per_optimizer_states", {})  # keyed by the id of what is stepped
+    found = list(states[id(optimizer)]["found_inf_per_device"].values()) if id(optimizer) in states else []
+    return sum((each.to(found[0].device) for each in found[1:]), found[0]) if found else None
+
+
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep Dynamo out of a hook and of all that it calls: a train step that users compile runs it between its graphs.
 
     Traced, the step counter would become a constant of the graph, and memory of a device would be written from the

@@ -9,7 +9,7 @@ from tensorsched.binding.arguments import read_group, read_schedules, with_total
 from tensorsched.binding.carried import carries, initial_key
 from tensorsched.binding.group_names import entry_of_group, list_by_group
 from tensorsched.binding.modes import Driving
-from tensorsched.binding.placement import NewGroups, live_device, place_slot
+from tensorsched.binding.placement import NewGroups, live_device, place_slots, together
 from tensorsched.binding.registry import refuse_claimed
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
@@ -73,7 +73,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     sched._require_attached()
     device, options = live_device(groups), sched._options
     refuse_claimed(sched.optimizer, schedules)
-    slots = [place_slot(sched.optimizer, p, s, options, device) for p, s in schedules.items()]
+    slots = together(place_slots(sched.optimizer, schedules, options, device, sched.slots), device)
     extended = sched._eager.extended(slots, device, options.capacity)
     where = sched._mode.where
     sched._history.add("adopt", where.position, after={slot.name: slot.schedule for slot in slots})
@@ -83,7 +83,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     sched._places += [slot.place for slot in slots]
     sched._group_count = len(groups)
     sched._known_as = None
-    sched._carrier.mark(groups, sched._originals())
+    sched._carrier.mark(groups, sched._originals(), sched._numbered())
     sched._make_graphs_stale()
     extended.go(where)
     sched._bind()

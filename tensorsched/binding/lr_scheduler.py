@@ -50,6 +50,7 @@ class AttachmentLR(LRScheduler):
         self._found_inf: torch.Tensor | None = None  # of that step
         self._pieces: set[int] = set()  # of that step: ids of the first parameter of each call
         self._first = True  # whether no step has been counted yet: the one that waits may have made the state
+        self._never = True  # whether the optimizer has made no step since we are here
         self._unanswered = 0  # calls of step() since the last optimizer step
         self._last_epoch = sched.step_count
         self._step_count = self._last_epoch + 1  # torch's own name; Accelerate adds to it
@@ -82,7 +83,7 @@ class AttachmentLR(LRScheduler):
             self._last_epoch = self._last_epoch + 1 if found_inf is None else self._sched.step_count
         else:
             self._unanswered += 1
-            if self._unanswered == _UNANSWERED:
+            if self._unanswered == _UNANSWERED and self._never:
                 self._say_unanswered()
         self._step_count = self._last_epoch + 1
 
@@ -132,9 +133,8 @@ class AttachmentLR(LRScheduler):
         return self.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """The attachment's, from the step that comes next: an optimizer step that was made is in it."""
-        self._sched._take_in_new_groups()
-        return self._sched._state(self._sched._mode.where.after(self.pending))
+        """The attachment's."""
+        return self._sched.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The attachment's, with the `on_mismatch` that this face was made with."""
@@ -168,6 +168,8 @@ class AttachmentLR(LRScheduler):
             self._first = self._first and not self.pending
             self._count_again()
             return
+        if self._sched._left_to_swalr():
+            return
         raise BindingError(
             f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, so "
             "the second would use the values of the first; let the trainer step its scheduler after each optimizer "
@@ -177,7 +179,7 @@ class AttachmentLR(LRScheduler):
 
     def _note(self, groups: Groups, found_inf: torch.Tensor | None) -> None:
         """An optimizer step was made: called by its hook, in the place of the mover's advance."""
-        self._stepped, self._found_inf = True, found_inf
+        self._stepped, self._found_inf, self._never = True, found_inf, False
         self._pieces.add(_first_parameter(groups))
 
     def _count_again(self) -> None:
@@ -187,7 +189,7 @@ class AttachmentLR(LRScheduler):
     def _say_unanswered(self) -> None:
         warnings.warn(
             f"the scheduler's step() was called {_UNANSWERED} times in a row and its {type(self.optimizer).__name__} "
-            "made no step in between, so the schedule stands still: another optimizer is trained, such as a copy of "
+            "has made no step yet, so the schedule stands still: another optimizer is trained, such as a copy of "
             "this one (copy the attachment with it, or attach to the copy), or every step is skipped",
             UserWarning,
             stacklevel=3,

@@ -8,22 +8,48 @@ live one, whichever mode is in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from tensorsched.binding.capture import refuse_frozen_capture
 from tensorsched.binding.carried import Carrier
 from tensorsched.binding.clocked import Tally, watched
+from tensorsched.binding.decay import Decay, decay_of
+from tensorsched.binding.filled import filled_slots
 from tensorsched.binding.history import History
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
-from tensorsched.binding.slots import Slot, Slots, TensorSlots, float_slots, rewritten, tensor_slots
-from tensorsched.engine import Clock, ClockEngine, ClockFloatEngine, ScheduleEngine, Where
-from tensorsched.errors import BindingError
+from tensorsched.binding.slots import (
+    FloatSlots,
+    ReactiveFloatSlots,
+    ReactiveTensorSlots,
+    Slot,
+    Slots,
+    TensorSlots,
+    float_slots,
+    reactive_float_slots,
+    reactive_tensor_slots,
+    rewritten,
+    tensor_slots,
+    with_schedules,
+)
+from tensorsched.engine import (
+    Clock,
+    ClockEngine,
+    ClockFloatEngine,
+    Inputs,
+    ReactiveEngine,
+    ScheduleEngine,
+    Where,
+)
+from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import inputs_of
 
-__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode", "rewrite"]
+__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
 
 
 class Driving(Protocol):
@@ -44,6 +70,7 @@ class Driving(Protocol):
     _known_as: int | None
     _doubt: str
     _told: int
+    attached: bool
     _face: Any  # of a trainer: the schedule moves when that is stepped
     _unseen: bool  # whether no step has been made yet: who makes it is looked at once
 
@@ -91,12 +118,16 @@ class Driving(Protocol):
     def _take_in_new_groups(self) -> None: ...
     def _settle(self) -> None: ...
     def _whole(self, groups: Groups) -> Groups: ...
+    def _left_to_swalr(self) -> bool: ...
+    def _next(self) -> Where: ...
     def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _loaded(self) -> None: ...
     def _use_eager(self, *, for_good: bool = False) -> None: ...
     def _make_graphs_stale(self) -> None: ...
+    def _numbered(self) -> list[str]: ...
+    def _schedules(self) -> dict[str, Schedule]: ...
 
 
 class Mode:
@@ -105,17 +136,25 @@ class Mode:
     Attributes:
         parts: the slots, by engine.
         in_graph: whether the groups hold what compiled steps read.
+        decays: the weight decays that are multiplied by before an eager step; most attachments have none.
         tally: whether something was counted for the step that comes; None where steps are counted.
     """
 
     in_graph = False
+    decays: Sequence[Decay] = ()
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
     def __init__(self, parts: Sequence[Slots], tally: Tally | None = None) -> None:
+        self._hold(parts, tally)
+
+    def _hold(self, parts: Sequence[Slots], tally: Tally | None) -> None:
         self.parts = tuple(parts)
         self.tally = tally
         self.floats = any(not part.tensor for part in self.parts)
+        self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
+        # All read the same ones: there is one home of them on a device.
+        self.inputs: Inputs | None = self.reactive[0].inputs if self.reactive else None
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
         self._counter = min(self.parts, key=lambda part: part.tensor)
@@ -131,9 +170,9 @@ class Mode:
         return max(part.engine.table.last for part in self.parts)
 
     @property
-    def engines(self) -> list[ScheduleEngine]:
+    def engines(self) -> list[ScheduleEngine | ReactiveEngine]:
         """The engines with tensors."""
-        return [part.engine for part in self.parts if isinstance(part, TensorSlots)]
+        return [part.engine for part in self.parts if isinstance(part, (TensorSlots, ReactiveTensorSlots))]
 
     @property
     def step_count(self) -> int:
@@ -178,8 +217,7 @@ class Mode:
 
     def at(self, name: str, position: int) -> float:
         """What a slot or free name has at a position, or step, before it is rounded to the slot's type."""
-        table = next(part.engine.table for part in self.parts if name in part.engine.table.live_column)
-        return table.value(name, position)
+        return next(part for part in self.parts if name in part.columns).at(name, position)
 
     @property
     def clocks(self) -> list[ClockEngine | ClockFloatEngine]:
@@ -216,13 +254,53 @@ class Mode:
 
     def free_value(self, name: str) -> torch.Tensor:
         """The live tensor of a free name."""
-        return next(e.value(name) for e in self.engines if name in e.table.live_column)
+        return next(e.value(name) for e in self.engines if name in e.column_of)
+
+    def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
+        """Check that these schedules, by column, fit into the tables; the function returned puts them there.
+
+        Args:
+            schedules: by name.
+            grow: whether a table of tensors may be replaced by a longer one: no compiled step has its address.
+
+        Raises:
+            ScheduleError: they need more rows than a table has, or names that share a column would differ.
+        """
+        commits = [
+            rewritten(part, mine, grow=grow)
+            for part in self.parts
+            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
+        ]
+
+        def commit() -> None:
+            for each in commits:
+                each()
+
+        return commit
+
+    def refresh(self, groups: Groups) -> None:
+        """Put what the live inputs are now into effect; slots that somebody wrote to are left as they are.
+
+        Raises:
+            ScheduleError: on a CPU, a value would not be finite.
+        """
+        for part in self.reactive:
+            part.refresh(groups)
 
     def fast(self, sched: Driving) -> Mover:  # noqa: ARG002  of the eager mode
         """What the hooks call first at a step; where it returns False they call `before_step` or `after_step`."""
         return NEVER
 
     # -- events -------------------------------------------------------------------------------------------------------
+
+    def decay(self, optimizer: Any) -> None:
+        """Multiply the parameters that have a gradient, and let their groups hold no weight decay. No sync."""
+        for each in self.decays:
+            each.apply(optimizer)
+
+    def before_closure(self, sched: Driving) -> None:
+        """As `before_step`, but the decay comes after a closure."""
+        self.before_step(sched)
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is about to step: whoever else wrote to a slot is found now."""
@@ -239,43 +317,20 @@ class Mode:
             BindingError: a slot is a float, or a parameter has no gradient yet.
         """
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+        self.refresh(
+            sched.optimizer.param_groups
+        )  # into the graph: each replay begins with what the inputs are then
         for engine in self.engines:
             engine.driver.captured = True
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
 
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """A state_dict whose groups are as they are saved: its state must be where the optimizer's own would be."""
+
     def hide(self, optimizer: Any, *, hidden: bool) -> None:
         """For the dummy step by which torch.distributed.checkpoint makes state: what it must not see."""
-
-
-def refuse_frozen_capture(optimizer: Any, slots: Iterable[Slot]) -> None:
-    """Check that every replay of the step that is being captured will use new values, and train every parameter.
-
-    Raises:
-        BindingError: a slot is a float on the host, or a parameter has no gradient yet.
-    """
-    for slot in slots:
-        if not slot.tensor:
-            capturable = optimizer.param_groups[slot.place.group].get("capturable")
-            # One that is capturable reads this on the host all the same.
-            other = (
-                ", or build the optimizer with capturable=True and attach again"
-                if capturable is False
-                else ""
-            )
-            raise BindingError(
-                f"{slot.name} is a float slot ({slot.why}): a CUDA graph would replay today's value for ever. Use "
-                f"ts.compile_step(sched), which keeps every value on the device{other}"
-            )
-    for index, group in enumerate(optimizer.param_groups):
-        for number, parameter in enumerate(group["params"]):
-            if parameter.requires_grad and parameter.grad is None:
-                raise BindingError(
-                    f"parameter {number} of group {index}, of shape {tuple(parameter.shape)}, requires grad and "
-                    "has no .grad yet: the CUDA graph would leave it out of every replay. Run a backward pass "
-                    "before the capture (and zero_grad(set_to_none=False) after it), or set requires_grad=False"
-                )
 
 
 class HandedMode(Mode):
@@ -311,8 +366,15 @@ class HandedMode(Mode):
 class EagerMode(Mode):
     """The optimizer's own step runs, between its hooks."""
 
+    def bind(self, optimizer: Any, groups: Groups) -> None:
+        """Put every slot's value into `groups`, whatever they hold."""
+        super().bind(optimizer, groups)
+        self.decays = decay_of(self.parts)
+
     def fast(self, sched: Driving) -> Mover:
-        """The mover itself, unless compiled steps want their values back after each step."""
+        """The mover itself, unless compiled steps want their values back after each step, or parameters decay."""
+        if self.decays:
+            return NEVER
         check = NEVER.check if sched._doubt or sched._unseen else self.check
         if sched._face is not None:
             mover: Mover = sched._face.mover(check)
@@ -320,62 +382,98 @@ class EagerMode(Mode):
         return Mover(check, self.advance if sched._graph is None else NEVER.advance)
 
     def before_step(self, sched: Driving) -> None:
-        """A slot does not hold what was put there: raises, or the value is the same; or there is something to say."""
+        """A slot does not hold what was put there: raises, or the value is the same; or there is something to say.
+
+        An input that was turned is put into effect here.
+        """
+        self.before_closure(sched)
+        if sched.attached:
+            sched._mode.decay(sched.optimizer)  # of the groups that were adopted just now, too
+
+    def before_closure(self, sched: Driving) -> None:
+        """The same, without a decay."""
         sched._say()
         self.require_counted()
         groups = sched.optimizer.param_groups
+        for decay in self.decays:  # a step that raised has left its 0
+            decay.put_back(groups)
         if sched._face is not None:
             sched._face.before(groups)
+            if not sched.attached:
+                return
             groups = sched._whole(groups)
+        self.refresh(groups)
         if not self.check(groups):
             sched._settle()
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """Move on; the hooks have tried and failed, or have left it to us."""
+        for decay in self.decays:
+            decay.put_back(sched.optimizer.param_groups)
+        if self.decays and sched._face is not None:
+            sched._face.mover(self.check).advance(sched.optimizer.param_groups, found_inf)
+            return
         if self.advance(sched.optimizer.param_groups, found_inf) is False:
             sched._settle()
             self.advance(sched.optimizer.param_groups, found_inf)
         if sched._graph is not None:
             sched._graph.resume(sched)  # compiled steps look for the values there
 
-    def without(self, places: Collection[Place]) -> EagerMode:
+    def without(self, places: Collection[Place], free: Collection[str]) -> EagerMode:
         """This mode and fewer slots, at the same step; the tensors of the others, and of free names, stay."""
         for part in self.parts:
             part.drop(places)
-        return EagerMode([part for part in self.parts if part.engine.table.schedules], self.tally)
+        other = copy.copy(self)
+        parts = [part for part in self.parts if part.slots or any(name in part.columns for name in free)]
+        other._hold(parts, self.tally)
+        return other
+
+    def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
+        """As any mode's; float slots may begin to follow live inputs, or cease to."""
+        floats = [part for part in self.parts if isinstance(part, (FloatSlots, ReactiveFloatSlots))]
+        slots = [slot for part in floats for slot in part.slots]
+        if not any(
+            s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())
+            for s in slots
+        ):
+            return super().rewrite(schedules, grow=grow)
+        others = [part for part in self.parts if part not in floats]
+        commits = [
+            rewritten(part, mine, grow=grow)
+            for part in others
+            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
+        ]
+        if self.tally is not None:
+            raise _on_a_clock()
+        moved = with_schedules(slots, schedules)
+        nodes = inputs_of([slot.schedule for slot in moved])
+        inputs = self.inputs or Inputs({}, torch.device("cpu"))
+        if inputs.device.type != "cpu":
+            raise ScheduleError(
+                "live inputs on a device cannot be followed by float slots without a synchronisation at every step: "
+                "detach() and attach() again"
+            )
+        inputs.check(nodes)
+        _float_parts(moved, Inputs(inputs.nodes | nodes, inputs.device), None)  # whatever is wrong with them
+
+        def commit() -> None:
+            where = self.where
+            inputs.extend(nodes)
+            for each in commits:
+                each()
+            self._hold([*others, *_float_parts(moved, inputs, None)], None)
+            self.go(where)
+
+        return commit
 
     def extended(self, slots: Sequence[Slot], device: torch.device, capacity: int | None) -> EagerMode:
         """This mode and more slots, at the same step; the tensors of this one stay what they are."""
         if not slots:
             return self
-        more = eager_mode(slots, {}, device, capacity, None if self.tally is None else self.tally.clock)
+        clock = None if self.tally is None else self.tally.clock
+        more = eager_mode(slots, {}, device, capacity, clock, inputs=self.inputs)
         more.go(self.where)
         return EagerMode([*self.parts, *more.parts], self.tally)
-
-
-def rewrite(modes: Iterable[Mode], schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
-    """Check that these schedules, by column, fit into the tables of all modes; the function returned puts them there.
-
-    Args:
-        modes: of one attachment; they share parts.
-        schedules: by name.
-        grow: whether a table of tensors may be replaced by a longer one: no graph has its address.
-
-    Raises:
-        ScheduleError: they need more rows than a table has, or names that share a column would differ. Nothing has
-            changed.
-    """
-    commits = [
-        rewritten(part, mine, grow=grow and not (part.tensor and part.engine.driver.captured))
-        for part in dict.fromkeys(part for mode in modes for part in mode.parts)
-        if (mine := {n: s for n, s in schedules.items() if n in part.engine.table.live_column})
-    ]
-
-    def commit() -> None:
-        for each in commits:
-            each()
-
-    return commit
 
 
 def eager_mode(
@@ -384,18 +482,75 @@ def eager_mode(
     device: torch.device,
     capacity: int | None,
     clock: Clock | None = None,
+    *,
+    inputs: Inputs | None = None,
 ) -> EagerMode:
     """Tables and engines for these slots and free names; nothing of the optimizer changes.
 
     Raises:
-        ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
+        ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity; two inputs have one name.
+        BindingError: floats and tensors on a device would have to react together, or on a clock.
     """
-    tensors = [slot for slot in slots if slot.tensor]
-    floats = [slot for slot in slots if not slot.tensor]
+    tensors = [slot for slot in slots if slot.tensor and not slot.schedule.inputs()]
+    filled = [slot for slot in slots if slot.filled]
+    floats = [slot for slot in slots if not (slot.tensor or slot.filled) and not slot.schedule.inputs()]
+    plain = {name: schedule for name, schedule in free.items() if not schedule.inputs()}
     parts: list[Slots] = []
-    if tensors or free:
+    if tensors or plain:
         # A graph has the float slots beside them, in one row: one engine moves all of it.
-        parts.append(tensor_slots(tensors, free, device, capacity, room=len(floats), clock=clock))
+        parts.append(tensor_slots(tensors, plain, device, capacity, room=len(floats), clock=clock))
     if floats:
         parts.append(float_slots(floats, capacity, clock))
+    parts += filled_slots(filled, capacity, clock)
+    reactive = [slot for slot in slots if slot.schedule.inputs()]
+    reacting = {name: schedule for name, schedule in free.items() if schedule.inputs()}
+    if reactive or reacting:
+        if clock is not None:
+            raise _on_a_clock()
+        parts += _reactive_parts(reactive, reacting, device, capacity, inputs)
     return EagerMode(parts, None if clock is None else Tally(clock))
+
+
+def _on_a_clock() -> BindingError:
+    return BindingError(
+        "live inputs and a clock other than the optimizer's steps do not go together: attach what depends on the run "
+        "in a call of its own without clock=, or leave the inputs out"
+    )
+
+
+def _reactive_parts(
+    slots: Sequence[Slot],
+    free: Mapping[str, Schedule],
+    device: torch.device,
+    capacity: int | None,
+    inputs: Inputs | None,
+) -> list[Slots]:
+    """Those with live inputs. Floats want these on the CPU, tensors on their own device: there is one home."""
+    floats = [slot for slot in slots if not slot.tensor]
+    tensors = [slot for slot in slots if slot.tensor]
+    home = torch.device("cpu") if floats else device
+    if ((tensors or free) and home != device) or (inputs is not None and inputs.device != home):
+        what = floats[0].name if floats else (tensors[0].name if tensors else next(iter(free)))
+        raise BindingError(
+            f"{what}: of what depends on live inputs some are float slots ({floats[0].why if floats else 'before'}), "
+            f"which read their inputs on the host, and some are tensors on {device}, which cannot wait for them; pass "
+            "resident=True where every slot may be a tensor, resident=False for floats, or attach them in two calls "
+            "with inputs of other names"
+        )
+    nodes = inputs_of([*(slot.schedule for slot in slots), *free.values()])
+    if inputs is None:
+        inputs = Inputs(nodes, home)
+    inputs.extend(nodes)
+    parts: list[Slots] = []
+    if tensors or free:
+        parts.append(reactive_tensor_slots(tensors, free, inputs, capacity))
+    if floats:
+        parts.append(reactive_float_slots(floats, inputs, capacity))
+    return parts
+
+
+def _float_parts(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> list[Slots]:
+    plain = [slot for slot in slots if not slot.schedule.inputs()]
+    reactive = [slot for slot in slots if slot.schedule.inputs()]
+    parts: list[Slots] = [float_slots(plain, capacity)] if plain else []
+    return [*parts, reactive_float_slots(reactive, inputs, capacity)] if reactive else parts

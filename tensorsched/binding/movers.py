@@ -18,10 +18,22 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tensorsched.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine import FloatEngine, Inputs, ReactiveEngine, ReactiveFloatEngine, ScheduleEngine
 from tensorsched.param_groups import Place, with_element
 
-__all__ = ["NEVER", "Mover", "fill", "fill_all", "fill_each", "float_mover", "joined", "tensor_mover"]
+__all__ = [
+    "NEVER",
+    "Mover",
+    "fill",
+    "fill_all",
+    "fill_each",
+    "filled_mover",
+    "float_mover",
+    "joined",
+    "reactive_float_mover",
+    "reactive_tensor_mover",
+    "tensor_mover",
+]
 
 Groups = Sequence[dict[str, Any]]
 Row = tuple[Sequence[Any], ...]  # for each block, what each of its places holds
@@ -141,7 +153,9 @@ def _take_back(groups: Groups, key: str, last: Sequence[float], coming: Sequence
     return False
 
 
-def tensor_mover(groups: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine) -> Mover:
+def tensor_mover(
+    groups: Groups, views: Mapping[Place, torch.Tensor], engine: ScheduleEngine | ReactiveEngine
+) -> Mover:
     """Of slots that hold 0-dim views of the engine's live values: put there once, now; filling live is all it takes."""
     blocks = _blocks({place: number for number, place in enumerate(views)})
     held = tuple(block.pick(list(views.values())) for block in blocks)
@@ -172,6 +186,102 @@ def tensor_mover(groups: Groups, views: Mapping[Place, torch.Tensor], engine: Sc
         return len(groups) == count and live._version == driver.version
 
     return Mover(check_one_key, advance)
+
+
+def filled_mover(
+    groups: Groups,
+    tensors: Mapping[Place, torch.Tensor],
+    forward: Callable[[torch.Tensor | None], bool | None],
+    fill: Callable[[], None],
+) -> Mover:
+    """Of slots that hold tensors of their own: put back and filled now, and filled after every step.
+
+    Args:
+        groups: the optimizer's own.
+        tensors: for each place, what it holds.
+        forward: counts one step. None where the step was skipped.
+        fill: puts the present values into the tensors.
+    """
+    blocks = _blocks({place: number for number, place in enumerate(tensors)})
+    held = tuple(block.pick(list(tensors.values())) for block in blocks)
+    same = _comparer(groups, blocks)
+    distinct = list({id(tensor): tensor for tensor in tensors.values()}.values())
+    write(groups, blocks, held)
+    fill()
+    versions = [tensor._version for tensor in distinct]
+
+    def check(groups: Groups) -> bool:
+        # Every in-place operation of torch raises the version counter.
+        return same(groups, held) and [tensor._version for tensor in distinct] == versions
+
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
+        nonlocal versions
+        if not check(groups):  # a hook of somebody else may have written since the check
+            return False
+        if forward(found_inf) is not None:
+            fill()
+            versions = [tensor._version for tensor in distinct]
+        return True
+
+    return Mover(check, advance)
+
+
+def reactive_float_mover(
+    groups: Groups, columns: Mapping[Place, int], engine: ReactiveFloatEngine, inputs: Inputs
+) -> tuple[Mover, Callable[[Groups], None]]:
+    """As `float_mover`, of slots with live inputs; and what puts changed inputs into effect before the next step.
+
+    A slot whose input somebody has written holds yesterday's value, so `check` is False until that was called. It does
+    nothing where a slot does not hold what was put there.
+    """
+    blocks = _blocks(columns)
+    picks = [block.pick for block in blocks]
+    same, memory = _comparer(groups, blocks), inputs.memory
+    row: Sequence[float] = engine.row()
+    last, seen = tuple([pick(row) for pick in picks]), memory._version
+    write(groups, blocks, last)
+
+    def check(groups: Groups) -> bool:
+        return memory._version == seen and same(groups, last)
+
+    def refresh(groups: Groups) -> None:
+        nonlocal last, seen
+        if same(groups, last):
+            row, seen = engine.row(), memory._version
+            last = tuple([pick(row) for pick in picks])
+            write(groups, blocks, last)
+
+    def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
+        nonlocal last, seen
+        if found_inf is not None and found_inf.item() != 0:
+            return None
+        if not same(groups, last):  # a hook of somebody else may have written since the check
+            return False
+        row = engine.advance()
+        if memory._version != seen:  # or turned an input
+            row, seen = engine.row(), memory._version
+        last = tuple([pick(row) for pick in picks])
+        write(groups, blocks, last)
+        return True
+
+    return Mover(check, advance), refresh
+
+
+def reactive_tensor_mover(
+    groups: Groups, views: Mapping[Place, torch.Tensor], engine: ReactiveEngine
+) -> tuple[Mover, Callable[[Groups], None]]:
+    """As `tensor_mover`, of slots with live inputs; and what puts changed inputs into effect, see above."""
+    own, advance = tensor_mover(groups, views, engine)
+    memory, live = engine.inputs.memory, engine.live
+
+    def check(groups: Groups) -> bool:
+        return memory._version == engine.seen and own(groups)
+
+    def refresh(_: Groups) -> None:
+        if live._version == engine.version:  # else somebody wrote to it, which the check says
+            engine.refresh()
+
+    return Mover(check, advance), refresh
 
 
 def joined(movers: Sequence[Mover], *, floats: bool) -> Mover:

@@ -9,15 +9,19 @@ from typing import Any
 import torch
 
 from tensorsched.binding.arguments import read_schedules
+from tensorsched.binding.decay import obstacle
+from tensorsched.binding.filled import obstacle as cannot_fill
+from tensorsched.binding.filled import refuse_shared
 from tensorsched.binding.group_names import list_by_group
+from tensorsched.binding.hooks import has_hooks
+from tensorsched.binding.known import UNKNOWN, record_of, supports_tensor
 from tensorsched.binding.ranges import range_of
 from tensorsched.binding.slots import Slot
-from tensorsched.binding.torch_optim import record_of, supports_tensor
 from tensorsched.engine import Clock
-from tensorsched.engine.tabulate import bounded
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, common_device, param_groups
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.split import bounded
 
 NewGroups = Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -42,25 +46,72 @@ def live_device(groups: Sequence[Mapping[str, Any]]) -> torch.device:
     return next((device for device in map(common_device, groups) if device is not None), torch.device("cpu"))
 
 
-def place_slot(
-    optimizer: Any, place: Place, schedule: Schedule, options: Options, device: torch.device
-) -> Slot:
-    """Decide whether the value of a place is a tensor, on `device`, or a float.
+def place_slots(
+    optimizer: Any,
+    schedules: Mapping[Place, Schedule],
+    options: Options,
+    device: torch.device,
+    before: Sequence[Slot] = (),
+) -> list[Slot]:
+    """Decide for each place whether it holds a tensor on `device`, a float, or the tensor that it has.
+
+    `before` are the slots that the attachment has already.
 
     Raises:
-        BindingError: the optimizer never uses the value or needs an int, or resident=True would need a synchronisation.
+        BindingError: the optimizer never uses a value, needs an int, raises on what resident= asks for, or would have
+            to synchronise for it; or places that follow different schedules hold one tensor.
     """
+    if maker := getattr(optimizer, record_of(optimizer).tensor_maker or "_", None):
+        maker()  # as its own step would do, in the place of what was put there
+    lr = {
+        place.group: place_slot(optimizer, place, schedule, options, device)
+        for place, schedule in schedules.items()
+        if place.part == "lr"
+    }
+    slots = [
+        lr[place.group]
+        if place.part == "lr"
+        else place_slot(optimizer, place, schedule, options, device, lr.get(place.group))
+        for place, schedule in schedules.items()
+    ]
+    refuse_shared(optimizer.param_groups, [*before, *slots])
+    return slots
+
+
+def place_slot(  # noqa: PLR0917  of one place; the rest is the same for all
+    optimizer: Any,
+    place: Place,
+    schedule: Schedule,
+    options: Options,
+    device: torch.device,
+    lr: Slot | None = None,
+) -> Slot:
+    """The slot of one place; `lr` is that of the same group."""
     _refuse_unusable(optimizer, place)
     group = optimizer.param_groups[place.group]
     support = supports_tensor(optimizer, group, place.part)
     original = place.read(optimizer.param_groups)
+    template = None if place.element is None else group[place.key]
+    # What the table holds past its end, the schedule says too.
+    limits = None if options.allow_out_of_range else range_of(optimizer, place.part)
+    slot = Slot(place, bounded(schedule, options.steps), False, "", original, template, limits)  # noqa: FBT003
     # A group without parameters fits anywhere.
     here = common_device(group) if list(group.get("params", ())) else device
     why = support.why if here == device else f"its parameters are on {here}, the live values on {device}"
     no_sync = support.no_sync and here == device
+    if reason := _must_stay(optimizer, slot, options):
+        return dataclasses.replace(slot, filled=True, why=reason)
+    if reason := record_of(optimizer).tensors_only.get(place.part, ""):
+        _refuse_float(optimizer, place, reason, options, works=here == device)
+        return dataclasses.replace(slot, tensor=True, why=reason)
+    works = not support.raises and here == device and (no_sync or device.type == "cpu")
+    by_itself = "not a decay"
+    if place.part == "weight_decay" and not no_sync and record_of(optimizer).decoupled:
+        by_itself = obstacle(optimizer, group, schedule, lr, auto=options.auto and has_hooks(optimizer))
+    if not by_itself and _wants_decay(group, options, device):
+        return dataclasses.replace(slot, tensor=True, decays=True, why=_DECAYS)
     if options.resident is True:
-        works = not support.raises and here == device and (no_sync or device.type == "cpu")
-        _refuse_resident(optimizer, place, why, works=works)
+        _refuse_resident(optimizer, place, why, works=works, by_itself=by_itself)
     if isinstance(options.resident, bool):
         tensor, why = options.resident, f"resident={options.resident}"
     elif device.type == "cpu":
@@ -74,10 +125,64 @@ def place_slot(
     # GradScaler leaves it to fused optimizers to skip a step.
     if not tensor and group.get("fused") and device.type != "cpu":
         why += "; with a GradScaler each step reads found_inf, a synchronisation"
-    template = None if place.element is None else group[place.key]
-    # What the table holds past its end, the schedule says too.
-    limits = None if options.allow_out_of_range else range_of(optimizer, place.part)
-    return Slot(place, bounded(schedule, options.steps), tensor, why, original, template, limits)
+    return dataclasses.replace(slot, tensor=tensor, why=why)
+
+
+_DECAYS = (
+    "the parameters are multiplied by 1 - lr * weight_decay before the step, which the optimizer makes with 0"
+)
+
+
+def _must_stay(optimizer: Any, slot: Slot, options: Options) -> str:
+    """Why the tensor that a place holds must stay the object that it is; "" if it need not, or there is none.
+
+    Raises:
+        BindingError: it must, and cannot be filled.
+    """
+    record, held, place = record_of(optimizer), slot.original, slot.place
+    if not isinstance(held, torch.Tensor):
+        return ""
+    name = type(optimizer).__name__
+    if place.part in record.filled:
+        reason = f"{name} wants the tensor that it has"
+        if options.resident is False:
+            raise BindingError(
+                f"{place.name} cannot be a float slot: {name} wants the tensor that it has, filled in place; pass "
+                "resident='auto'"
+            )
+    elif record is UNKNOWN and options.resident == "auto":
+        reason = f"the group held a tensor, and nothing is known of what else {name} does with it"
+    else:
+        return ""
+    if wrong := cannot_fill(held, slot.schedule):
+        raise BindingError(f"{place.name} cannot follow a schedule: {wrong}")
+    return reason
+
+
+def _wants_decay(group: Mapping[str, Any], options: Options, device: torch.device) -> bool:
+    """Whether a weight decay that can be a multiplication of its own is to be one.
+
+    By itself only where a capture is meant: it costs one more pass over the parameters.
+    """
+    if options.resident == "auto":
+        return bool(group.get("capturable")) and device.type != "cpu"
+    return options.resident is True
+
+
+def together(slots: Sequence[Slot], device: torch.device) -> list[Slot]:
+    """The slots, of which those with live inputs are all tensors or all floats: the inputs have one home.
+
+    On a CPU there is none to choose: floats and tensors read the same memory.
+    """
+    reactive = [slot for slot in slots if slot.schedule.inputs()]
+    host = next((slot for slot in reactive if not slot.tensor), None)
+    if host is None or device.type == "cpu":
+        return list(slots)
+    why = f"it depends on live inputs, and so does {host.name}, which is a float slot"
+    return [
+        dataclasses.replace(slot, tensor=False, why=why) if slot.schedule.inputs() and slot.tensor else slot
+        for slot in slots
+    ]
 
 
 def read_rewrite(
@@ -128,14 +233,30 @@ def _refuse_unusable(optimizer: object, place: Place) -> None:
         )
 
 
-def _refuse_resident(optimizer: object, place: Place, why: str, *, works: bool) -> None:
+def _refuse_float(optimizer: object, place: Place, reason: str, options: Options, *, works: bool) -> None:
+    name = type(optimizer).__name__
+    if options.resident is False:
+        raise BindingError(f"{place.name} of {name} cannot be a float slot: {reason}; pass resident='auto'")
+    if not works:
+        raise BindingError(
+            f"{place.name} of {name} must be a tensor on the parameters' device ({reason}), and the parameters of this "
+            "attachment are on several; give each device an optimizer of its own"
+        )
+
+
+def _refuse_resident(optimizer: object, place: Place, why: str, *, works: bool, by_itself: str) -> None:
     if reason := record_of(optimizer).floats_only.get(place.part):
         raise BindingError(
             f"{place.name} cannot be a tensor slot: {reason}; pass resident='auto' (a float slot)"
         )
-    if not works:
+    if works:
+        return
+    if place.part == "weight_decay" and record_of(optimizer).decoupled:
         raise BindingError(
-            f"{place.name} cannot be a tensor slot without a synchronisation at every step: {why}; pass "
-            "resident='auto' (a float slot, which needs none), or build the optimizer with capturable=True or "
-            "fused=True"
+            f"{place.name} cannot be a tensor slot: {why}, and {by_itself}; pass resident='auto' (a float slot)"
         )
+    raise BindingError(
+        f"{place.name} cannot be a tensor slot without a synchronisation at every step: {why}; pass "
+        "resident='auto' (a float slot, which needs none), or build the optimizer with capturable=True or "
+        "fused=True"
+    )

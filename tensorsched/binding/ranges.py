@@ -20,7 +20,7 @@ from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
 
-__all__ = ["RANGES", "Range", "range_of", "refuse_out_of_range", "refuse_values"]
+__all__ = ["RANGES", "Range", "range_of", "refuse_now", "refuse_out_of_range", "refuse_values"]
 
 
 _ROUNDING = 2.0**-40  # of the largest value: 0.3 - 0.1 - 0.2, which is -3e-17, is meant as 0
@@ -141,6 +141,21 @@ def refuse_values(
         f"{slot.place.name} must be {limits}, and is {values[step].item()!r} at {unit} {at}: {brief(schedule)}; "
         f"{_way_out(slot.place, limits)}, or pass attach(..., allow_out_of_range=True) if it is meant"
     )
+
+
+def refuse_now(values: Mapping[Any, float]) -> None:
+    """Check what slots would hold with their live inputs as they are now; what is not finite is an error elsewhere.
+
+    Raises:
+        BindingError: one is out of range.
+    """
+    for slot, value in values.items():
+        if slot.limits is not None and math.isfinite(value) and not slot.limits.holds(value, value):
+            raise BindingError(
+                f"{slot.place.name} must be {slot.limits}, and is {value!r} with its live inputs as they are now: "
+                f"{brief(slot.schedule)}; write another value to sched.inputs, clamp the schedule, or pass "
+                "attach(..., allow_out_of_range=True) if it is meant"
+            )
 
 
 def _way_out(place: Place, limits: Range) -> str:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.slots import found_at, is_near
 from tensorsched.engine import Where
 from tensorsched.param_groups import param_groups
+from tensorsched.schedules.split import inputs_of
 
 __all__ = ["go_on_from", "loaded", "saved"]
 
 
 def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
-    """Replace the live views in the groups of a state_dict by the floats that they stand for."""
+    """Replace the live views in the groups of a state_dict by the floats that they stand for.
+
+    A filled tensor is a copy there: whoever loads it may take nothing else.
+    """
     sched._mode.saved(groups)
-    where = sched._mode.where.after(0 if sched._face is None else sched._face.pending)
+    where = sched._next()
     for slot in sched.slots:
-        if slot.tensor and slot.place.group < len(groups):
-            slot.place.write(groups, sched._mode.at(slot.name, where.position))
-    sched._carrier.write(groups[: sched._group_count], where, sched._fingerprint())
+        if (slot.tensor or slot.filled) and slot.place.group < len(groups):
+            value = sched._mode.at(slot.name, where.position)
+            slot.place.write(groups, torch.full_like(slot.original, value) if slot.filled else value)
+    inputs = sched._mode.inputs
+    numbers = {} if inputs is None else inputs.numbers()
+    sched._carrier.write(groups[: sched._group_count], where, sched._fingerprint(), numbers)
 
 
 def loaded(sched: Driving) -> None:
@@ -44,13 +53,16 @@ def loaded(sched: Driving) -> None:
                 f"{sched._words(where)}, which goes on; if a run is resumed, load the schedule's own state or call "
                 "seek(step)"
             )
-    go_on_from(sched, carried)
-    sched._carrier.mark(groups[: sched._group_count], sched._originals())
+    go_on_from(sched, carried, sched._carrier.read_inputs(groups))
+    sched._carrier.mark(groups[: sched._group_count], sched._originals(), sched._numbered())
     sched._bind()
 
 
-def go_on_from(sched: Driving, carried: tuple[Where, int] | None) -> None:
-    """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one."""
+def go_on_from(sched: Driving, carried: tuple[Where, int] | None, numbers: Mapping[str, float]) -> None:
+    """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one.
+
+    And what the live inputs of the same schedules remember.
+    """
     if carried is None:
         return
     where, fingerprint = carried
@@ -63,6 +75,14 @@ def go_on_from(sched: Driving, carried: tuple[Where, int] | None) -> None:
         )
     else:
         doubt = ""
+        if (inputs := sched._mode.inputs) is not None:
+            cells = inputs.read_numbers(numbers)
+            inputs.load(cells)
+            if lost := sorted(inputs_of(list(sched._schedules().values())).keys() - cells.keys()):
+                doubt = (
+                    f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which stays as it is: "
+                    "load the schedule's own state"
+                )
     sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
     sched._mode.go(where)
     if sched._mode.tally is not None:

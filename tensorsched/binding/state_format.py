@@ -11,7 +11,7 @@ entry by entry, such as torch.distributed.checkpoint's, find each one they look 
      "documents": ['{"format": ...', ...]         schedules, as JSON
      "history": [[0, "attach", 0, [["lr[group 0]", 0], ...]], ...]}     step, what, where it went on, what from then on
 
-A clock that does not count steps adds an entry of its own (clocked.py). Version 1, which is read too, had dicts by name
+A clock that does not count steps, and live inputs, add an entry each. Version 1, which is read too, had dicts by name
 and by fingerprint, and no history.
 """
 
@@ -24,12 +24,14 @@ from tensorsched.binding.history import History
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule, from_dict, from_json
 from tensorsched.schedules.validators import check_count, refuse, shown
+from tensorsched.schedules.work import MOST, bounded_work
 
 __all__ = ["Saved", "parse_state", "write_state"]
 
 FORMAT = "tensorsched/attachment"
 VERSION = 2
 _FIRST = {"format", "version", "step", "schedules", "documents"}  # the entries of version 1
+_MOST_WORK = 8 * MOST  # of all its documents together: a group may have a schedule of its own
 _ENTRIES = {1: _FIRST, 2: _FIRST | {"history"}}
 
 
@@ -47,8 +49,10 @@ class Saved(NamedTuple):
     history: History
 
 
-def write_state(step: int, schedules: Mapping[str, Schedule], history: History) -> dict[str, Any]:
-    """The state: a dict of numbers, strings and lists of them."""
+def write_state(
+    step: int, schedules: Mapping[str, Schedule], history: History, inputs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The state: a dict of numbers, strings and lists of them; that of live inputs is there where there are."""
     documents: dict[Schedule, int] = {}
 
     def index(schedule: Schedule) -> int:
@@ -62,7 +66,7 @@ def write_state(step: int, schedules: Mapping[str, Schedule], history: History) 
         "history": history.to_state(index),
         # Last: those that the two lines above have asked the index of.
         "documents": [schedule.to_json() for schedule in documents],
-    }
+    } | ({} if inputs is None else {"inputs": dict(inputs)})
 
 
 def parse_state(state: Any) -> Saved:
@@ -83,7 +87,7 @@ def parse_state(state: Any) -> Saved:
             f"1 or {VERSION}{' (update tensorsched to read a newer one)' if newer else ''}",
             version,
         )
-    if (found := set(state) - {"clock"}) != _ENTRIES[version]:
+    if (found := set(state) - {"clock", "inputs"}) != _ENTRIES[version]:
         wrong = min(map(str, found ^ _ENTRIES[version]))
         raise ScheduleError(
             f"{wrong}: {'missing from' if wrong in _ENTRIES[version] else 'unknown entry of'} the state"
@@ -92,7 +96,8 @@ def parse_state(state: Any) -> Saved:
     if version == 1:
         saved = _parse_first(state)
         return Saved(step, saved, History(saved, step))
-    documents = [_parse_document(at, text) for at, text in enumerate(_items("documents", state["documents"]))]
+    with bounded_work(_MOST_WORK):
+        documents = [_parse_document(at, t) for at, t in enumerate(_items("documents", state["documents"]))]
     named = _parse_names("schedules", state["schedules"], documents)
     if lost := [name for name, schedule in named.items() if schedule is None]:
         raise refuse(f"schedules[{lost[0]!r}]", "the index of one of the documents", None)
@@ -151,9 +156,11 @@ def _parse_first(state: Mapping[str, Any]) -> dict[str, Schedule]:
     for part in ("schedules", "documents"):
         if not isinstance(state[part], Mapping):
             raise refuse(part, "a dict", state[part])
-    known = {
-        fingerprint: _parse_schedule(fingerprint, entry) for fingerprint, entry in state["documents"].items()
-    }
+    with bounded_work(_MOST_WORK):
+        known = {
+            fingerprint: _parse_schedule(fingerprint, entry)
+            for fingerprint, entry in state["documents"].items()
+        }
     saved: dict[str, Schedule] = {}
     for name, fingerprint in state["schedules"].items():
         if not isinstance(name, str):

@@ -21,10 +21,11 @@ _WIDEST_NAMES = 32  # of the names of groups that are alike
 def slot_table(
     slots: Sequence[Slot],
     free: Mapping[str, Schedule],
+    inputs: Mapping[str, tuple[Schedule, float]],
     present: Callable[[str], float],
     at: str,
-    names: Sequence[str | None],
     *,
+    names: Sequence[str | None],
     auto: bool,
     attached: bool,
 ) -> str:
@@ -33,6 +34,7 @@ def slot_table(
     Args:
         slots: what follows a schedule.
         free: schedules that belong to no group.
+        inputs: the live inputs, and what they are now.
         present: gives the value of a slot or free name now.
         at: where the run stands.
         names: of the groups; a column of its own where one has a name.
@@ -44,6 +46,7 @@ def slot_table(
     rows += [
         ("-", "", name, "free", f"{present(name):.6g}", _short(schedule)) for name, schedule in free.items()
     ]
+    rows += [("-", "", name, "input", f"{value:.6g}", _short(node)) for name, (node, value) in inputs.items()]
     if not any(names):
         rows = [(group, *others) for group, _, *others in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
@@ -72,7 +75,7 @@ def _named(groups: Sequence[int], names: Sequence[str | None]) -> str:
 
 
 def _kind(slot: Slot) -> str:
-    return "tensor" if slot.tensor else "float"
+    return "tensor" if slot.tensor else "filled" if slot.filled else "float"
 
 
 def _ranges(groups: Sequence[int]) -> str:

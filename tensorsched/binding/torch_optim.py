@@ -1,29 +1,18 @@
-"""Data: how each optimizer reads its hyperparameters. One record an optimizer, open to registration from outside.
+"""Data: how torch's optimizers read their hyperparameters. One record an optimizer.
 
-Measured on torch 2.13 and checked entry by entry by tests/binding/test_torch_optim.py and tests/compiled. Everything
-that has no record, third-party optimizers and subclasses included, is taken to read its hyperparameters on the host.
+Measured on torch 2.13 and checked entry by entry by tests/binding/test_torch_optim.py and tests/compiled. Those of
+other packages are in third_party.py, and users add theirs by `register_optimizer` (known.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import optim
 
-from tensorsched.errors import BindingError
-
-__all__ = [
-    "RECORDS",
-    "HyperparamSupport",
-    "Reads",
-    "Record",
-    "implementation",
-    "record_of",
-    "register_optimizer",
-    "supports_tensor",
-]
+__all__ = ["IMPLEMENTATIONS", "RECORDS", "Reads", "Record", "implementation"]
 
 LOOP, LOOP_CAP, FOREACH, FOREACH_CAP, FUSED = (
     "loop",
@@ -57,6 +46,12 @@ class Record:
         no_effect: what may be in a group and is never read again, and why.
         counts: what must be an int, where a schedule gives floats: the optimizer's step() would raise.
         floats_only: what may not be a tensor on any device although a step takes it, and why.
+        filled: what must stay the tensor that it is, filled in place: its step raises on a float, or replaces it.
+        tensors_only: what must be a tensor on any device, and why.
+        baked: what becomes of every other number in a group when a step is captured, for the error.
+        no_capture: why a captured step would go wrong whatever is scheduled.
+        tensor_maker: the method by which the optimizer makes the tensors of its groups, where it has one.
+        decoupled: the entry of a group that says that weight_decay is p *= 1 - lr * weight_decay before the update.
         one_graph: the undecorated step is one graph without a read on the host. Every hyperparameter may be scheduled
             there in the for-loop implementation; these may in foreach. None: that is not known.
         no_graph: why it cannot be one graph.
@@ -68,6 +63,12 @@ class Record:
     no_effect: Mapping[str, str] = dataclasses.field(default_factory=dict)
     counts: frozenset[str] = frozenset()
     floats_only: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    filled: frozenset[str] = frozenset()
+    tensors_only: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    baked: str = ""
+    no_capture: str = ""
+    tensor_maker: str = ""
+    decoupled: str = ""
     one_graph: frozenset[str] | None = None
     no_graph: str = ""
     on_host: frozenset[str] = frozenset({"step"})
@@ -87,6 +88,7 @@ _ADAM = Record(
         "eps": _EPS,
         "weight_decay": _reads(),
     },
+    decoupled="decoupled_weight_decay",
     one_graph=frozenset({"lr", "betas[0]", "betas[1]"}),
 )
 
@@ -133,6 +135,7 @@ RECORDS: dict[type, Record] = {
             "momentum_decay": _reads(LOOP_CAP, raises=(LOOP, FOREACH)),
             "weight_decay": _reads(),
         },
+        decoupled="decoupled_weight_decay",
         one_graph=frozenset({"lr", "betas[0]"}),
         on_host=frozenset({"step", "mu_product"}),
     ),
@@ -144,6 +147,7 @@ RECORDS: dict[type, Record] = {
             "eps": _EPS,
             "weight_decay": _reads(),
         },
+        decoupled="decoupled_weight_decay",
         one_graph=frozenset({"lr", "betas[0]"}),
     ),
     optim.RMSprop: Record(
@@ -184,84 +188,6 @@ RECORDS: dict[type, Record] = {
 }
 """By exact type: a subclass may do anything."""
 
-UNKNOWN = Record()
-
-
-def record_of(optimizer: object) -> Record:
-    """What is known of an optimizer, by its exact type."""
-    return RECORDS.get(type(optimizer), UNKNOWN)
-
-
-def register_optimizer(
-    kind: type,
-    *,
-    tensors: Iterable[str] = (),
-    floats_only: Mapping[str, str] | None = None,
-    no_effect: Mapping[str, str] | None = None,
-    counts: Iterable[str] = (),
-    one_graph: bool = False,
-) -> None:
-    """Tell what an optimizer that is not torch's does with its hyperparameters; `attach` then relies on it.
-
-    Without it every value is a Python float, which any optimizer takes, and capturing its step is refused.
-
-    Args:
-        kind: the class; its subclasses are not meant.
-        tensors: what its step reads as a 0-dim float32 tensor on the parameters' device without reading it on the
-            host: keys of its groups ("lr"), elements of tuples ("betas[0]").
-        floats_only: what must not be a tensor on any device, and why, for the error.
-        no_effect: what a schedule would not change because it is read once only, and why, for the error.
-        counts: what must be an int.
-        one_graph: its undecorated step can be traced by torch.compile with fullgraph=True, with a tensor in the place
-            of each of `tensors`: `compile_step` then takes it.
-
-    Raises:
-        BindingError: not a class, one of torch's own optimizers, or a part in `tensors` and `floats_only`.
-
-    Does not synchronise.
-
-    Example:
-        >>> import torch, tensorsched as ts
-        >>> class Lion(torch.optim.SGD):  # reads lr on the device, say
-        ...     pass
-        >>> ts.register_optimizer(Lion, tensors=["lr"], no_effect={"dampening": "Lion has none"})
-        >>> ts.attach(Lion([torch.zeros(1)], lr=0.1), lr=ts.constant(0.1), resident=True).slots[0].why
-        'resident=True'
-    """
-    if not isinstance(kind, type):
-        raise BindingError(f"register_optimizer: expected an optimizer's class, got {kind!r}")
-    if kind.__module__.startswith("torch.optim.") or kind in _BUILT_IN:
-        raise BindingError(
-            f"register_optimizer: what torch's {kind.__name__} does is known, from measurements"
-        )
-    parts, words = frozenset(tensors), dict(floats_only or {})
-    if clash := parts & words.keys():
-        raise BindingError(f"register_optimizer: {min(clash)!r} is in tensors and in floats_only")
-    RECORDS[kind] = Record(
-        reads={part: _reads(*IMPLEMENTATIONS) for part in parts} or {"": _reads()},
-        no_effect=dict(no_effect or {}),
-        counts=frozenset(counts),
-        floats_only=words,
-        one_graph=parts if one_graph else None,
-    )
-
-
-_BUILT_IN = frozenset(RECORDS)
-
-
-@dataclasses.dataclass(frozen=True)
-class HyperparamSupport:
-    """Whether a hyperparameter may be a tensor, and why or why not, in words.
-
-    Attributes:
-        no_sync: the optimizer reads it on the device, without a synchronisation.
-        raises: the optimizer refuses it.
-    """
-
-    no_sync: bool
-    raises: bool
-    why: str
-
 
 def implementation(group: Mapping[str, Any]) -> str:
     """Which implementation torch picks for a param_group, by its flags and its parameters' devices."""
@@ -273,23 +199,3 @@ def implementation(group: Mapping[str, Any]) -> str:
     if foreach:
         return FOREACH_CAP if group.get("capturable") else FOREACH
     return LOOP_CAP if group.get("capturable") else LOOP
-
-
-def supports_tensor(optimizer: object, group: Mapping[str, Any], part: str) -> HyperparamSupport:
-    """Whether the `part` ("lr", "betas[1]") of a group may be a 0-dim tensor on the parameters' device."""
-    kind, record = type(optimizer), record_of(optimizer)
-    if why := record.floats_only.get(part):
-        return HyperparamSupport(no_sync=False, raises=True, why=why)
-    if not record.reads:
-        why = f"nothing is known of how {kind.__name__} reads {part}"
-        return HyperparamSupport(no_sync=False, raises=False, why=why)
-    how = implementation(group)
-    if kind in (optim.Adam, optim.AdamW) and part == "lr" and how == FOREACH and group.get("foreach") is None:
-        how = LOOP  # torch's own default falls back to the loop for a tensor lr that is not capturable
-    reads = record.reads.get(part, Reads())
-    if how in reads.raises:
-        why = f"{kind.__name__} ({how}) refuses a tensor for {part}"
-        return HyperparamSupport(no_sync=False, raises=True, why=why)
-    where = "device" if how in reads.no_sync else "host"
-    why = f"{kind.__name__} ({how}) reads {part} on the {where}"
-    return HyperparamSupport(no_sync=how in reads.no_sync, raises=False, why=why)

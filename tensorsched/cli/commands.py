@@ -17,7 +17,7 @@ from tensorsched.schedules import check as checker
 from tensorsched.schedules.node import brief, evaluate
 from tensorsched.schedules.validators import MAX_STEPS, cut
 from tensorsched.schedules.views import terminal
-from tensorsched.schedules.views.picture import Line, drawable, picture, window
+from tensorsched.schedules.views.picture import AS_AT_START, Line, drawable, picture, window
 from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule
 
 OK, FOUND, FAILED = 0, 1, 2
@@ -40,6 +40,7 @@ def show(options: argparse.Namespace) -> int:
     log = {"auto": None, "log": True, "linear": False}[options.scale]
     curve = terminal.draw(shown, width=wide, height=options.height, style=style, log=log)
     note = [] if line.schedule is schedule else ["(initial, which only an optimizer knows, is drawn as 1)"]
+    note += [f"({AS_AT_START})"] if schedule.inputs() else []
     terminal.write(style.paint(brief(schedule), "bold"), *note, "", *curve)
     terminal.write("", *terminal.table(_facts(line, shown.last)), "", *_phase_lines(line, shown.last))
     return OK

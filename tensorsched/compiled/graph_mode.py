@@ -17,14 +17,24 @@ from typing import Any, Protocol
 import torch
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.modes import Driving, HandedMode, Mode, refuse_frozen_capture
+from tensorsched.binding.capture import refuse_frozen_capture
+from tensorsched.binding.known import record_of
+from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
 from tensorsched.binding.placement import live_device
-from tensorsched.binding.slots import Slot, Slots, TensorSlots, tensor_slots
-from tensorsched.binding.torch_optim import record_of
-from tensorsched.compiled.state import State
+from tensorsched.binding.slots import (
+    FloatSlots,
+    ReactiveFloatSlots,
+    ReactiveTensorSlots,
+    Slot,
+    Slots,
+    TensorSlots,
+    reactive_tensor_slots,
+    tensor_slots,
+)
+from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
-from tensorsched.engine import Where, tabulate
+from tensorsched.engine import Inputs, Where, tabulate
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, entries, put_back
 from tensorsched.schedules import Schedule
@@ -56,7 +66,13 @@ class GraphMode(HandedMode):
         self._kind, self._clock = type(sched.optimizer), sched._options.clock
         device = live_device(sched.optimizer.param_groups)
         known = {} if before is None else {_columns(part): part for part in before.parts}
-        super().__init__(_on_device(self.eager.parts, device, known), self.eager.tally)
+        inputs = self.eager.inputs if before is None or before.inputs is None else before.inputs
+        if inputs is not None and inputs.device != device:
+            inputs = Inputs(inputs.nodes, device)
+        elif inputs is not None and self.eager.inputs is not None:
+            inputs.extend(self.eager.inputs.nodes)
+        super().__init__(_on_device(self.eager.parts, device, known, inputs), self.eager.tally)
+        self.decays = self.eager.decays  # of eager steps; the graph has weight_decay among its values
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
@@ -67,12 +83,34 @@ class GraphMode(HandedMode):
     def bind(self, optimizer: Any, groups: Groups) -> None:
         """Put the live views into the groups and set the flags, those of groups that a checkpoint replaced too."""
         super().bind(optimizer, groups)
+        self._left_at = None if self.eager.inputs is None else self.eager.inputs.version
         self._enter(optimizer)
+
+    def refresh(self, groups: Groups) -> None:
+        """As in any mode.
+
+        Raises:
+            BindingError: an input of the eager mode, which compiled steps do not read, was written.
+        """
+        before = self.eager.inputs
+        if before is not None and before is not self.inputs and before.version != self._left_at:
+            self._left_at = before.version
+            raise BindingError(
+                "a live input was written through a tensor that sched.inputs gave before compile_step(): compiled "
+                "steps have their inputs on the device, and do not read it; ask sched.inputs again and write that one"
+            )
+        super().refresh(groups)
 
     def before_step(self, sched: Driving) -> None:
         """The optimizer is stepped eagerly, which needs its own flags: leave for that long (see `resume`)."""
+        self.before_closure(sched)
+        sched._mode.decay(sched.optimizer)
+
+    def before_closure(self, sched: Driving) -> None:
+        """The same, without a decay."""
         sched._say()
         self.require_counted()
+        self.refresh(sched.optimizer.param_groups)
         if not self.check(sched.optimizer.param_groups):
             sched._settle()
         sched._use_eager()
@@ -97,6 +135,10 @@ class GraphMode(HandedMode):
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """Put the groups' own flags into those of a state_dict."""
         put_back(groups, self.flags)
+
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """Put what torch's own step reads on the host into the state_dict as copies there. Synchronises for them."""
+        bring_to_host(optimizer, state_dict)
 
     def hide(self, optimizer: Any, *, hidden: bool) -> None:
         """For the step by which distributed checkpointing makes state: without the flags that eager steps refuse."""
@@ -179,6 +221,7 @@ class InGraphStep(Mode):
         """Check every slot."""
         sched._say()
         self.require_counted()
+        self._graph.refresh(sched.optimizer.param_groups)
         if not self._graph.check(sched.optimizer.param_groups):
             sched._settle()
 
@@ -192,6 +235,10 @@ class InGraphStep(Mode):
     def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+
+    def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+        """As in graph mode."""
+        bring_to_host(optimizer, state_dict)
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """As in graph mode: a hook of somebody else saves during the step."""
@@ -223,11 +270,14 @@ def enter(sched: Attachment) -> GraphMode:
 
 
 def _columns(part: Slots) -> tuple[str, ...]:
-    return tuple(part.engine.table.live_column)
+    return tuple(part.columns)
 
 
 def _on_device(
-    parts: Iterable[Slots], device: torch.device, known: Mapping[tuple[str, ...], Slots]
+    parts: Iterable[Slots],
+    device: torch.device,
+    known: Mapping[tuple[str, ...], Slots],
+    inputs: Inputs | None,
 ) -> list[Slots]:
     """The parts with every slot a tensor slot; those that are `known` already are what they were.
 
@@ -235,21 +285,24 @@ def _on_device(
     """
     found: list[Slots] = []
     for part in parts:
-        if isinstance(part, TensorSlots):
+        if isinstance(part, (TensorSlots, ReactiveTensorSlots)):
             found.append(part)
             continue
         slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
         table = part.engine.table
         beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
         names = _columns(part)
-        if beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
+        if isinstance(part, ReactiveFloatSlots):
+            assert inputs is not None  # noqa: S101  there are such slots
+            found.append(known.get(names) or reactive_tensor_slots(slots, {}, inputs, table.last))
+        elif beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
             found[-1] = both
         else:
             found.append(known.get(names) or tensor_slots(slots, {}, device, table.last, clock=table.clock))
     return found
 
 
-def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: Slots) -> TensorSlots | None:
+def _joined(tensors: TensorSlots, slots: Sequence[Slot], floats: FloatSlots) -> TensorSlots | None:
     """Both in one engine, with the same room; None where the engine of the tensor slots cannot be extended."""
     engine = tensors.engine
     if engine.table.clock is not None:

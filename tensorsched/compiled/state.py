@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.torch_optim import record_of
+from tensorsched.binding.known import record_of
 
-__all__ = ["State"]
+__all__ = ["State", "bring_to_host"]
 
 
 class State:
@@ -76,6 +76,29 @@ class State:
             torch._foreach_copy_(places, list(values))  # the documented name; there is no public one
             for state, key, _, place in away:
                 state[key] = place
+
+
+def bring_to_host(optimizer: Any, state_dict: dict[str, Any]) -> None:
+    """Put copies of what torch's own step reads on the host into a state_dict. Reads the device once at most.
+
+    Args:
+        optimizer: says which.
+        state_dict: its groups have their own flags; the state of a parameter is the live one until it is replaced here.
+    """
+    keys, state = record_of(optimizer).on_host, state_dict["state"]
+    found = [
+        (index, key, value)
+        for group in state_dict["param_groups"]
+        if not (group.get("capturable") or group.get("fused"))
+        for index in group["params"]
+        for key, value in (state.get(index) or {}).items()
+        if key in keys and isinstance(value, torch.Tensor) and value.device.type != "cpu"
+    ]
+    if found:
+        first, *others = (value for _, _, value in found)
+        numbers = _read(first.view(1), others)
+        for (index, key, value), number in zip(found, numbers, strict=True):
+            state[index] = {**state[index], key: torch.tensor(number, dtype=value.dtype, device="cpu")}
 
 
 def _read(counts: torch.Tensor, scalars: Sequence[torch.Tensor]) -> list[float]:

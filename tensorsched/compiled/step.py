@@ -245,8 +245,10 @@ class CompiledStep:
     def _step_eagerly(self, found_inf: torch.Tensor | None, grad_scale: torch.Tensor | None) -> None:
         if len(self._scheds) > 1:  # of several, all step or none
             for sched in self._scheds:
-                if sched.attached and not sched._mode.check(sched.optimizer.param_groups):
-                    sched._settle()
+                if sched.attached:
+                    sched._mode.require_counted()
+                    if not sched._mode.check(sched.optimizer.param_groups):
+                        sched._settle()
         _unscale(self.param_groups, grad_scale)
         if found_inf is None or found_inf.item() == 0:
             for optimizer in self.optimizers:
@@ -287,7 +289,7 @@ def _attachments(sched: Attachment | Several) -> tuple[Attachment, ...]:
     if isinstance(several, Mapping) and several:
         return tuple(several.values())
     raise refusal(
-        f"compile_step() takes what attach() returned, or a ts.Plan of several, got {type(sched).__name__}: write "
+        f"it takes what attach() returned, or a ts.Plan of several, got {type(sched).__name__}: write "
         "sched = ts.attach(optimizer, lr=schedule) and step = ts.compile_step(sched)"
     )
 

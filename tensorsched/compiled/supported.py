@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.known import record_of
 from tensorsched.binding.registry import attachments_of
 from tensorsched.binding.slots import Slot
-from tensorsched.binding.torch_optim import RECORDS, record_of
+from tensorsched.binding.torch_optim import RECORDS
 from tensorsched.engine import Clock
 from tensorsched.engine.rows import rows_of
 from tensorsched.errors import BindingError
@@ -42,7 +43,7 @@ def check_supported(scheds: Sequence[Attachment]) -> None:
         raise refusal(f"the parameters are on {', '.join(sorted(map(str, devices)))}; {_INSTEAD}{more}")
 
 
-def _check_one(sched: Attachment) -> None:
+def _check_one(sched: Attachment) -> None:  # noqa: C901  one reason after another
     """Refuse an optimizer.
 
     Raises:
@@ -77,6 +78,11 @@ def _check_one(sched: Attachment) -> None:
             )
         if group.get("differentiable"):
             raise refusal(f"group {index} is differentiable, and the graph runs under no_grad; {_INSTEAD}")
+    if filled := next((slot for slot in sched.slots if slot.filled), None):
+        raise refusal(
+            f"{filled.name} is a filled slot, whose tensor stays in its group, and a graph puts others there while it "
+            f"is traced; {_INSTEAD}"
+        )
     for slot in sched.slots:
         refuse_zero_momentum(kind, slot, slot.schedule, sched._options.clock)
 

@@ -37,7 +37,7 @@ from torch.overrides import TorchFunctionMode
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.modes import Mode
-from tensorsched.engine import ScheduleEngine
+from tensorsched.engine import ReactiveEngine, ScheduleEngine
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import with_element
 
@@ -62,9 +62,9 @@ class Part(NamedTuple):
 
     sched: Attachment
     step: Callable[[Any], object]
-    engines: tuple[ScheduleEngine, ...]
+    engines: tuple[ScheduleEngine | ReactiveEngine, ...]
     places: tuple[tuple[int, str, int | None, int, int], ...]
-    reads: tuple[tuple[ScheduleEngine, torch.Tensor], ...]
+    reads: tuple[tuple[int, torch.Tensor], ...]
     answered: bool
     group_count: int
 
@@ -108,7 +108,9 @@ def _update_one(optimizer: Any, part: Part, found_inf: torch.Tensor | None) -> N
             "compile_step: param_groups were added, the schedule is detached, or an eager step failed: call step() "
             "once by itself, or make a new one"
         )
-    pieces = [engine.live.view(-1).index_select(0, columns).unbind(0) for engine, columns in part.reads]
+    # The values of slots with live inputs are computed anew: an input may have been turned since.
+    current = [engine.current() for engine in part.engines]
+    pieces = [current[number].index_select(0, columns).unbind(0) for number, columns in part.reads]
     values = [pieces[read][position] for *_, read, position in part.places]
     views = [groups[index][key] for index, key, *_ in part.places]
     for (index, key, element, *_), value in zip(part.places, values, strict=True):
@@ -130,24 +132,25 @@ def _update_one(optimizer: Any, part: Part, found_inf: torch.Tensor | None) -> N
 
 
 def _reads(
-    sched: Attachment, engines: Sequence[ScheduleEngine]
-) -> tuple[
-    tuple[tuple[int, str, int | None, int, int], ...], tuple[tuple[ScheduleEngine, torch.Tensor], ...]
-]:
-    """What a graph reads of the live values: for each place the number of a read and the position in it; the reads."""
+    sched: Attachment, engines: Sequence[ScheduleEngine | ReactiveEngine]
+) -> tuple[tuple[tuple[int, str, int | None, int, int], ...], tuple[tuple[int, torch.Tensor], ...]]:
+    """What a graph reads of the live values: for each place the number of a read and the position in it; the reads.
+
+    A read is the number of an engine, and which of its values it takes.
+    """
     columns: dict[tuple[int, int], list[int]] = {}  # of each group and engine
     places = []
     for slot in sched.slots:
-        number = next(n for n, engine in enumerate(engines) if slot.name in engine.table.live_column)
+        number = next(n for n, engine in enumerate(engines) if slot.name in engine.column_of)
         of_group = columns.setdefault((slot.place.group, number), [])
         places.append((slot.place, (slot.place.group, number), len(of_group)))
-        of_group.append(engines[number].table.live_column[slot.name])
+        of_group.append(engines[number].column_of[slot.name])
     order = {at: read for read, at in enumerate(columns)}
     reads = []
     for (_, number), of_group in columns.items():
         indices = torch.tensor(of_group, device=engines[number].table.device)
         torch._dynamo.mark_static_address(indices)  # the documented name; there is no public one
-        reads.append((engines[number], indices))
+        reads.append((number, indices))
     return tuple((*place, order[at], position) for place, at, position in places), tuple(reads)
 
 

@@ -6,6 +6,8 @@ from tensorsched.engine.clock import Clock, Where, clock
 from tensorsched.engine.clock_table import ClockTable, replacement_on_clock, tabulate_on_clock
 from tensorsched.engine.clocked import ClockEngine, ClockFloatEngine
 from tensorsched.engine.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine.inputs import Inputs
+from tensorsched.engine.reactive import ReactiveEngine, ReactiveFloatEngine
 from tensorsched.engine.table import ScheduleTable
 from tensorsched.engine.tabulate import tabulate
 
@@ -15,6 +17,9 @@ __all__ = [
     "ClockFloatEngine",
     "ClockTable",
     "FloatEngine",
+    "Inputs",
+    "ReactiveEngine",
+    "ReactiveFloatEngine",
     "ScheduleEngine",
     "ScheduleTable",
     "Where",

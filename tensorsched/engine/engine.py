@@ -15,7 +15,7 @@ import contextlib
 import functools
 import itertools
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -156,6 +156,15 @@ class ScheduleEngine:
         return bool(self.live._version == self.driver.version)  # noqa: SLF001  torch has no public name for it
 
     @property
+    def column_of(self) -> Mapping[str, int]:
+        """For each name, which of the live values is its."""
+        return self.table.live_column
+
+    def current(self) -> torch.Tensor:
+        """The live values, (K,)."""
+        return self.live.view(-1)
+
+    @property
     def step_count(self) -> int:
         """Number of completed steps, read from the step counter. Synchronises where the device is not a CPU."""
         return self.driver.read()
@@ -256,6 +265,11 @@ class FloatEngine:
 
     def reload(self) -> None:
         """The table's contents were replaced: nothing of them is kept here."""
+
+    @property
+    def column_of(self) -> Mapping[str, int]:
+        """For each name, where in a row its value is."""
+        return self.table.live_column
 
     def row(self) -> tuple[float, ...]:
         """The present value of every live column."""

@@ -16,6 +16,7 @@ from tensorsched.engine.table import ScheduleTable
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.split import bounded
 from tensorsched.schedules.template import Template
 from tensorsched.schedules.validators import check_count, refuse
 
@@ -88,11 +89,6 @@ def tabulate(
     return ScheduleTable(schedules, columns, rows, where, dtype, layout)
 
 
-def bounded(schedule: Schedule, steps: int | None) -> Schedule:
-    """A schedule that never settles, cut at `steps`, where it then holds its value; any other as it is."""
-    return schedule if steps is None or schedule.settled is not None else schedule.take(steps)
-
-
 def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
     """Rows that hold every change of these schedules; one that never settles is cut at `steps`."""
     if not schedules or not isinstance(schedules, Mapping):
@@ -101,6 +97,11 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
     for name, schedule in schedules.items():
         if not isinstance(schedule, Schedule):
             raise refuse(f"tabulate: {name}", "a schedule", schedule)
+        if schedule.inputs():
+            raise ScheduleError(
+                f"{name!r} depends on the run ({brief(schedule.inputs()[0])}), so no table has its values; attach() it "
+                "to an optimizer, with free={...} where it is no hyperparameter"
+            )
         settled = schedule.settled if schedule.settled is not None else steps
         if settled is None:
             if isinstance(schedule, Template):

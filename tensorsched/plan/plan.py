@@ -8,14 +8,18 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
+from tensorsched.binding.arguments import read_metrics
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.coverage import coverage
 from tensorsched.errors import BindingError
 from tensorsched.plan.arguments import FORMAT, VERSION, about, read_attachments, read_state, share_out
 from tensorsched.plan.drift import Drift, apart, listed
+from tensorsched.plan.forwarded import forwarded
 from tensorsched.plan.lr_scheduler import PlanLR
+from tensorsched.plan.undo import all_or_none
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
 from tensorsched.schedules.validators import refuse, shown
@@ -114,12 +118,36 @@ class Plan:
             ScheduleError: step is negative or not an int. Nothing has changed.
             BindingError: an attachment is detached, or its groups are others. Nothing has changed.
         """
-        with self._all_or_none():
+        with all_or_none(self._attachments):
             for name, sched in self._attachments.items():
                 with about(name):
                     sched.seek(step)
         if self._drift is not None:
             self._drift.reset()
+
+    def count(self, n: int | torch.Tensor) -> None:
+        """Say what the steps that come consume, to all attachments that are on such a clock: `Attachment.count`.
+
+        Args:
+            n: an int, or a tensor of one whole number.
+
+        Raises:
+            BindingError: none is on such a clock, or as `Attachment.count`.
+            ScheduleError: n is no whole number of at least 0.
+
+        Does not synchronise. In a function that torch.compile traces call `plan[name].count(n)` of each.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> a, b = (torch.optim.SGD([torch.nn.Parameter(torch.ones(2))]) for _ in range(2))
+            >>> tokens, lr = ts.clock("tokens"), ts.linear(1.0, 0.0, steps=1000)
+            >>> plan = ts.Plan(a=ts.attach(a, lr=lr, clock=tokens), b=ts.attach(b, lr=lr, clock=tokens))
+            >>> plan.count(250), a.step(), b.step(), a.param_groups[0]["lr"], b.param_groups[0]["lr"]
+            (None, None, None, 0.75, 0.75)
+        """
+        clocked = [sched for sched in self._attachments.values() if sched._mode.tally is not None]
+        for sched in clocked or list(self._attachments.values())[:1]:
+            sched.count(n)
 
     def rewrite(self, **changes: Any) -> None:
         """Follow other schedules from now on, at the same steps: `Attachment.rewrite` of several.
@@ -142,10 +170,25 @@ class Plan:
             >>> a.param_groups[0]["lr"], b.param_groups[0]["lr"], b.param_groups[0]["momentum"]
             (0.3, 0.3, 0.9)
         """
-        with self._all_or_none():
+        with all_or_none(self._attachments):
             for name, arguments in share_out(self._attachments, changes).items():
                 with about(name):
                     self._attachments[name].rewrite(**arguments)
+
+    def observe(self, metric: Any = None, /, **metrics: Any) -> None:
+        """As `Attachment.observe`, of every optimizer whose schedules react to a metric.
+
+        Raises:
+            BindingError: as there; a name is unknown to all of them. Nothing has changed.
+
+        Synchronises as there.
+        """
+        reacting = [each for each in self.attachments.values() if each._reactions()]
+        names = dict.fromkeys(name for each in reacting for name in each._reactions())
+        found = read_metrics(list(names), metric, metrics)
+        for each in reacting:
+            if mine := {name: found[name] for name in each._reactions() if name in found}:
+                each.observe(**mine)
 
     def state_dict(self) -> dict[str, Any]:
         """The step counters and the schedules of all: plain numbers, strings, lists and dicts.
@@ -169,7 +212,7 @@ class Plan:
             BindingError: it has other names, or an attachment refuses its part. Nothing has changed.
         """
         states = read_state(state, self._attachments)
-        with self._all_or_none():
+        with all_or_none(self._attachments):
             for name, sched in self._attachments.items():
                 with about(name):
                     sched.load_state_dict(states[name], on_mismatch=on_mismatch)
@@ -249,7 +292,7 @@ class Plan:
                 panel = parts.setdefault(f"{name}: {slot.place.part}", {})
                 panel.setdefault(slot.schedule, []).append(slot.place.group)
             parts |= {f"{name}: {key} (free)": {schedule: []} for key, schedule in sched.free.items()}
-            marks += [sched.step_count] * (len(parts) - len(marks))
+            marks += [sched.position] * (len(parts) - len(marks))
         return list(plot_parts(parts, marks, steps=steps, log=log))
 
     def detach(self) -> None:
@@ -282,24 +325,20 @@ class Plan:
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """After an error every attachment follows what it followed, at the step where it was."""
-        for name, sched in self._attachments.items():
-            with about(name):
-                sched._require_attached()
-                _ = sched.optimizer  # or it is gone
-        before = [(s, s._schedules(), s.step_count, s._told, s._doubt) for s in self._attachments.values()]
-        try:
-            yield
-        except BaseException:
-            for sched, schedules, step, told, doubt in before:
-                if sched.attached and (sched._schedules() != schedules or sched.step_count != step):
-                    sched._follow(schedules)
-                    sched.seek(step)
-                    sched._told, sched._doubt = told, doubt
-                    sched._bind()
-            raise
+    def _to_all(
+        self, name: str, args: tuple[Any, ...], options: dict[str, Any], *, change: bool
+    ) -> dict[str, Any]:
+        """What a method of each attachment returns; of one that changes something, after an error none has changed."""
+        found = {}
+        with all_or_none(self._attachments) if change else contextlib.nullcontext():
+            for each, sched in self._attachments.items():
+                with about(each):
+                    found[each] = getattr(sched, name)(*args, **options)
+        return found
+
+
+for _name, _method in forwarded().items():
+    setattr(Plan, _name, _method)
 
 
 def _again(attachments: Mapping[str, Attachment], together: bool) -> Plan:  # noqa: FBT001  pickle's

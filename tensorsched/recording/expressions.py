@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch.optim import lr_scheduler as torch_lr
 
 from tensorsched.errors import ScheduleError
@@ -106,10 +107,10 @@ def _momentum(made: Callable[[float, float], Schedule], s: torch_lr.CyclicLR, i:
 
 
 def _cyclic(s: torch_lr.CyclicLR) -> Columns:
-    up = s.total_size * s.step_ratio
-    if s._scale_fn_custom is not None or round(up) != up or round(s.total_size) != s.total_size:
+    up, total = round(s.total_size * s.step_ratio), round(s.total_size)
+    if s._scale_fn_custom is not None or total != s.total_size or up / total != s.step_ratio:
         raise ScheduleError("a scale_fn, or a fraction of a step, has none")
-    made = functools.partial(cyclic, up=int(up), down=int(s.total_size - up), mode=s.mode, gamma=s.gamma)
+    made = functools.partial(cyclic, up=up, down=total - up, mode=s.mode, gamma=s.gamma)
     columns: Columns = {}
     for i, (low, high) in enumerate(zip(s.base_lrs, s.max_lrs, strict=True)):
         columns |= _with_momentum(
@@ -185,19 +186,26 @@ def _columns(scheduler: Any) -> Columns:
     return _COLUMNS[type(scheduler)](scheduler)
 
 
+def _of_all_groups(scheduler: Any) -> Columns:
+    columns = _columns(scheduler)
+    if len({i for i, _, _ in columns}) != len(_groups(scheduler)):
+        raise ScheduleError("a group was added after it was made, which it moves in its own way")
+    return columns
+
+
 # -- public -----------------------------------------------------------------------------------------------------------
 
 
 def expression(scheduler: Any) -> dict[str, Any]:
     """A scheduler of torch as core expressions for `attach`: what prints, saves, stretches and goes on past any length.
 
-    Step 0 is where the scheduler stands now, as with `record`. The expression is the exact curve, rounded once. torch's
-    OneCycleLR and CosineAnnealingWarmRestarts agree with it to within 3e-15 of the largest value; CyclicLR's rounding
-    grows with the cycles made; the others are recursions in torch, which gather a few roundings a step: 1e-9 of the
-    largest value in 10,000 steps. `record` gives torch's own values, bit for bit.
-    Past the last step of OneCycleLR, where torch raises, the end is held. The next steps (up to 2,000) are compared
-    with a recording before the expression is handed out. Touches neither the scheduler nor its
-    optimizer; reads lr tensors on the host, which synchronises.
+    Step 0 is where the scheduler stands now, as with `record`. The expression is the exact curve, rounded once.
+    torch's OneCycleLR and CosineAnnealingWarmRestarts agree with it to within 3e-15 of the largest value;
+    CyclicLR's rounding grows with the cycles made; the others are recursions in torch, which gather a few roundings
+    a step: 1e-9 of the largest value in 10,000 steps (some 2e-7 a step where the lr is a float32 tensor). `record`
+    gives torch's own values, bit for bit. Past the last step of OneCycleLR, where torch raises, the end is held.
+    The next steps (up to 2,000) are compared with a recording before the expression is handed out. Touches neither
+    the scheduler nor its optimizer; reads lr tensors on the host, which synchronises.
 
     Args:
         scheduler: StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
@@ -220,7 +228,7 @@ def expression(scheduler: Any) -> dict[str, Any]:
     """
     name = type(scheduler).__name__
     try:
-        columns, done = _columns(scheduler), _steps_done(scheduler)
+        columns, done = _of_all_groups(scheduler), _steps_done(scheduler)
         columns = {place: column.skip(done) if done else column for place, column in columns.items()}
     except ScheduleError as error:
         raise ScheduleError(
@@ -260,7 +268,7 @@ def _compare(scheduler: Any, columns: Columns, done: int) -> None:
         now = float(held if element is None else held[element])
         theirs = np.full(count, now) if entry is None else entry.values(count)
         ours = column.values(count)
-        apart = np.abs(theirs - ours) > BOUND * max(np.abs(theirs).max(), np.abs(ours).max())
+        apart = np.abs(theirs - ours) > _bound(held, count) * max(np.abs(theirs).max(), np.abs(ours).max())
         if apart.any():
             t = int(apart.argmax())
             raise ScheduleError(
@@ -268,6 +276,13 @@ def _compare(scheduler: Any, columns: Columns, done: int) -> None:
                 f"{ours[t]} for the {key} of group {i}, and it writes {theirs[t]}: changed by hand, or a case of "
                 "torch's own; take its values with ts.record(scheduler, steps)"
             )
+
+
+def _bound(held: Any, count: int) -> Any:
+    """Of the largest value: BOUND, or what torch rounds in each step where the lr is a tensor of less precision."""
+    if not isinstance(held, torch.Tensor):
+        return BOUND
+    return np.maximum(BOUND, 4.0 * torch.finfo(held.dtype).eps * (2.0 + np.arange(count)))
 
 
 def expressions(scheduler: torch_lr.LRScheduler) -> list[Schedule]:

@@ -80,7 +80,8 @@ def check_known_before(scheduler: Any) -> None:
             raise ScheduleError(
                 f"{type(part).__name__} {why}, so what it will write is not known before; "
                 "keep it for that hyperparameter (attach schedules to others), or write down the curve that you "
-                "expect, for example with ts.warmup_cosine"
+                "expect, for example with ts.warmup_cosine; what follows a metric may be a factor in it, as in lr * "
+                "ts.plateau(patience=10) and sched.observe(metric)"
             )
         if any(map(_reads_a_clock, getattr(part, "lr_lambdas", None) or ())):
             raise ScheduleError(

@@ -16,6 +16,12 @@ from tensorsched.schedules.algebra import (
     initial as initial,
 )
 from tensorsched.schedules.clocks import Mirror as Mirror, Span as Span, Warp as Warp
+from tensorsched.schedules.live import (
+    greedy as greedy,
+    live as live,
+    plateau as plateau,
+    spike as spike,
+)
 from tensorsched.schedules.over import Over as Over
 from tensorsched.schedules.recipes import *  # noqa: F403
 from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
@@ -49,5 +55,6 @@ if not TYPE_CHECKING:
         "Span",
     ]
     __all__ += ["Stretch", "Take", "Warp", "chain", "from_dict", "from_json", "initial", "maximum", "minimum"]
+    __all__ += ["greedy", "live", "plateau", "spike"]
     __all__ += recipes.__all__
     __all__ += shapes.__all__

@@ -127,6 +127,7 @@ def _check_chain(where: str, value: object) -> tuple[Schedule, ...]:
 class Sequence(Schedule):
     """`a >> b >> ...`: each part from its own step 0, at the step where the part before it ends."""
 
+    _at_present = True
     parts: tuple[Schedule, ...] = f.declare(_check_chain)
 
     def _prepare(self) -> None:
@@ -134,7 +135,7 @@ class Sequence(Schedule):
             if part.steps is None:
                 raise ScheduleError(
                     f"nothing can follow an unbounded schedule with >>: {brief(part)} never ends; give it a length "
-                    "with .take(n) or steps=n"
+                    + ("with ts.constant(1.0, steps=n) * ..." if part._inputs else "with .take(n) or steps=n")
                 )
         last = self.parts[-1].steps
         # Beyond 2**53 steps two neighbouring ones would be one float64 position.
@@ -220,6 +221,7 @@ class Combine(Schedule):
     As long as the longer of the two; an unbounded constant does not affect the length.
     """
 
+    _at_present = True
     left: Schedule = f.declare(check_schedule)
     right: Schedule = f.declare(check_schedule)
     op: str = f.choice(*_OPS, kw_only=True)

@@ -19,7 +19,7 @@ import functools
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
@@ -111,6 +111,10 @@ class Node:
     steps: int | None = None  # what has a length declares a field of this name, or sets it in _prepare
     _depth: int
     _size: int
+    _inputs: tuple[Node, ...]
+    _at_present: ClassVar[bool] = (
+        False  # whether it reads its children at its own step: live inputs may be in them
+    )
 
     # Without this np.float64(0.5) * schedule becomes an array of objects; with it Python asks __rmul__.
     __array_ufunc__ = None
@@ -134,6 +138,14 @@ class Node:
             )
         object.__setattr__(self, "_depth", depth)
         object.__setattr__(self, "_size", size)
+        inputs = dict.fromkeys(itertools.chain.from_iterable(child._inputs for child in self.children()))
+        object.__setattr__(self, "_inputs", tuple(inputs))
+        if inputs and not self._at_present:
+            raise ScheduleError(
+                f"{self.kind} reads its schedule at another step, or changes its values as a whole, and "
+                f"{brief(next(iter(inputs)))} has a value at the present step only: write it outside, as in "
+                f"base.{self.kind}(...) * {next(iter(inputs)).kind}(...)"
+            )
         self._prepare()
 
     def _prepare(self) -> None:
@@ -156,12 +168,20 @@ class Node:
         """The schedules that this one is made of, in order."""
         return ()
 
+    def inputs(self) -> tuple[Node, ...]:
+        """The different live inputs in it (`live`, `plateau`, ...), in order; none where the step alone decides."""
+        return self._inputs
+
     def _with_initial(self, value: float) -> Node:
         """This expression with the constant `value` instead of every `ts.initial`; itself where there is none."""
-        return self._rebuilt(lambda child: child._with_initial(value))
+        return self._rebuilt(lambda part: part._with_initial(value))
+
+    def _with_inputs(self, values: Mapping[str, float]) -> Node:
+        """This expression with the inputs of these names at these values; itself where there are none."""
+        return self._rebuilt(lambda part: part._with_inputs(values)) if self._inputs else self
 
     def _rebuilt(self, change: Callable[[Node], Node]) -> Node:
-        """This expression with every child changed; itself where no child is another one then."""
+        """This node with what `change` makes of each child; itself where that is the child."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self) if self.children() else ():  # type: ignore[arg-type]  # a dataclass
             held = getattr(self, field.name)

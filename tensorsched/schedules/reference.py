@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import shapes as s
 from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
 from tensorsched.schedules.clocks import Mirror, Span, Warp
+from tensorsched.schedules.live import Reaction, greedy, live, plateau, spike
 from tensorsched.schedules.over import Over
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
@@ -38,22 +39,26 @@ FORMULAS: dict[type[Schedule], Callable[[Any, float], float]] = {}
 """The formula of each kind of node: (node, position) -> value; filled by `formula`."""
 
 
-def value(schedule: Schedule, step: int) -> float:
+def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = None) -> float:
     """The value of `schedule` at `step`, computed one number at a time.
 
     Args:
         schedule: any schedule without `ts.initial`.
         step: 0-based count of completed optimizer steps, an int in 0..2**53.
+        inputs: the values of live inputs by name; one that is not named has the value that it starts with.
 
     Returns:
         f(step) as a Python float. No tensor, no device, no synchronisation. Takes microseconds at any step, except past
         many cycles of a `repeat` whose cycles change length: those are walked one by one.
 
     Raises:
-        ScheduleError: not a schedule, a step that is negative or no int, a value that is not finite, or `ts.initial`.
+        ScheduleError: not a schedule, a step that is negative or no int, a value that is not finite, `ts.initial`, or
+            an input that the schedule does not have.
 
     Example:
         >>> import tensorsched as ts
+        >>> value(ts.linear(0.0, 1.0, steps=4) * ts.live("scale", 1.0), 2, inputs={"scale": 0.5})
+        0.25
         >>> value(ts.linear(0.0, 1.0, steps=4) >> ts.cosine(1.0, 0.0, steps=8), 2)
         0.5
     """
@@ -61,7 +66,11 @@ def value(schedule: Schedule, step: int) -> float:
         raise ScheduleError(
             f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)"
         )
-    result = at(schedule, float(check_count("step", step)))
+    names = {getattr(held, "name", "") for held in schedule.inputs()}
+    if unknown := sorted(set(inputs or ()) - names):
+        raise ScheduleError(f"inputs: the schedule has no live input {unknown[0]!r}; it has {sorted(names)}")
+    given = cast("Schedule", schedule._with_inputs(inputs or {}))
+    result = at(given, float(check_count("step", step)))
     if not math.isfinite(result):
         raise ScheduleError(
             f"the value at step {step} is {result}, not a finite number (a division by 0, or an overflow); clamp the "
@@ -98,6 +107,19 @@ HALF_PI = Fraction("1.5707963267948966192313216916397514420985846996876")
 @formula(constant)
 def _constant(c: constant, _t: float) -> float:
     return c.value
+
+
+@formula(live)
+def _live(c: live, _t: float) -> float:
+    return c.initial
+
+
+def _reaction(_c: Reaction, _t: float) -> float:
+    """Nothing was observed."""
+    return 1.0
+
+
+FORMULAS |= dict.fromkeys((plateau, greedy, spike), _reaction)
 
 
 @formula(s.linear)

@@ -4,7 +4,7 @@ Part 1: what it costs the host to move a schedule by one step, beside torch, tra
 jitted optax schedule (what is not installed is left out, and said so) and a bare loop of writes. Part 2: what that adds to
 whole optimizer steps. Part 3: scaled tables beside equal ones. Part 4: building tables. Part 5: handlers in an ignite
 engine, beside ignite's own. Part 6: how building grows with the number of steps. Part 7: import time over torch's. Part 8:
-where the microseconds of a step go. Compiled steps: one_graph.py.
+where the microseconds of a step go. Part 9: reacting to a metric, beside torch's ReduceLROnPlateau. Compiled steps: one_graph.py.
 All that is compared runs in turn in one process (timing.py), on one thread and without garbage collection. The absolute
 numbers belong to the machine and its load; read the ratios.
 """
@@ -24,6 +24,7 @@ import cases
 import growth
 import ignite_cases
 import import_time
+import live_cases
 import peers
 import readme
 import report
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("growth", _part_6),
         ("import", _part_7),
         ("profile", _part_8),
+        ("live", _part_9),
     ):
         result[name], judged = part(options)
         verdicts += judged
@@ -313,6 +315,23 @@ def _part_8(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
     title = "8. Where the time of a step goes: the functions' own time, by cProfile, which makes small ones dearer"
     report.show(title, report.Columns(where.HEAD, text=1), where.rows_of(records))
     print("\n  By where the functions are written:", *map(where.sentence, records), sep="\n    ")
+    return records, []
+
+
+def _part_9(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+    races = {
+        (kind, groups): race(
+            live_cases.competitors(kind, groups), rounds=options.rounds, block_s=options.block_ms / 1e3
+        )
+        for groups in options.groups
+        for kind in live_cases.KINDS
+    }
+    title = "9. Reacting to a metric, a float, without the optimizer's step"
+    report.show(title, report.REACTION, report.reaction_rows(races))
+    records: list[Record] = [
+        {"call": kind, "groups": groups, "competitors": _times(run, slow=live_cases.TORCH)}
+        for (kind, groups), run in races.items()
+    ]
     return records, []
 
 

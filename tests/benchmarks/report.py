@@ -37,6 +37,7 @@ LAYOUT = Columns(("what is called", "equal, us", "scaled, us", "scaled / equal",
 BUILD = Columns(("schedules", "build, s", "bytes on the device", "unshared", "advance(), us"), text=1)
 
 
+REACTION = Columns(("groups", "what", "scheduler", "us a call", "faster than torch", "IQR"), text=3)
 HANDLER_CALL = Columns(("groups", "handler", "ignite, us", "ours, us", "ignite / ours", "IQR"), text=2)
 
 
@@ -74,6 +75,21 @@ def schedule_step_rows(races: Mapping[int, Race]) -> Iterable[Sequence[str]]:
                 _times(ratio.median),
                 f"{_times(ratio.quartiles[0])} .. {_times(ratio.quartiles[1])}",
                 _times(race.ratio(name, WRITES).median),
+            )
+
+
+def reaction_rows(races: Mapping[tuple[str, int], Race]) -> Iterable[Sequence[str]]:
+    for (kind, groups), race in races.items():
+        slow = next(iter(race.us))
+        for name in race.us:
+            ratio = race.ratio(slow, name)
+            yield (
+                f"{groups}",
+                kind,
+                name,
+                _us(race.time(name).median),
+                _times(ratio.median),
+                f"{_times(ratio.quartiles[0])} .. {_times(ratio.quartiles[1])}",
             )
 
 

@@ -446,6 +446,29 @@ def compiled(rank: int) -> Facts:
     return facts
 
 
+def decaying(rank: int) -> Facts:
+    """A fused AdamW on FSDP2's DTensors, its weight decay multiplied on the device, beside one with floats by hand."""
+    lr = ts.from_values(
+        [2.0**-k for k in (4, 5, 6, 4, 5, 7, 4, 6)]
+    )  # what the kernel does with it is the same
+    facts: Facts = {}
+    for how in ("attached", "by hand", "frozen"):
+        model = sharded(make_model())
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        if how == "attached":
+            sched = ts.attach(optimizer, resident=True, lr=lr, weight_decay=WD)
+            facts["decays"] = [slot.decays for slot in sched.slots]
+        for number in range(STEPS):
+            model(batch(number, rank)).square().sum().backward()
+            if how != "attached":
+                wd = WD(0 if how == "frozen" else number)
+                optimizer.param_groups[0].update(lr=lr(number), weight_decay=wd)
+            optimizer.step()
+            optimizer.zero_grad()
+        facts[how] = whole(model)
+    return {"AdamW": facts}
+
+
 def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts]]]:
     yield "ddp", lambda: training(rank, "ddp")
     yield "fsdp2", lambda: training(rank, "fsdp2")
@@ -455,6 +478,7 @@ def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts
     yield "checkpoint of zero", lambda: plain_checkpoint(rank, folder, zero=True)
     yield "skipped steps of fsdp2", lambda: skipped_steps(rank, "fsdp2")
     yield "one graph of fsdp2", lambda: compiled(rank)
+    yield "decay on fsdp2", lambda: decaying(rank)
     yield "hidden step", lambda: hidden_step(rank)
     yield "sharded checkpoint", lambda: sharded_checkpoint(rank, folder)
 

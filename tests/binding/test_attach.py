@@ -288,8 +288,9 @@ def on_cuda(kind: type, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "options", "resident"),
     [
-        (optim.AdamW, {"capturable": True}, {"lr"}),
-        (optim.AdamW, {"capturable": True, "foreach": False}, {"lr", "betas[0]"}),
+        (optim.AdamW, {"capturable": True}, {"lr", "weight_decay"}),
+        (optim.AdamW, {"capturable": True, "foreach": False}, {"lr", "betas[0]", "weight_decay"}),
+        (optim.Adam, {"capturable": True}, {"lr"}),
         (optim.AdamW, {"fused": True}, {"lr"}),
         (optim.AdamW, {}, set()),
         (optim.SGD, {"momentum": 0.9}, set()),

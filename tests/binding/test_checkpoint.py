@@ -722,3 +722,17 @@ def test_free_values_in_real_training():
 def test_what_is_no_free_value(free, text):
     with pytest.raises(ts.BindingError, match=text):
         ts.attach(two_groups(optim.SGD), lr=LR, free=free)
+
+
+# -- work -------------------------------------------------------------------------------------------------------------
+
+
+def test_reading_a_state_is_bounded_work():
+    """Each document of it is short and slow to read; together they are refused before they are read."""
+    slow = [ts.constant(1.0, steps=100_000 + i).repeat(60_000, length_mult=1.00001) for i in range(40)]
+    few, many = (
+        write_state(3, {f"x{i}": schedule for i, schedule in enumerate(part)}) for part in (slow[:2], slow)
+    )
+    assert set(ts.schedules_of(few)["free"]) == {"x0", "x1"}
+    with pytest.raises(ts.ScheduleError, match=r"^documents\[.*takes too much work"):
+        ts.schedules_of(many)

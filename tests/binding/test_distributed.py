@@ -104,6 +104,14 @@ def test_trains_to_the_bit_as_with_values_set_by_hand(ranks, scenario):
             assert not equal(reached, seen["frozen"]["params"]), f"{case}: a frozen value must show"
 
 
+def test_a_fused_decay_on_sharded_parameters_is_that_of_floats_to_the_bit(ranks):
+    for _, facts in facts_of(ranks, "decay on fsdp2"):
+        for seen in facts:
+            assert seen["decays"] == [False, True]
+            assert equal(seen["attached"], seen["by hand"])
+            assert not equal(seen["attached"], seen["frozen"]), "a frozen value must show"
+
+
 def test_ranks_had_different_data(ranks):
     """Control: with one and the same data, ranks that are out of step could end alike."""
     del ranks

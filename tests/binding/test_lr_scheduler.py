@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
 from torch.utils.data import TensorDataset
 
 import tensorsched as ts
@@ -144,12 +145,45 @@ def test_a_copy_of_its_optimizer_does_not_stand_still_without_a_word():
     train(copied, steps=32)
     for _ in range(31):
         face.step()
-    with pytest.warns(UserWarning, match=r"made no step in between.*such as a copy"):
+    with pytest.warns(UserWarning, match=r"has made no step yet.*such as a copy"):
         face.step()
     together, again = copy.deepcopy((optimizer, face))
     train(together, steps=1)
     again.step()
     assert (again.last_epoch, rates(together)) == (1, [LR(1)] * 2)
+
+
+@KINDS
+@pytest.mark.parametrize("alone", [False, True])
+def test_swalr_takes_over_when_it_is_stepped_and_not_when_it_is_made(tensor, alone):
+    """In torch's own recipe it is made before training."""
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, resident=tensor)
+    scheduler = None if alone else sched.lr_scheduler()
+    swa = SWALR(optimizer, swa_lr=0.7, anneal_epochs=1)
+    for step in range(3):
+        assert rates(optimizer) == pytest.approx([LR(step)] * 2, rel=2**-23)
+        train(optimizer, steps=1)
+        if scheduler is not None:
+            scheduler.step()
+    swa.step()
+    with pytest.warns(UserWarning, match="SWALR has taken over lr at step 3"):
+        train(optimizer, steps=1)
+    assert not sched.attached
+    assert rates(optimizer) == pytest.approx([0.7] * 2, rel=2**-23)
+    swa.step()
+    train(optimizer, steps=1)
+    assert rates(optimizer) == pytest.approx([0.7] * 2, rel=2**-23)
+
+
+def test_swalr_beside_other_schedules_is_an_external_write():
+    optimizer = two_groups(optim.SGD)
+    ts.attach(optimizer, lr=LR, momentum=0.5 * LR)
+    swa = SWALR(optimizer, swa_lr=0.7, anneal_epochs=1)
+    train(optimizer, steps=1)
+    swa.step()
+    with pytest.raises(ts.BindingError, match=r"lr\[group 0\] no longer follows"):
+        train(optimizer, steps=1)
 
 
 def test_a_checkpoint_between_the_two_steps_goes_on_with_the_next():

@@ -268,7 +268,18 @@ def test_the_handle_shows_what_users_use():
     sched = ts.attach(optim.SGD([nn.Parameter(torch.ones(1))]), lr=0.5)
     assert [name for name in dir(sched) if name[0] != "_"] == [
         *("adopt", "attached", "check", "cool_down", "count", "detach", "extend", "free", "hand_over"),
-        *("history", "load_state_dict", "log", "lr_scheduler", "optimizer", "plot", "position", "progress"),
+        *(
+            "history",
+            "inputs",
+            "load_state_dict",
+            "log",
+            "lr_scheduler",
+            "observe",
+            "optimizer",
+            "plot",
+            "position",
+            "progress",
+        ),
         *("rewrite", "schedule", "seek", "slots", "state_dict", "step", "step_count", "used", "value"),
     ]
 

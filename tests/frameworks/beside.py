@@ -42,6 +42,11 @@ def ours_alone(optimizer: optim.Optimizer) -> None:
     ts.attach(optimizer, lr=ts.initial * CURVE)
 
 
+def tensors(optimizer: optim.Optimizer) -> Any:
+    """As on a GPU, where the groups hold tensors that are filled."""
+    return ts.attach(optimizer, lr=ts.initial * CURVE, resident=True).lr_scheduler()
+
+
 def theirs(optimizer: optim.Optimizer) -> Any:
     return LambdaLR(optimizer, CURVE)
 
@@ -84,6 +89,14 @@ def resume(train: Train, folder: Path, whole: Run, make: Make = ours) -> None:
     assert rest.used == EXACT[SAVED:]
     assert equal(rest, whole)
     assert not equal(cut, whole)
+
+
+def with_tensors(train: Train, folder: Path) -> None:
+    """Tensor slots have each value rounded once, and resume."""
+    whole = train(tensors, folder / "tensors")
+    assert whole.used == [[torch.tensor(lr).item() for lr in rates] for rates in EXACT]
+    train(tensors, folder / "cut tensors", until=SAVED)
+    assert equal(train(tensors, folder / "cut tensors", resume=True), whole)
 
 
 def equal(a: Run, b: Run) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import pytest
@@ -26,25 +27,25 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     theirs,
-    watch,
+    with_tensors,
 )
 
 
-def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False) -> Run:
+def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False, **options: Any) -> Run:
     accelerator = accelerate.Accelerator(
         cpu=True,
         gradient_accumulation_steps=ACCUMULATION,
         # What theirs needs in two processes, where it is stepped twice; ours moves once a step however it is called.
         step_scheduler_with_optimizer=make is not theirs or int(os.environ.get("WORLD_SIZE", "1")) == 1,
         project_dir=str(folder),
+        **options,
     )
     model = make_model()
-    optimizer = make_optimizer(model)
-    used, logged = watch(optimizer), []
+    inner = make_optimizer(model)
+    used, logged, done = [], [], 0
     model, optimizer, batches, scheduler = accelerator.prepare(
-        model, optimizer, loader(world=accelerator.num_processes), make(optimizer)
+        model, inner, loader(world=accelerator.num_processes), make(inner)
     )
-    done = 0
     if resume:
         accelerator.load_state(str(folder / "state"))
         done = SAVED
@@ -53,6 +54,7 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
             with accelerator.accumulate(model):
                 accelerator.backward(nn.functional.mse_loss(model(x), y))
                 if accelerator.sync_gradients:
+                    used.append([float(group["lr"]) for group in inner.param_groups])
                     logged.append(scheduler.get_last_lr())
                 optimizer.step()
                 if accelerator.sync_gradients or accelerator.step_scheduler_with_optimizer:
@@ -74,6 +76,10 @@ RUNS = {"ddp": train}
 
 def test_it_trains_as_lambda_lr_and_resumes(tmp_path):
     resume(train, tmp_path, compare(train, tmp_path))
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_two_processes(tmp_path):

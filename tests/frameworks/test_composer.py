@@ -32,6 +32,7 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     watch,
+    with_tensors,
 )
 
 
@@ -73,7 +74,7 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
     model = Net()
     optimizer = make_optimizer(model)
     used, log, scheduler = watch(optimizer), InMemoryLogger(), make(optimizer)
-    trainer(
+    made = trainer(
         optimizer,
         scheduler,
         model,
@@ -85,7 +86,9 @@ def train(make: Make, folder: Path, until: int = STEPS, *, resume: bool = False)
         save_overwrite=True,
         load_path=str(folder / f"ep{SAVED // STEPS_PER_EPOCH}.pt") if resume else None,
         **({} if scheduler is None else {"step_schedulers_every_batch": True}),
-    ).fit()
+    )
+    made.fit()
+    made.close()
     shown = [[float(lr) for _, lr in log.data[f"lr-AdamW/group{group}"]] for group in (0, 1)]
     return Run(used, parameters(model), shown)
 
@@ -99,6 +102,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     resume(train, tmp_path, whole)
 
 
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
+
+
 def test_it_resumes_without_a_scheduler_in_composer_s_slot(tmp_path):
     resume(train, tmp_path, train(ours, tmp_path / "whole"), ours_alone)
 
@@ -106,5 +113,7 @@ def test_it_resumes_without_a_scheduler_in_composer_s_slot(tmp_path):
 def test_a_step_an_epoch_which_is_composer_s_default_for_schedulers_of_torch_is_refused():
     model = Net()
     optimizer = make_optimizer(model)
+    made = trainer(optimizer, ours(optimizer), model, STEPS)
     with pytest.raises(ts.BindingError, match="step_schedulers_every_batch=True"):
-        trainer(optimizer, ours(optimizer), model, STEPS).fit()
+        made.fit()
+    made.close()

@@ -33,6 +33,7 @@ from tests.frameworks.beside import (
     resume,
     theirs,
     watch,
+    with_tensors,
 )
 
 
@@ -113,6 +114,10 @@ def test_it_trains_logs_and_resumes_as_with_fastai_s_own_scheduler(tmp_path):
     whole = compare(train, tmp_path, theirs, still)
     assert whole.logged == [biases for _, biases in EXACT for _ in range(ACCUMULATION)]
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_fit_twice_runs_the_schedule_twice(tmp_path):

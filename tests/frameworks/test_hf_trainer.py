@@ -28,6 +28,7 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     watch,
+    with_tensors,
 )
 
 
@@ -96,6 +97,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     whole = compare(train, tmp_path)
     assert len(whole.logged) == STEPS
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_two_processes(tmp_path):

@@ -29,6 +29,7 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     watch,
+    with_tensors,
 )
 
 EVERY_STEP = Events.ITERATION_COMPLETED(every=ACCUMULATION)
@@ -71,6 +72,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     shown = torch.tensor(whole.logged).T  # TensorBoard keeps float32
     assert torch.equal(shown, torch.tensor(EXACT))
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_it_resumes_without_a_scheduler_among_the_objects(tmp_path):

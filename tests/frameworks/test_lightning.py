@@ -9,19 +9,23 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.tuner import Tuner
 from torch import nn
 
 import tensorsched as ts
 from tests.frameworks.beside import (
     ACCUMULATION,
+    EPOCHS,
     EXACT,
     SAVED,
     STEPS,
+    STEPS_PER_EPOCH,
     Make,
     Run,
     compare,
+    equal,
     in_two_processes,
     loader,
     make_model,
@@ -30,7 +34,9 @@ from tests.frameworks.beside import (
     ours_alone,
     parameters,
     resume,
+    theirs,
     watch,
+    with_tensors,
 )
 
 
@@ -115,6 +121,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     resume(train, tmp_path, whole)
 
 
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
+
+
 def test_it_resumes_without_a_scheduler_in_lightning_s_slot(tmp_path):
     resume(train, tmp_path, train(ours, tmp_path / "whole"), ours_alone)
 
@@ -129,3 +139,49 @@ def test_an_interval_of_epochs_which_is_the_default_is_refused(tmp_path):
         trainer(tmp_path, STEPS, logger=False, enable_checkpointing=False).fit(
             Module(ours, interval="epoch"), loader()
         )
+
+
+def averaged(make: Make, folder: Path) -> Run:
+    module = Module(make)
+    trainer(
+        folder,
+        -1,
+        logger=False,
+        max_epochs=EPOCHS,
+        enable_checkpointing=False,
+        callbacks=[StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=2, annealing_epochs=1)],
+    ).fit(module, loader())
+    return Run(module.used, parameters(module.model))
+
+
+def test_stochastic_weight_averaging_takes_over(tmp_path):
+    reference = averaged(theirs, tmp_path)
+    assert reference.used[:STEPS_PER_EPOCH] == EXACT[:STEPS_PER_EPOCH]
+    assert reference.used[STEPS_PER_EPOCH:] != EXACT[STEPS_PER_EPOCH:], "the control: SWALR"
+    with pytest.warns(UserWarning, match=f"SWALR has taken over lr at step {STEPS_PER_EPOCH}"):
+        mine = averaged(ours, tmp_path)
+    assert mine.used == reference.used
+    assert equal(mine, reference)
+
+
+def test_lr_find_wants_an_optimizer_without_schedules(tmp_path):
+    """It writes learning rates of its own. With schedules it is refused before a value is used."""
+
+    class Searched(Module):
+        searching = True
+
+        def configure_optimizers(self) -> Any:
+            return make_optimizer(self.model) if self.searching else super().configure_optimizers()
+
+        lr = 0.1
+
+    def tuner() -> Tuner:
+        return Tuner(trainer(tmp_path, STEPS, logger=False))
+
+    with pytest.raises(ts.BindingError, match=r"no longer follows its schedule.*Something else writes it"):
+        tuner().lr_find(Module(ours), loader(), num_training=4, update_attr=False)
+    module = Searched(ours)
+    assert tuner().lr_find(module, loader(), num_training=4, update_attr=False) is not None
+    module.searching = False
+    trainer(tmp_path, STEPS, logger=False).fit(module, loader())
+    assert module.used == EXACT

@@ -33,6 +33,7 @@ from tests.frameworks.beside import (
     resume,
     theirs,
     watch,
+    with_tensors,
 )
 
 
@@ -86,6 +87,10 @@ def test_it_trains_logs_and_resumes_as_with_lambda_lr(tmp_path):
     whole = compare(train, tmp_path)
     assert whole.logged == [weights for weights, _ in EXACT]
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_gradients_of_two_batches_are_one_step_however_often_the_callback_steps_the_face(tmp_path):

@@ -32,6 +32,7 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     watch,
+    with_tensors,
 )
 
 
@@ -94,6 +95,10 @@ def test_it_trains_logs_and_resumes_as_with_timm_s_own_scheduler(tmp_path):
     whole = compare(train, tmp_path, theirs, frozen)
     assert whole.logged == EXACT
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_attached_alone_it_trains_and_resumes_but_the_log_shows_the_next_step_s_lr(tmp_path):

@@ -28,6 +28,7 @@ from tests.frameworks.beside import (
     parameters,
     resume,
     watch,
+    with_tensors,
 )
 
 
@@ -82,6 +83,10 @@ def test_it_trains_logs_and_resumes_as_with_its_own_schedulers(tmp_path):
     whole = compare(train, tmp_path)
     assert [list(rates.values()) for rates in whole.logged] == EXACT
     resume(train, tmp_path, whole)
+
+
+def test_tensor_slots(tmp_path):
+    with_tensors(train, tmp_path)
 
 
 def test_it_resumes_without_a_scheduler_in_its_container(tmp_path):

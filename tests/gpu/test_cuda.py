@@ -201,11 +201,94 @@ def test_replays_reach_what_eager_training_reaches(how):
     assert (values(still) - values(by_hand)).abs().max() > 100 * limit, "the control: a frozen lr"
 
 
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}], ids=["fused", "foreach"])
+def test_a_captured_weight_decay_follows_its_schedule(options):
+    """It is a multiplication of its own, and nothing else: to the bit, with the decay made by hand."""
+    ours, by_hand, still = (adamw(**options) for _ in range(3))
+    sched = ts.attach(ours, lr=LR, weight_decay=WD)
+    assert all(slot.tensor for slot in sched.slots)
+
+    def whole() -> None:
+        fill(ours)
+        ours.step()
+
+    graph = captured(whole)
+    steps = 100
+    for _ in range(steps - 3):
+        graph.replay()
+    assert sched.step_count == steps
+    for number in range(steps):
+        for each, wd in ((by_hand, WD(number)), (still, WD(0))):
+            group = each.param_groups[0]
+            group["lr"], group["weight_decay"] = torch.tensor(LR(number), device="cuda"), 0.0
+            fill(each)
+            with torch.no_grad():
+                torch._foreach_mul_(group["params"], 1.0 - LR(number) * wd)
+            each.step()
+    assert torch.equal(values(ours), values(by_hand))
+    assert (values(still) - values(by_hand)).abs().max() > 1e-3, "the control: a frozen weight decay"
+
+
+def test_a_decay_alone_is_near_that_of_torchs_fused_kernel():
+    """Which computes p - lr * weight_decay * p: three roundings a step lie between, each at most U of p."""
+    ours, kernel = adamw(fused=True), adamw(fused=True)
+    ts.attach(ours, lr=LR, weight_decay=WD)
+    start, steps = values(kernel), 100
+    for number in range(steps):
+        group = kernel.param_groups[0]
+        group["lr"], group["weight_decay"] = torch.tensor(LR(number), device="cuda"), WD(number)
+        kernel.step()  # with gradients of 0
+        ours.step()
+    off = (values(ours) - values(kernel)).abs()
+    assert (off <= 3 * U * steps * start.abs()).all()
+    assert (values(ours) - start).abs().max() > 1e-2, "the control: it decays"
+
+
+def test_a_fused_decay_reads_nothing_and_adds_a_pass_over_the_parameters():
+    """Kernels: the step's own, two that move the values, and for the decay one a parameter at most."""
+    plain = adamw(fused=True, weight_decay=0.0, lr=torch.tensor(1e-2, device="cuda"))
+    ours = adamw(fused=True)
+    ts.attach(ours, lr=LR, weight_decay=WD)
+    for each in (plain, ours):
+        fill(each)
+        each.step()
+    torch.cuda.set_sync_debug_mode("error")
+    ours.step()
+    torch.cuda.set_sync_debug_mode("default")
+    assert kernels(ours.step) - kernels(plain.step) <= 2 + 3
+
+
+def test_a_tensor_of_the_groups_own_is_filled_inside_the_graph():
+    """An optimizer of which nothing is known, whose group holds a tensor: the tensor stays, and replays fill it."""
+
+    class Unknown(optim.SGD):
+        pass
+
+    optimizer = with_gradients(Unknown(parameters(), lr=torch.tensor(0.1, device="cuda"), fused=True))
+    own = optimizer.param_groups[0]["lr"]
+    sched = ts.attach(optimizer, lr=LR)
+    assert sched.slots[0].filled
+    torch.cuda.set_sync_debug_mode("error")
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("default")
+
+    def whole() -> None:
+        fill(optimizer)
+        optimizer.step()
+
+    graph = captured(whole)
+    for replayed in range(1, 21):
+        graph.replay()
+        assert optimizer.param_groups[0]["lr"] is own
+        assert own == torch.tensor(LR(4 + replayed), dtype=torch.float32)
+    assert sched.step_count == 24
+
+
 def test_a_capture_that_would_freeze_a_value_or_leave_out_a_parameter_is_refused():
     optimizer = adamw()
-    sched = ts.attach(optimizer, lr=LR, weight_decay=WD)
+    sched = ts.attach(optimizer, lr=LR, betas=(None, BETA2))
     optimizer.step()
-    with pytest.raises(ts.BindingError, match=r"weight_decay.* is a float slot"):
+    with pytest.raises(ts.BindingError, match=r"betas\[1\].* is a float slot"):
         captured(optimizer.step, warm_up=0)
     sched.detach()
     ts.attach(optimizer, lr=LR)
@@ -361,3 +444,42 @@ def test_kernels_that_a_schedule_adds():
     added = kernels(step) - kernels(constant_step)
     print(f"kernels added in one graph: {added}")  # noqa: T201
     assert added <= 2
+
+
+# -- a clock that is not the step --------------------------------------------------------------------------------------
+
+
+def test_replays_count_what_a_tensor_on_the_device_says():
+    optimizer = adamw(lr=torch.tensor(1e-2, device="cuda"))
+    lr = ts.linear(1.0, 0.0, steps=1_000)
+    sched = ts.attach(optimizer, lr=lr, clock=ts.clock("tokens"))
+    consumed = torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def step() -> None:
+        sched.count(consumed)
+        optimizer.step()
+
+    graph = captured(step)
+    assert (sched.step_count, sched.position) == (3, 0)
+    position = 0
+    for n in (100, 0, 250, 7):
+        consumed.fill_(n)
+        graph.replay()
+        position += n
+        assert sched.position == position
+        assert sched.value("lr").item() == pytest.approx(lr(position), rel=2 * U)
+    assert sched.step_count == 7
+
+
+def test_counting_never_synchronises():
+    optimizer = adamw(lr=torch.tensor(1e-2, device="cuda"))
+    sched = ts.attach(optimizer, lr=LR.stretch(1_000), clock=ts.clock("tokens"))
+    consumed = torch.tensor(512, device="cuda")
+    sched.count(1)
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    for n in (3, consumed, consumed):
+        sched.count(n)
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("default")
+    assert sched.position == 1_028

@@ -216,6 +216,18 @@ def test_what_goes_back_keeps_what_waits_to_be_said(run):
         run.b.step()
 
 
+def test_a_metric_is_shown_to_all_that_react():
+    run = Run(b=B * ts.plateau(factor=0.5, patience=0))
+    for metric in (1.0, 2.0):
+        run.plan.observe(metric)
+    assert run.b.param_groups[0]["lr"] == 0.5 * B(0)
+    assert run.a.param_groups[0]["lr"] == A(0)
+    with pytest.raises(ts.BindingError, match="metric"):
+        run.plan.observe("x")
+    with pytest.raises(ts.BindingError, match="react"):
+        Run().plan.observe(1.0)
+
+
 def test_detach_gives_all_back(run):
     run.step(2)
     held = run.held

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 
+import nbformat
 import pytest
 from torch.optim import lr_scheduler as torch_lr
 
@@ -106,4 +107,11 @@ def _schedules(library: str, kind: type) -> bool:
 
 
 def test_the_page_is_the_table():
-    assert migrate.PAGE.read_text(encoding="utf-8") == migrate.page(), "run python -m tests.recording.migrate"
+    assert sources(migrate.PAGE.read_text(encoding="utf-8")) == sources(migrate.page()), (
+        "run python -m tests.recording.migrate, then make notebooks ARGS='--write notebooks/05_migrate.ipynb'"
+    )
+
+
+def sources(notebook: str) -> list[tuple[str, str]]:
+    """What somebody wrote, without what running it gave."""
+    return [(cell.cell_type, cell.source) for cell in nbformat.reads(notebook, as_version=4).cells]

@@ -206,7 +206,7 @@ def test_wsd_s_is_a_wsd_in_each_period(peak, periods, decay):
 
 
 def infinite(t, peak, w, c, level, total, d, low):
-    """Ibrahim et al., section 4.2."""
+    """Ibrahim et al. 2024, as in the code for Singh et al. 2025."""
     if t < w:
         return peak * t / w
     if t < w + c:

@@ -112,7 +112,8 @@ def test_optimizers_on_several_devices_are_no_one_graph():
         (optim.AdamW, {}, {"lr"}, 1),
         (optim.NAdam, {"foreach": False}, {"lr"}, 1),
         (optim.AdamW, {"capturable": True}, {"lr"}, 0),
-        (optim.AdamW, {"capturable": True}, {"lr", "weight_decay"}, 1),
+        (optim.AdamW, {"capturable": True}, {"lr", "weight_decay"}, 0),
+        (optim.AdamW, {"capturable": True}, {"lr", "eps"}, 1),
         (optim.SGD, {"momentum": 0.9}, {"lr"}, 1),
     ],
 )
@@ -139,3 +140,27 @@ def test_an_eager_step_in_between_reads_the_device_once_at_most(kind, options, r
     for p in optimizer.param_groups[0]["params"]:
         for key, value in optimizer.state[p].items():
             assert value.device.type == ("cpu" if key in on_host else "cuda")
+
+
+@pytest.mark.usefixtures("reads")
+@pytest.mark.parametrize(
+    ("kind", "options", "on_host"),
+    [
+        (optim.AdamW, {}, {"step"}),
+        (optim.NAdam, {"foreach": False}, {"step", "mu_product"}),
+        (optim.AdamW, {"capturable": True}, set()),
+    ],
+)
+def test_a_state_dict_has_its_counts_where_torchs_own_has_them(kind, options, on_host):
+    optimizer = on_cuda(kind, **options)
+    optimizer._warned_capturable_if_run_uncaptured = True  # by torch, of a capturable step outside a capture
+    step = ts.compile_step(ts.attach(optimizer, lr=RAMP), backend=Graphs().backend)
+    step()
+    step()
+    with HostReads() as between:
+        saved = optimizer.state_dict()["state"]
+    assert len(between.seen) <= 2, "one for all counts, one for the step of the schedule"
+    for index, p in enumerate(optimizer.param_groups[0]["params"]):
+        for key, value in saved[index].items():
+            assert value.device.type == ("cpu" if key in on_host else "cuda"), key
+            assert optimizer.state[p][key].device.type == "cuda", "the graph's own stays where it is"

@@ -36,6 +36,9 @@ class ReduceLROnPlateauScheduler(ParamScheduler):
 
     Unlike ignite's, min_lr counts with and without param_group_index, and the state holds no method.
 
+    Beside `ts.attach`, which needs no handler, `lr * ts.plateau(...)` and `sched.observe(metric)` do the same within a
+    schedule, on the device where the lr is there.
+
     Source: ignite.handlers.param_scheduler.ReduceLROnPlateauScheduler.
 
     Example:

@@ -165,7 +165,10 @@ def _check_torch_scheduler(lr_scheduler: object) -> None:
         "lr_scheduler", lr_scheduler, torch_lr.LRScheduler, "a scheduler of torch.optim.lr_scheduler"
     )
     if isinstance(lr_scheduler, torch_lr.ReduceLROnPlateau):
-        use = "use ReduceLROnPlateauScheduler(optimizer, metric_name, ...)"
+        use = (
+            "use ReduceLROnPlateauScheduler(optimizer, metric_name, ...), or ts.attach(optimizer, lr=lr * "
+            "ts.plateau(...)) and sched.observe(metric)"
+        )
         raise ScheduleError(
             f"ReduceLROnPlateau needs a metric at every step, which LRScheduler has not; {use}"
         )

@@ -61,8 +61,9 @@ def independent(lr: Schedule, wd: float, *, peak: float | None = None, follow: b
     Raises:
         ScheduleError: lr is no schedule, wd is not finite, or there is no peak above 0.
 
-    Source: Wortsman et al. 2023 (arXiv 2309.14322), section 3.2.1 (follow=True); Loshchilov and Hutter 2019 (arXiv
-    1711.05101) for a decay apart from the learning rate.
+    Source: Wortsman et al. 2023 (arXiv 2309.14322), section 3.2.2, "Independent weight decay" (follow=True: the decay
+    is multiplied by the schedule and not by the peak); Loshchilov and Hutter 2019 (arXiv 1711.05101) for a decay apart
+    from the learning rate.
 
     Example:
         >>> import tensorsched as ts

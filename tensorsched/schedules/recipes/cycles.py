@@ -91,7 +91,7 @@ def between_steps(levels: list[float], ends: list[float], shape: Shape) -> Sched
             parts.append(phase("one_cycle: shape", shape, a, b, until - since))
         elif end == until == last and (begins < last or not last) and since == last:
             parts.append(phase("one_cycle: shape", shape, a, b, 0))  # its end is its only step
-        elif until > since or begins < last == since:
+        elif end > begins and (until > since or begins < last == since):
             part = phase("one_cycle: shape", shape, a, b, 1).span(end - begins, since - begins)
             parts.append(part if part.steps == until - since else part.take(until - since))
         begins, since = end, until

@@ -144,7 +144,9 @@ def infinite(
 ) -> Schedule:
     """The infinite schedule: warm-up to peak, cool down to a level, stay there as long as you like, then anneal.
 
-    Without a `total` it stays at the level for ever: the run that goes on when more data comes.
+    With p from 0 to 1 in each phase: peak * p; level + (peak - level) / 2 * (1 + cos(pi * p)); level; and
+    level * (floor / level)**p. Without a `total` it stays at the level for ever: the run that goes on when more data
+    comes.
 
     Args:
         peak: value at step `warmup` (eta_max).
@@ -161,7 +163,8 @@ def infinite(
     Raises:
         ScheduleError: a value is not finite, only one of total and decay is given, or the phases are longer than total.
 
-    Source: Ibrahim et al. 2024 (arXiv 2403.08763), section 4.2.
+    Source: Ibrahim et al. 2024 (arXiv 2403.08763); the formulas as in the code for Singh et al. 2025 (arXiv 2503.02844,
+    several of the same authors), whose other cooldowns are "linear" and an inverse square root.
 
     Example:
         >>> import tensorsched as ts

@@ -6,7 +6,7 @@ import html
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import Node, brief
-from tensorsched.schedules.views.picture import count, drawable, picture, ticks
+from tensorsched.schedules.views.picture import AS_AT_START, count, drawable, picture, ticks
 
 _WIDTH, _HEIGHT = 420, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 22  # margins: numbers of the value axis, and of the steps below
@@ -55,4 +55,5 @@ def page(schedule: Node) -> str | None:
     if curve is None:
         return None
     note = "" if drawable(schedule) is schedule else " (drawn with <code>ts.initial</code> as 1)"
+    note += f" ({AS_AT_START})" if schedule.inputs() else ""
     return f"<div>{curve}<br/><code>{html.escape(brief(schedule))}</code>{note}</div>"

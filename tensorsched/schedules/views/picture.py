@@ -24,6 +24,9 @@ S = TypeVar("S", bound=Node)
 EXACT = 10_000_000
 """Curves up to this many steps are evaluated at every step (80 MB); of longer ones a selection is taken."""
 
+AS_AT_START = "inputs as at the start"
+"""What a picture of a schedule with live inputs says: it is drawn with these as they start, a factor as 1."""
+
 MOST_PHASES = 64
 """Phases that are told apart; an endless repeat has more than anyone reads."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import Node, brief, make
 from tensorsched.schedules.validators import refuse
-from tensorsched.schedules.views.picture import Line, Phase, Picture, picture, window
+from tensorsched.schedules.views.picture import AS_AT_START, Line, Phase, Picture, picture, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,4 +268,5 @@ def _groups(groups: Sequence[int]) -> str:
 
 
 def _title(schedule: Node) -> str:
-    return textwrap.fill(textwrap.shorten(brief(schedule), 150, placeholder=" ..."), 76)
+    note = f" ({AS_AT_START})" if schedule.inputs() else ""
+    return textwrap.fill(textwrap.shorten(brief(schedule), 150, placeholder=" ...") + note, 76)

@@ -1,0 +1,52 @@
+"""A change of several attachments is made to all of them, or to none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+from tensorsched.binding.attachment import Attachment
+from tensorsched.plan.arguments import about
+
+__all__ = ["all_or_none"]
+
+
+@contextlib.contextmanager
+def all_or_none(attachments: Mapping[str, Attachment]) -> Iterator[None]:
+    """After an error every attachment follows what it followed, at the step where it was.
+
+    Raises:
+        BindingError: one is detached, or its optimizer is gone.
+    """
+    for name, sched in attachments.items():
+        with about(name):
+            sched._require_attached()
+            _ = sched.optimizer  # or it is gone
+    back = [_way_back(sched) for sched in attachments.values()]
+    try:
+        yield
+    except BaseException:
+        for go_back in back:
+            go_back()
+        raise
+
+
+def _way_back(sched: Attachment) -> Callable[[], None]:
+    """What puts an attachment back to what it follows now, and where; what is still to be said of it, and its past."""
+    schedules, where, told, doubt = sched._schedules(), sched._mode.where, sched._told, sched._doubt
+    history = vars(sched).get("_history")  # of attachments that keep one
+    past = None if history is None else history.copy()
+
+    def go_back() -> None:
+        if not sched.attached:
+            return
+        if sched._schedules() != schedules:
+            sched._follow(schedules)
+        if sched._mode.where != where:
+            sched._go(where)
+            sched._told, sched._doubt = told, doubt
+            sched._bind()
+        if past is not None:
+            vars(sched)["_history"] = past
+
+    return go_back
