@@ -337,7 +337,9 @@ def swa(optimizer: optim.Optimizer) -> SWALR:
 
 @KINDS
 def test_swalr_takes_over_where_that_is_meant(tensor):
-    optimizer, sched = run(LR, 3, resident=tensor)
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, weight_decay=WD, resident=tensor)
+    train(optimizer, steps=3)
     scheduler = swa(optimizer)
     train(optimizer, steps=1)
     scheduler.step()
@@ -349,6 +351,8 @@ def test_swalr_takes_over_where_that_is_meant(tensor):
     scheduler.step()
     train(optimizer, steps=3)
     assert rates(optimizer) == [0.05, 0.05]
+    assert rates(optimizer, "weight_decay")[0] == pytest.approx(WD(7), rel=2**-23)
+    sched.hand_over("weight_decay")
     assert not sched.attached, "nothing was left"
 
 

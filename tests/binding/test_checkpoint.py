@@ -731,8 +731,10 @@ def test_reading_a_state_is_bounded_work():
     """Each document of it is short and slow to read; together they are refused before they are read."""
     slow = [ts.constant(1.0, steps=100_000 + i).repeat(60_000, length_mult=1.00001) for i in range(40)]
     few, many = (
-        write_state(3, {f"x{i}": schedule for i, schedule in enumerate(part)}) for part in (slow[:2], slow)
+        write_state(3, named, History(named))
+        for named in ({f"x{i}": schedule for i, schedule in enumerate(part)} for part in (slow[:2], slow))
     )
     assert set(ts.schedules_of(few)["free"]) == {"x0", "x1"}
-    with pytest.raises(ts.ScheduleError, match=r"^documents\[.*takes too much work"):
-        ts.schedules_of(many)
+    for state in (many, _first_version(many)):
+        with pytest.raises(ts.ScheduleError, match=r"^documents\[.*takes too much work"):
+            ts.schedules_of(state)
