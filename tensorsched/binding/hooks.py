@@ -193,12 +193,7 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
                 if (instead := _decaying_after_closure(sched, args, kwargs)) is not None:
                     return instead
         if not check(optimizer.param_groups) and alive:
-            try:
-                sched._mode.before_step(sched)
-            except BindingError:
-                if not is_dummy(optimizer):
-                    raise
-                hide(optimizer)
+            settle(optimizer)
         return None
 
     def done(optimizer: Any) -> bool:
@@ -215,6 +210,14 @@ def _step_hooks(  # noqa: C901, PLR0915  four functions
             return True
         rare, fresh = often, False
         return False
+
+    def settle(optimizer: Any) -> None:
+        try:
+            sched._mode.before_step(sched)
+        except BindingError:
+            if not is_dummy(optimizer):
+                raise
+            hide(optimizer)
 
     def hide(optimizer: Any) -> None:
         nonlocal hidden
