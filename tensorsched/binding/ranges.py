@@ -143,13 +143,13 @@ def refuse_values(
     )
 
 
-def refuse_now(values: Mapping[Any, float]) -> None:
+def refuse_now(values: Iterable[tuple[Ranged, float]]) -> None:
     """Check what slots would hold with their live inputs as they are now; what is not finite is an error elsewhere.
 
     Raises:
         BindingError: one is out of range.
     """
-    for slot, value in values.items():
+    for slot, value in values:
         if slot.limits is not None and math.isfinite(value) and not slot.limits.holds(value, value):
             raise BindingError(
                 f"{slot.place.name} must be {slot.limits}, and is {value!r} with its live inputs as they are now: "

@@ -192,7 +192,7 @@ class ReactiveFloatSlots:
 
         def checked(groups: Groups) -> None:
             row = self.engine.row()
-            refuse_now({slot: row[columns[slot.place]] for slot in self.slots})
+            refuse_now((slot, row[at]) for slot, at in zip(self.slots, columns.values(), strict=True))
             refresh(groups)
 
         self.refresh = checked
@@ -246,12 +246,13 @@ class ReactiveTensorSlots:
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
+        columns = [self.engine.column_of[slot.name] for slot in self.slots]
         mover, refresh = reactive_tensor_mover(groups, views, self.engine)
 
         def checked(groups: Groups) -> None:
             if self.inputs.device.type == "cpu":  # elsewhere it would have to wait
                 row = self.engine.current().tolist()
-                refuse_now({slot: row[self.engine.column_of[slot.name]] for slot in self.slots})
+                refuse_now((slot, row[at]) for slot, at in zip(self.slots, columns, strict=True))
             refresh(groups)
 
         self.refresh = checked
