@@ -19,6 +19,11 @@ RESULT = HERE / "results" / "cpu.json"
 README = HERE.parent.parent / "README.md"
 ONE_GRAPH = HERE / "results" / "one_graph_cpu.json"
 PAGE = "RESULTS.md"
+INTRODUCTION = (
+    "`make readme` writes this page from the files in [results/](results/), which the benchmarks write. Read the ratios: the\n"
+    "microseconds belong to the machine and its load. The move of a step beside other libraries is in\n"
+    "[README](../../README.md).\n"
+)
 
 
 def mark(name: str, source: str) -> str:
@@ -70,8 +75,7 @@ def page(result: Numbers, one_graph: Numbers) -> str:
     return "\n".join(
         [
             "# Results\n",
-            "`make readme` writes this page from the files in [results/](results/), which the benchmarks write. Read the ratios: the\n"
-            "microseconds belong to the machine and its load. The move of a step beside other libraries is in [README](../../README.md).\n",
+            INTRODUCTION,
             f"## Whole steps\n\n{_machine(result, 'results/cpu.json')}",
             _added(result),
             f"## Tables\n\n{_sentences(result)}",

@@ -99,6 +99,24 @@ def test_a_log_axis_as_asked():
     assert ts.exponential(1.0, 1e-6, steps=100).plot(log=False).get_yscale() == "linear"
 
 
+@pytest.mark.parametrize(
+    ("schedule", "written"),
+    [(WARM, {"0", "1e-4", "2e-4", "3e-4"}), (ts.linear(0.1, 0.0, steps=100), {"0.02", "0.10"})],
+    ids=repr,
+)
+def test_numbers_are_written_as_people_write_them(schedule, written):
+    axes = schedule.plot()
+    axes.figure.canvas.draw()
+    assert written <= {label.get_text() for label in axes.get_yticklabels()}
+
+
+def test_numbers_that_differ_late_are_told_apart():
+    axes = ts.linear(1e-3, 1.00001e-3, steps=100).plot()
+    axes.figure.canvas.draw()
+    texts = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(texts)) == len(texts)
+
+
 def test_into_given_axes_and_with_a_label():
     _, (axes,) = new_figure()
     assert WARM.plot(ax=axes, label="lr", steps=50) is axes

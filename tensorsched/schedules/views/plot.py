@@ -25,8 +25,8 @@ __all__ = ["compare"]
 
 S = TypeVar("S", bound=Node)
 
-# Eight colours after Okabe and Ito, told apart by colour-blind readers, and darkened to a contrast of 3:1 or more on white;
-# with the dashes also in grey. The second eight are the same under other dashes.
+# Eight colours after Okabe and Ito, told apart by colour-blind readers, and darkened to a contrast of 3:1 or more on
+# white; with the dashes also in grey. The second eight are the same under other dashes.
 _COLOURS = ("#0072b2", "#d55e00", "#000000", "#00805e", "#b0508a", "#a87400", "#2a8bc7", "#767676")
 _DASHES: tuple[Any, ...] = (
     "-",
@@ -43,6 +43,7 @@ _MOST_LINES = 2 * len(_COLOURS)  # told apart one by one; more become a family f
 _DARK, _LIGHT = (0.0, 0.25, 0.55), (0.45, 0.55, 0.75)  # the ends of a family, the light one above 3:1, too
 _FIT_INSIDE, _LONG_NAME = 4, 24  # lines whose names find room among the curves; characters of such a name
 _MOST_EDGES = 12  # phase boundaries that are marked
+_SMALL = 0.01  # values below it are written as 3e-4, unless they differ in later digits only
 _APART = 0.05  # of the width: boundaries nearer than this share one name
 
 
@@ -224,9 +225,18 @@ def _scale(axes: Axes, shown: Picture, log: bool | None) -> None:  # noqa: FBT00
         cut, _ = shown.log_axis()
         if cut > values[values > 0.0].min():
             axes.set_ylim(bottom=cut)
-    elif 0.0 <= low < high / 2:
-        axes.set_ylim(bottom=0.0 if low > 0.0 else None)
+    else:
+        if 0.0 <= low < high / 2:
+            axes.set_ylim(bottom=0.0 if low > 0.0 else None)
+        if max(-low, high) < _SMALL and high - low > _SMALL * max(-low, high):
+            axes.yaxis.set_major_formatter(_tick)
     axes.grid(visible=True, alpha=0.3)
+
+
+def _tick(value: float, _position: int) -> str:
+    """A small number as people write a learning rate: 3e-4, 2.5e-4."""
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if float(mantissa) else "0"
 
 
 def _name_phases(axes: Axes, phases: Sequence[Phase], last: int) -> None:
