@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from tensorsched.binding.attachment import Attachment
-
 __all__ = ["forwarded"]
 
 
@@ -56,13 +54,10 @@ _TABLE: dict[str, tuple[Callable[[str], Callable[..., Any]], str]] = {
 
 
 def forwarded() -> dict[str, Callable[..., Any]]:
-    """The methods of the table that an attachment has, for a class of plans."""
+    """The methods of the table, for a class of plans."""
     methods = {}
     for name, (how, text) in _TABLE.items():
-        if hasattr(Attachment, name):
-            methods[name] = call = how(name)
-            call.__name__, call.__qualname__ = name, f"Plan.{name}"
-            call.__doc__ = (
-                f"As `Attachment.{name}`, {text}. Takes what that takes; errors begin with the name."
-            )
+        methods[name] = call = how(name)
+        call.__name__, call.__qualname__ = name, f"Plan.{name}"
+        call.__doc__ = f"As `Attachment.{name}`, {text}. Takes what that takes; errors begin with the name."
     return methods

@@ -34,8 +34,7 @@ def all_or_none(attachments: Mapping[str, Attachment]) -> Iterator[None]:
 def _way_back(sched: Attachment) -> Callable[[], None]:
     """What puts an attachment back to what it follows now, and where; what is still to be said of it, and its past."""
     schedules, where, told, doubt = sched._schedules(), sched._mode.where, sched._told, sched._doubt
-    history = vars(sched).get("_history")  # of attachments that keep one
-    past = None if history is None else history.copy()
+    past = sched._history.copy()
 
     def go_back() -> None:
         if not sched.attached:
@@ -46,7 +45,6 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
             sched._go(where)
             sched._told, sched._doubt = told, doubt
             sched._bind()
-        if past is not None:
-            vars(sched)["_history"] = past
+        sched._history = past
 
     return go_back

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn, optim
@@ -29,11 +27,6 @@ class Run:
     @property
     def lrs(self) -> list[float]:
         return [float(optimizer.param_groups[0]["lr"]) for optimizer in (self.a, self.b)]
-
-
-def has(name: str) -> Any:
-    there = hasattr(ts.Attachment, name)
-    return pytest.mark.skipif(not there, reason=f"this version's Attachment has no {name}() to hand on to")
 
 
 def test_what_attachments_have_is_handed_on_and_nothing_else():
@@ -66,7 +59,6 @@ def test_it_is_done_by_all_or_by_none(monkeypatch):
     assert run.plan.step_counts == {"a": 2, "b": 2}
 
 
-@has("cool_down")
 def test_all_cool_down_from_their_own_values_or_none_does():
     run = Run()
     run.step(4)
@@ -84,7 +76,6 @@ def test_all_cool_down_from_their_own_values_or_none_does():
     assert run.lrs == [0.0, 0.0]
 
 
-@has("extend")
 def test_all_are_extended():
     run = Run()
     run.step(4)
@@ -95,7 +86,6 @@ def test_all_are_extended():
     assert run.lrs == [1.0, 0.5], "at step 18 the decay of the shorter run was half over"
 
 
-@has("history")
 def test_each_has_its_history():
     run = Run()
     run.step(3)
@@ -105,7 +95,6 @@ def test_each_has_its_history():
     }  # fmt: skip
 
 
-@has("log")
 def test_one_log_for_all():
     run = Run()
     run.step(3)
