@@ -233,7 +233,7 @@ def _scale(axes: Axes, shown: Picture, log: bool | None) -> None:  # noqa: FBT00
     axes.grid(visible=True, alpha=0.3)
 
 
-def _tick(value: float, _position: int) -> str:
+def _tick(value: float, _position: float) -> str:
     """A small number as people write a learning rate: 3e-4, 2.5e-4."""
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}" if float(mantissa) else "0"
