@@ -6,7 +6,7 @@ import dataclasses
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,12 +14,15 @@ import torch
 from tensorsched.binding.arguments import read_free, read_metrics, with_total
 from tensorsched.binding.callers import refuse_pieces
 from tensorsched.binding.carried import Carrier, fingerprint_of
-from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
+from tensorsched.binding.checkpoint import read_state
 from tensorsched.binding.clocked import Tally, check_counted, write_clock
 from tensorsched.binding.coverage import coverage
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.group_names import group_names, index_of_group
-from tensorsched.binding.hooks import Hooks, has_hooks
+from tensorsched.binding.handing_over import let_go
+from tensorsched.binding.history import Change, History, Used
+from tensorsched.binding.hooks import Hooks, has_hooks, unreported
 from tensorsched.binding.late_groups import (
     begun,
     other_groups,
@@ -34,12 +37,16 @@ from tensorsched.binding.placement import Options, live_device, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
 from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
-from tensorsched.binding.summary import slot_table
+from tensorsched.binding.state_format import write_state
+from tensorsched.binding.summary import last_used, slot_table
+from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups, put_back
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
+from tensorsched.schedules.node import brief
+from tensorsched.schedules.recipes.common import Shape
 from tensorsched.schedules.split import bounded, inputs_of
 from tensorsched.schedules.validators import MAX_STEPS, check_count
 from tensorsched.schedules.views.plot import plot_parts
@@ -97,6 +104,8 @@ class Attachment:
         self._known_as: int | None = None
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
+        self._told_uncounted = False
+        self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step, or position, at which the user last said where to go on
         carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
@@ -104,6 +113,8 @@ class Attachment:
         self._hooks = Hooks()
         self._bind()
         self._hooks.register(optimizer, self, auto=options.auto)
+        # Whether step() by hand counts without an optimizer step that was reported, and whether one waits for it.
+        self._uncertain = self._stepped = not self._hooks.active or unreported(optimizer)
         if self._hooks.active:
             self._carrier.mark(groups, self._originals(), self._numbered())
         go_on_from(self, carried, numbers)
@@ -132,7 +143,12 @@ class Attachment:
 
     @property
     def step_count(self) -> int:
-        """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU."""
+        """Completed optimizer steps. Synchronises where all slots are tensor slots on a device that is no CPU.
+
+        Raises:
+            BindingError: it is read in a worker of a DataLoader, where it would stand still.
+        """
+        refuse_in_worker("step_count")
         return self._mode.step_count
 
     @property
@@ -154,25 +170,43 @@ class Attachment:
             element: index into a tuple such as betas; not needed where only one element is scheduled.
 
         Raises:
-            BindingError: no such slot or group.
+            BindingError: no such slot or group, or it is asked for in a worker of a DataLoader: every value would stand
+                still there. The tensor of a free name may be handed to the data set: workers see what it holds.
 
         Does not synchronise.
         """
+        refuse_in_worker("value()")
         if name in self.free:
             return self._mode.free_value(name)
-        index = index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
-        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
-        if len(found) != 1:
-            raise BindingError(
-                f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
-                f"{'' if element is None else f', element {element}'}; there are {', '.join(self._schedules())}"
-            )
-        return self._mode.expected(found[0])
+        return self._mode.expected(self._slot(name, group, element))
+
+    def schedule(self, name: str, group: int | str = 0, element: int | None = None) -> Schedule:
+        """The schedule that a slot or free name follows; `ts.initial` in it is a number by now.
+
+        Args:
+            name: the param_group key, or a name from `free`.
+            group: index of the param_group, or its name.
+            element: index into a tuple such as betas; not needed where only one element is scheduled.
+
+        Raises:
+            BindingError: no such slot.
+
+        Does not synchronise.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+            >>> ts.attach(optimizer, lr=ts.initial * ts.linear(1.0, 0.0, steps=4)).schedule("lr")
+            0.5 * linear(1.0, 0.0, steps=4)
+        """
+        return self.free[name] if name in self.free else self._slot(name, group, element).schedule
 
     def step(self) -> None:
         """Advance by one step (only with advance="manual"), after `optimizer.step()`. Does not synchronise.
 
-        With a GradScaler prefer advance="auto": a step that it skipped on the host is not seen from here.
+        Without an optimizer step since the last call nothing is counted, and that is said once: a wrapper that steps
+        only every few calls (gradient accumulation in Accelerate), or a step that GradScaler skipped. Of an object
+        without torch's hooks nothing is known: every call counts.
 
         Raises:
             BindingError: the schedule advances by itself, is detached, or something else wrote to a slot.
@@ -184,10 +218,14 @@ class Attachment:
                 "pass advance='manual' to attach() to call it yourself"
             )
         # Floats are checked as they are written. Tensors are, before the next optimizer.step(), where that is reported.
-        if not self._hooks.active and not self._mode.check(self.optimizer.param_groups):
+        if self._hooks.active:
+            if not self._stepped:
+                self._say_uncounted()
+                return
+        elif not self._mode.check(self.optimizer.param_groups):
             self._settle()
         self._advance(self._found_inf)
-        self._found_inf = None
+        self._found_inf, self._stepped = None, self._uncertain
 
     def count(self, n: int | torch.Tensor) -> None:
         """Say what the optimizer step that comes consumes, in the unit of the clock that was given to `attach`.
@@ -282,31 +320,23 @@ class Attachment:
         self._require_attached()
         at = check_count("seek: step", step)
         self._take_in_new_groups()
+        self._history.add("seek", self._made(), goes_on=at)
         if self._options.clock is None:
             self._go(Where.at_step(at))
         else:
             self._go(Where(at, self.step_count, at))
 
-    def _go(self, where: Where) -> None:
-        """Be there, as we were told."""
-        self._told, self._doubt = where.position, ""
-        self._mode.go(where)
-        if self._mode.tally is not None:
-            self._mode.tally.moved(where)
-        self._bind()
-        if self._face is not None:
-            self._face.moved()
-
     def state_dict(self) -> dict[str, Any]:
-        """The step counter and the schedules that it counts for: plain numbers, strings, lists and dicts.
+        """The step counter, the schedules that it counts for, and every change of them: plain numbers and strings.
 
-        Loads with `torch.load(weights_only=True)`, on any device. Synchronises as `step_count` does.
+        Loads with `torch.load(weights_only=True)`, on any device. Its keys are the same for all schedules, as formats
+        want that save entry by entry (torch.distributed.checkpoint). Synchronises as `step_count` does.
         """
         self._take_in_new_groups()
         return self._state(self._next())
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str | None = None) -> None:
-        """Continue from a saved step. The order with `optimizer.load_state_dict` does not matter.
+        """Continue from a saved step, with its history. The order with `optimizer.load_state_dict` does not matter.
 
         (An object without torch's hooks cannot tell that it was loaded: call this, or `seek`, after its own loading.)
 
@@ -324,47 +354,60 @@ class Attachment:
         self._require_attached()
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
-        where, schedules, cells = read_state(state, self._schedules(), how, self._options.clock)
+        where, schedules, cells, history = read_state(state, self._schedules(), how, self._options.clock)
         if schedules:
             self._follow(schedules)
         if self._mode.inputs is not None:
             self._mode.inputs.load(cells)
         self._go(where)
+        self._history = history
 
     @named_only("sched.rewrite(lr={})")
-    def rewrite(self, *, free: Mapping[str, Schedule | float] | None = None, **hyperparameters: Any) -> None:
+    def rewrite(self, *, free: Mapping[str, Any] | None = None, **hyperparameters: Any) -> None:
         """Follow other schedules from now on, at the same step: extend a run, cool down now, change the peak.
 
         The tables are overwritten in place, so compiled steps and captured graphs go on with the new values, without
-        recompiling or capturing again. Steps are counted from the start of the run as before: to cool down from here,
-        pass `old.take(now) >> ts.linear(old(now), 0.0, steps=1000)` with `now = sched.step_count`.
+        recompiling or capturing again. Where there is neither, a table grows as the schedules need. Steps are counted
+        from the start of the run as before.
 
         Args:
             free: other schedules for names that were given to `attach` as `free`.
             **hyperparameters: as for `attach`, for slots that have a schedule; the others keep theirs. `ts.initial` is
-                what the group held when it was attached.
+                what the group held when it was attached. In the place of a schedule may stand a function of (old, now),
+                the schedule so far and the step count, which is called for every slot and returns its new schedule.
 
         Raises:
             BindingError: a slot or name that has no schedule yet, or a value that does not fit. Nothing has changed.
-            ScheduleError: the schedules change later than the tables reach (`attach(..., capacity=steps)`), or slots
-                that share a column of the table, because their schedules are equal, would get different ones. Nothing
-                has changed.
+            ScheduleError: a compiled step or a captured graph reads the table, and the schedules change later than it
+                reaches (`attach(..., capacity=steps)`), or tensor slots that share a column of it, because their
+                schedules are equal, would get different ones; so would one that shares it with a free name. Nothing has
+                changed.
 
-        Synchronises where a slot is a tensor slot on a device that is no CPU: the table is copied there.
+        What `value` gave for a slot stays current, but for tensor slots whose schedules were equal and part now: ask
+        for it again. Synchronises where a slot is a tensor slot on a device that is no CPU: the table is copied there.
 
         Example:
             >>> import torch, tensorsched as ts
             >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
-            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4), capacity=8)
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
             >>> optimizer.step()
             >>> sched.rewrite(lr=ts.linear(1.0, 0.0, steps=8)), sched.step_count, optimizer.param_groups[0]["lr"]
             (None, 1, 0.875)
+            >>> sched.rewrite(lr=lambda old, now: old.take(now) >> 0.5 * old.skip(now))
+            >>> optimizer.param_groups[0]["lr"], sched.schedule("lr")
+            (0.4375, linear(1.0, 0.0, steps=8).take(1) >> 0.5 * linear(1.0, 0.0, steps=8).skip(1))
         """
         self._require_attached()
         self._take_in_new_groups()
+        groups, now = param_groups(self.optimizer), self.position
         steps, total = self._options.steps, self._options.total
-        schedules = read_rewrite(self.optimizer, self.slots, with_total(hyperparameters, total), steps)
-        names = read_free(param_groups(self.optimizer), with_total(free, total)) if free is not None else {}
+        wanted = resolved(groups, self.slots, hyperparameters, now)
+        schedules = read_rewrite(self.optimizer, self.slots, with_total(wanted, total), steps)
+        names = (
+            read_free(groups, with_total(resolved_free(self.free, free, now), total))
+            if free is not None
+            else {}
+        )
         if unknown := names.keys() - self.free.keys():
             raise BindingError(
                 f"free: {min(unknown)!r} was not given to attach(), so nothing holds its value"
@@ -374,7 +417,226 @@ class Attachment:
             raise BindingError(
                 "rewrite() was given nothing to schedule; pass for example lr=ts.constant(1e-4)"
             )
-        self._follow({place.name: schedule for place, schedule in schedules.items()} | names)
+        self._change("rewrite", {place.name: schedule for place, schedule in schedules.items()} | names)
+
+    def cool_down(
+        self, steps: int, to: float = 0.0, shape: Shape = "linear", keys: str | Sequence[str] = "lr"
+    ) -> None:
+        """Go down from now on: from the present value of each slot to another one, in so many steps, and stay there.
+
+        The same as `rewrite(lr=lambda old, now: old.take(now) >> ...)`. From one checkpoint of the stable phase of a
+        long run, several models can be made: load it, cool down over as many steps as you like, and load it again (from
+        its file: torch trains on in the tensors that it was given) for the next one, or to go on. Each is to the bit
+        the run that would have been planned with `wsd` (Haegele et al. 2024, arXiv 2405.18392).
+
+        Args:
+            steps: its length, an int >= 0 (in the unit of the clock, where there is one); 0 is a jump.
+            to: the value reached then, and held.
+            shape: of the way down, as in `wsd`: "linear", "cosine", "1-sqrt" (the paper's), ..., a shape, or a schedule
+                from 1 to 0.
+            keys: which hyperparameters (every group that has a schedule for one), or free names.
+
+        Raises:
+            BindingError: nothing is scheduled under a key. Nothing has changed.
+            ScheduleError: an argument is out of range; or as `rewrite`, where a compiled step or a captured graph reads
+                the table. Nothing has changed.
+
+        Synchronises as `rewrite` does.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(0.0, 1.0, steps=2) >> ts.constant(1.0))
+            >>> for _ in range(3): optimizer.step()
+            >>> stable = optimizer.state_dict(), sched.state_dict()  # and the model's
+            >>> for length in (2, 4):
+            ...     optimizer.load_state_dict(stable[0])
+            ...     sched.load_state_dict(stable[1], on_mismatch="saved")  # not the cool-down of the last branch
+            ...     sched.cool_down(length, shape="cosine")
+            ...     for _ in range(length): optimizer.step()
+            ...     print(sched.used("lr").values.round(3).tolist())
+            [0.0, 0.5, 1.0, 1.0, 0.5]
+            [0.0, 0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+        """
+        self._require_attached()
+        self._take_in_new_groups()
+        now = self.position
+        old = chosen("cool_down", keys, self.slots, self.free)
+        live = {name: self._mode.at(name, now) for name, s in old.items() if s.inputs()}
+        cool = {name: cooled(s, now, steps, to, shape, live=live.get(name)) for name, s in old.items()}
+        self._change("cool_down", cool)
+
+    def extend(self, steps: int, how: str = "stretch", keys: str | Sequence[str] | None = None) -> None:
+        """Make the run longer by so many steps; every slot goes on from its present value.
+
+        Args:
+            steps: how much later the end comes, an int >= 0.
+            how: "stretch" (default): what is left of each curve takes that much longer, in all its phases. A cosine
+                goes on down to the same end; the stable phase and the decay of `wsd` keep their proportion. "hold": it
+                stays at the present value for `steps`, and then goes on as planned: a longer stable phase.
+            keys: which hyperparameters or free names; None (default): all whose schedules still change.
+
+        Raises:
+            BindingError: nothing is scheduled under a key, or nothing is left that changes: the run is over
+                (`rewrite`). Nothing has changed.
+            ScheduleError: an argument is out of range; or as `rewrite`, where a compiled step or a captured graph reads
+                the table. Nothing has changed.
+
+        Synchronises as `rewrite` does.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+            >>> sched.seek(2)
+            >>> sched.extend(2)
+            >>> sched.schedule("lr").values(7).tolist()
+            [1.0, 0.75, 0.5, 0.375, 0.25, 0.125, 0.0]
+        """
+        self._require_attached()
+        self._take_in_new_groups()
+        now = self.position
+        old = chosen("extend", keys, self.slots, self.free)
+        longer = {name: extended(s, now, steps, how) for name, s in old.items()}
+        schedules = {name: schedule for name, schedule in longer.items() if schedule is not None}
+        if not schedules:
+            raise BindingError(
+                f"extend: at step {now} nothing is left of {', '.join(old)} that changes; pass what comes now to "
+                "rewrite(), such as lr=lambda old, now: old.take(now) >> ts.cosine(old(now), 0.0, steps=1000)"
+            )
+        self._change("extend", schedules)
+
+    def hand_over(self, *keys: str, group: int | str | None = None) -> None:
+        """Let somebody else have these hyperparameters from now on: SWALR, a finder of learning rates, you.
+
+        The groups keep their present values, as plain floats (or in the tensors that they held before `attach`), and
+        nobody watches them any more. With nothing left to schedule this is `detach`.
+
+        Args:
+            *keys: such as "lr"; or of one element of a tuple, "betas[1]".
+            group: index or name of the one param_group that is meant; None (default): every group.
+
+        Raises:
+            BindingError: no slot is meant, or this one is detached. Nothing has changed.
+
+        May synchronise, as `step_count`.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> from torch.optim.swa_utils import SWALR
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], weight_decay=0.1)
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=8), weight_decay=ts.linear(0.1, 0.0, steps=8))
+            >>> optimizer.step(), sched.hand_over("lr")
+            (None, None)
+            >>> swa = SWALR(optimizer, swa_lr=0.05, anneal_epochs=1)
+            >>> optimizer.step(), swa.step(), optimizer.param_groups[0]["lr"], round(sched.value("weight_decay"), 6)
+            (None, None, 0.05, 0.075)
+        """
+        self._require_attached()
+        self._take_in_new_groups()
+        index = None if group is None else self._group(group)
+        meant = [
+            s
+            for s in self.slots
+            if (s.place.key in keys or s.place.part in keys) and index in (None, s.place.group)
+        ]
+        if not keys or not meant:
+            raise BindingError(
+                f"hand_over: no slot is {' or '.join(map(repr, keys)) or 'named'}"
+                f"{'' if group is None else f' of group {group}'}; there are {', '.join(s.name for s in self.slots)}"
+            )
+        step = self._made()
+        if len(meant) == len(self.slots) and not self.free:
+            self.detach()
+        else:
+            let_go(self, meant)
+        self._history.add("hand_over", step, after=dict.fromkeys(slot.name for slot in meant))
+
+    def history(self) -> list[Change]:
+        r"""Every change of the run, from `attach` on, in order: what was done at which step, and what followed what.
+
+        It is part of `state_dict`, and of the run that loads it.
+
+        Returns:
+            A list of `Change`s: step, what, goes_on (another step where the counter was set), and schedules (by name,
+            before and after); `print(*sched.history(), sep="\n")` shows a line each.
+
+        Synchronises as `step_count` where a change was made while only the device knew the step.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.constant(1.0))
+            >>> optimizer.step(), sched.cool_down(4)
+            (None, None)
+            >>> print(*sched.history(), sep="\n")
+            step 0, attach: lr[group 0]: no schedule -> constant(1.0)
+            step 1, cool_down: lr[group 0]: constant(1.0) -> constant(1.0, steps=1) >> linear(1.0, 0.0, steps=4)
+        """
+        return self._history.changes()
+
+    def used(self, name: str, group: int | str = 0, element: int | None = None) -> Used:
+        """What a slot or free name really used at every completed step of the run, across changes and checkpoints.
+
+        Args:
+            name: the param_group key, or a name from `free`.
+            group: index of the param_group, or its name.
+            element: index into a tuple such as betas; not needed where only one element was scheduled.
+
+        Returns:
+            `Used`, two arrays with an entry for each completed step that is known of, in the order in which they were
+            made: steps (int64) and values (float64; a tensor slot used their rounding to float32). Steps come twice
+            where the run was set back. Unknown is what was before a `seek` at the start, or before a checkpoint of the
+            optimizer alone, or of version 1.
+
+        Raises:
+            BindingError: nothing of that name was ever scheduled; or the values depend on a clock's positions or on
+                live inputs, which are not kept for each step.
+
+        Synchronises as `step_count` does.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.constant(1.0))
+            >>> optimizer.step(), sched.cool_down(2), optimizer.step(), optimizer.step()
+            (None, None, None, None)
+            >>> steps, values = sched.used("lr")  # plt.plot(steps, values)
+            >>> values.tolist()
+            [1.0, 1.0, 0.5]
+        """
+        column = self._column(name, group, element)
+        self._refuse_unknown("used()", self._history.ever(column))
+        return self._history.used(column, self.step_count)
+
+    def log(self) -> dict[str, float]:
+        """What the last completed step used, as plain floats, for a logger.
+
+        TensorBoard: `for name, value in sched.log().items(): writer.add_scalar(name, value, sched.step_count)`;
+        Weights & Biases: `wandb.log(sched.log())`; Lightning: `self.log_dict(sched.log())`.
+
+        Returns:
+            A value for each slot, "lr/0" of group 0, "lr/decay" where groups have different "name"s, "betas[1]/0" of an
+            element, and for each free name, "kl". Of a tensor slot the float32 that it held. Nothing before the first
+            step that is known of (`used`).
+
+        Raises:
+            BindingError: the values depend on a clock's position or on live inputs, which are not kept; or it is asked
+                for in a worker of a DataLoader.
+
+        Does not synchronise, unless only the device knows which step that was: after a fused step under GradScaler, and
+        while steps run in a graph. (Values that a group holds between two steps are those of the next one.)
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4), free={"kl": ts.constant(0.5)})
+            >>> sched.log(), optimizer.step(), sched.log()
+            ({}, None, {'lr/0': 1.0, 'kl': 0.5})
+        """
+        refuse_in_worker("log()")
+        self._refuse_unknown("log()", self._schedules().values())
+        return last_used(self)
 
     def lr_scheduler(self) -> AttachmentLR:
         """A torch LRScheduler over these schedules, for trainers: from now on they move when the trainer steps it.
@@ -471,6 +733,7 @@ class Attachment:
     def plot(self, *, steps: int | None = None, log: bool | None = None) -> list[Any]:
         """Draw every slot and free name over the steps, the current one marked, with matplotlib.
 
+        Up to the current step that is what was used (see `used`), from there on the plan.
         What depends on live inputs is drawn with these as they are now, and labelled so.
 
         Args:
@@ -488,14 +751,22 @@ class Attachment:
         values = {} if inputs is None else inputs.values()
         reactive = {s.place.part for s in self.slots if s.schedule.inputs()}
         parts: dict[str, dict[Schedule, list[int]]] = {}
+        now = self.position
+
+        def fixed(schedule: Schedule) -> Schedule:
+            return cast("Schedule", schedule._with_inputs(values))
+
+        drawn: dict[Any, Schedule] = {}  # slots that followed the same all along are drawn once
         for slot in self.slots:
             part = slot.place.part + (_AS_NOW if slot.place.part in reactive else "")
-            drawn = cast("Schedule", slot.schedule._with_inputs(values))
-            parts.setdefault(part, {}).setdefault(drawn, []).append(slot.place.group)
+            followed = self._history.followed(slot.name)
+            if followed not in drawn:
+                drawn[followed] = self._history.drawn(slot.name, slot.schedule, now, fixed)
+            parts.setdefault(part, {}).setdefault(drawn[followed], []).append(slot.place.group)
         for name, schedule in self.free.items():
-            drawn = cast("Schedule", schedule._with_inputs(values))
-            parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {drawn: []}
-        return list(plot_parts(parts, self.position, steps=steps, log=log))
+            line = self._history.drawn(name, schedule, now, fixed)
+            parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {line: []}
+        return list(plot_parts(parts, now, steps=steps, log=log))
 
     @property
     def inputs(self) -> Mapping[str, torch.Tensor]:
@@ -608,16 +879,8 @@ class Attachment:
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
         inputs = None if self._mode.inputs is None else self._mode.inputs.state()
-        return _again, (
-            self.optimizer,
-            slots,
-            self.free,
-            self._options,
-            self._mode.where,
-            room,
-            flags,
-            inputs,
-        )
+        more = (self._mode.where, room, flags, self._history.copy(), self._stepped, inputs)
+        return _again, (self.optimizer, slots, self.free, self._options, *more)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
 
@@ -634,13 +897,84 @@ class Attachment:
         self._mode.bind(self.optimizer, self._bound)
         self._hooks.follow(self._mode.fast(self))
 
+    def _group(self, group: int | str) -> int:
+        return index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
+
+    def _slot(self, name: str, group: int | str, element: int | None) -> Slot:
+        index = self._group(group)
+        found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
+        if len(found) != 1:
+            raise BindingError(
+                f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
+                f"{'' if element is None else f', element {element}'}; there are {', '.join(self._schedules())}"
+            )
+        return found[0]
+
+    def _column(self, name: str, group: int | str, element: int | None) -> str:
+        """The name of what is, or was, scheduled there."""
+        ever = self._history.names() | self._schedules().keys()
+        if name in self.free or (element is None and name in ever):
+            return name
+        column = Place(self._group(group), name, element).name
+        return column if column in ever else self._slot(name, group, element).name
+
+    def _refuse_unknown(self, what: str, schedules: Iterable[Schedule]) -> None:
+        """What steps used is not kept: it follows from the step, unless there is more that it depends on."""
+        clock, live = self._options.clock, [s for s in schedules if s.inputs()]
+        if clock is None and not live:
+            return
+        if clock is not None:
+            why = f"on a clock of {clock.unit}: at which positions steps were made"
+        else:
+            why = f"of a schedule with live inputs ({brief(live[0])}): what these were at each step"
+        raise BindingError(
+            f"{what} is not known {why} is not kept; log sched.value(...) before each optimizer.step()"
+        )
+
+    def _made(self) -> int | torch.Tensor:
+        """Steps that were made, of which the last may wait to be counted, by a trainer or by hand; or the position."""
+        by_hand = self._hooks.active and not self._options.auto and not self._uncertain
+        waits = self._stepped if by_hand else self._face is not None and self._face._stepped
+        return self._mode.counter + int(waits and self._options.clock is None)
+
+    def _say_uncounted(self) -> None:
+        """Warn, once, of a step() by hand that no optimizer step came before."""
+        if not self._told_uncounted:
+            self._told_uncounted = True
+            warnings.warn(
+                f"sched.step() was called and {type(self.optimizer).__name__}.step() was not since the last time, so "
+                "nothing is counted: gradients are accumulated, or GradScaler skipped the step. With advance='auto' "
+                "(the default) there is nothing to call; a trainer takes sched.lr_scheduler()",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _go(self, where: Where) -> None:
+        """Be there, as we were told."""
+        self._told, self._doubt = where.position, ""
+        self._stepped = self._uncertain  # a step that waits to be counted is none of those
+        self._mode.go(where)
+        if self._mode.tally is not None:
+            self._mode.tally.moved(where)
+        self._bind()
+        if self._face is not None:
+            self._face.moved()
+
+    def _change(self, what: str, schedules: Mapping[str, Schedule]) -> None:
+        """Follow other schedules, by column, and keep what was followed before."""
+        before, step = self._schedules(), self._made()
+        self._follow(schedules)
+        after = {name: schedule for name, schedule in schedules.items() if schedule != before[name]}
+        self._history.add(what, step, after=after)
+
     def _follow(self, schedules: Mapping[str, Schedule]) -> None:
         """Follow other schedules, by column, in every mode there is, at the same step."""
         inputs_of(list((self._schedules() | dict(schedules)).values()))  # two of one name are none
+        in_use = self._graph is not None and self._graph.in_use
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        for commit in [mode.rewrite(schedules) for mode in modes]:
+        for commit in [mode.rewrite(schedules, grow=not in_use) for mode in modes]:
             commit()
         self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
         self._known_as = None
@@ -817,7 +1151,9 @@ class Attachment:
 
     def _state(self, where: Where) -> dict[str, Any]:
         inputs = None if self._mode.inputs is None else self._mode.inputs.state()
-        return write_state(where.steps, self._schedules(), inputs) | write_clock(self._options.clock, where)
+        return write_state(where.steps, self._schedules(), self._history, inputs) | write_clock(
+            self._options.clock, where
+        )
 
     def _words(self, where: Where) -> str:
         clock = self._options.clock
@@ -844,6 +1180,8 @@ def _again(  # noqa: PLR0917  pickle's
     where: Where,
     room: int,
     flags: Sequence[dict[str, Any]],
+    history: History,
+    stepped: bool,  # noqa: FBT001
     inputs: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
@@ -854,4 +1192,5 @@ def _again(  # noqa: PLR0917  pickle's
         attachment._mode.inputs.load(attachment._mode.inputs.read(inputs))
     attachment._options = options  # groups that are added later are not bound to that room
     attachment._go(where)
+    attachment._history, attachment._stepped = history, stepped
     return attachment

@@ -68,6 +68,10 @@ class Carrier(NamedTuple):
         for group in groups:
             for name in [*self.names, *(key for key in group if key.startswith(f"{self.inputs}."))]:
                 group.pop(name, None)
+        self.forget(groups, places)
+
+    def forget(self, groups: Sequence[Group], places: Iterable[Place]) -> None:
+        """Take out what these places held before."""
         for place in places:
             if place.group < len(groups):
                 groups[place.group].pop(initial_key(place.key), None)

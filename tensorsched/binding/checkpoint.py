@@ -1,8 +1,4 @@
-"""An attachment's state as plain numbers and strings: the step counter, and the schedules that it counted for.
-
-Nothing of the table is saved. The schedules are, so that a checkpoint that is loaded under other ones is an error which
-shows both, and not a run that quietly trains on with the wrong values.
-"""
+"""Loading an attachment's state: what is gone on with where it was saved under other schedules, and what to say."""
 
 from __future__ import annotations
 
@@ -14,43 +10,26 @@ import numpy as np
 import torch
 
 from tensorsched.binding.clocked import read_clock
+from tensorsched.binding.history import History
+from tensorsched.binding.state_format import parse_state
 from tensorsched.engine import Clock, Inputs, Where
-from tensorsched.errors import BindingError, ScheduleError
-from tensorsched.schedules import Schedule, from_dict
+from tensorsched.errors import BindingError
+from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, sample
 from tensorsched.schedules.split import inputs_of
-from tensorsched.schedules.validators import check_count, refuse, shown
-from tensorsched.schedules.work import MOST, bounded_work
+from tensorsched.schedules.validators import refuse
 
-FORMAT = "tensorsched/attachment"
-VERSION = 1
 ON_MISMATCH = ("error", "saved", "keep_step", "restart")
-_ENTRIES = {"format", "version", "step", "schedules", "documents"}
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
 _ROUNDING = 2.0**-40
-_MOST_WORK = 8 * MOST  # of all its documents together: a group may have a schedule of its own
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
-
-
-def write_state(
-    step: int, schedules: Mapping[str, Schedule], inputs: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The state: dicts, lists, strings, ints, floats and bools only. That of live inputs is there where there are."""
-    fingerprints = {schedule: schedule.fingerprint for schedule in set(schedules.values())}
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "step": step,
-        "schedules": {name: fingerprints[schedule] for name, schedule in schedules.items()},
-        "documents": {fingerprint: schedule.to_dict() for schedule, fingerprint in fingerprints.items()},
-    } | ({} if inputs is None else {"inputs": dict(inputs)})
 
 
 def read_state(
     state: Any, schedules: Mapping[str, Schedule], on_mismatch: str, clock: Clock | None = None
-) -> tuple[Where, dict[str, Schedule], dict[str, dict[str, Any]]]:
-    """Where to continue from, by name the schedules that are to be followed instead of those that are; the inputs.
+) -> tuple[Where, dict[str, Schedule], dict[str, dict[str, Any]], History]:
+    """Where to continue from, by name the schedules to follow instead of the present ones; the inputs; the run so far.
 
     Raises:
         ScheduleError: the state is malformed; the message starts with the field.
@@ -61,18 +40,21 @@ def read_state(
         raise refuse(
             "load_state_dict: on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch
         )
-    step, saved = _parse(state)
+    step, saved, history = parse_state(state)
     where = read_clock(state, clock, step)
     # On a clock of billions, every row is compared and not every unit.
     every = 1 if clock is None else max(1, _reach(saved, schedules) // _HORIZON)
     differences = _differences(saved, schedules, every)
     inputs = state.get("inputs", {})
     if not differences:
-        return where, {}, _cells_of(schedules, inputs, exact=True)
-    if on_mismatch == "keep_step":
-        return where, {}, _cells_of(schedules, inputs, exact=False)
-    if on_mismatch == "restart":
-        return Where.at_step(0), {}, _cells_of(schedules, {}, exact=False)
+        return where, {}, _cells_of(schedules, inputs, exact=True), history
+    if on_mismatch in ("keep_step", "restart"):
+        goes_on, kept = (where, inputs) if on_mismatch == "keep_step" else (Where.at_step(0), {})
+        after: dict[str, Schedule | None] = {name: s for name, s in schedules.items() if saved.get(name) != s}
+        after |= dict.fromkeys(saved.keys() - schedules.keys())
+        what = f"load_state_dict(on_mismatch={on_mismatch!r})"
+        history.add(what, where.position, goes_on=goes_on.position, after=after)
+        return goes_on, {}, _cells_of(schedules, kept, exact=False), history
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
@@ -80,7 +62,7 @@ def read_state(
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
-        return where, saved, _cells_of(saved, inputs, exact=True)
+        return where, saved, _cells_of(saved, inputs, exact=True), history
     raise BindingError(
         f"this state (step {where.position}) was saved under other schedules:\n"
         + "\n".join(f"  {line}" for line in differences)
@@ -149,7 +131,7 @@ def schedules_of(state: Mapping[str, Any]) -> dict[str, Any]:
         >>> ts.schedules_of(sched.state_dict())
         {'lr': [linear(0.1, 0.0, steps=4)], 'betas': [(linear(0.8, 0.9, steps=4), None)]}
     """
-    _, saved = _parse(state)
+    saved = parse_state(state).schedules
     places: dict[str, dict[int, dict[int | None, Schedule]]] = {}
     free: dict[str, Schedule] = {}
     for name, schedule in saved.items():
@@ -170,52 +152,6 @@ def _entry(found: Mapping[int | None, Schedule] | None) -> Any:
         return None if found is None else found[None]
     length = max(2, 1 + max(element for element in found if element is not None))  # betas are two
     return tuple(found.get(element) for element in range(length))
-
-
-def _parse(state: Any) -> tuple[int, dict[str, Schedule]]:
-    if not isinstance(state, Mapping):
-        raise refuse("state", "the dict that state_dict() returned", state)
-    if state.get("format") != FORMAT:
-        raise refuse("format", repr(FORMAT), state.get("format"))
-    version = state.get("version")
-    if type(version) is not int or version != VERSION:
-        newer = type(version) is int and version > VERSION
-        raise refuse(
-            "version", f"{VERSION}{' (update tensorsched to read a newer one)' if newer else ''}", version
-        )
-    if (entries := set(state) - {"clock", "inputs"}) != _ENTRIES:
-        wrong = min(map(str, entries ^ _ENTRIES))
-        raise ScheduleError(
-            f"{wrong}: {'missing from' if wrong in _ENTRIES else 'unknown entry of'} the state"
-        )
-    step = check_count("step", state["step"])
-    for part in ("schedules", "documents"):
-        if not isinstance(state[part], Mapping):
-            raise refuse(part, "a dict", state[part])
-    with bounded_work(_MOST_WORK):
-        known = {
-            fingerprint: _parse_schedule(fingerprint, entry)
-            for fingerprint, entry in state["documents"].items()
-        }
-    saved: dict[str, Schedule] = {}
-    for name, fingerprint in state["schedules"].items():
-        if not isinstance(name, str):
-            raise refuse("schedules: a name", "a string", name)
-        if not isinstance(fingerprint, str) or fingerprint not in known:
-            raise refuse(f"schedules[{name!r}]", "the fingerprint of one of the documents", fingerprint)
-        saved[name] = known[fingerprint]
-    return step, saved
-
-
-def _parse_schedule(fingerprint: Any, document: Any) -> Schedule:
-    where = f"documents[{shown(fingerprint)}]"
-    try:
-        schedule = from_dict(document)
-    except ScheduleError as error:
-        raise ScheduleError(f"{where}.{error}") from None
-    if fingerprint != schedule.fingerprint:
-        raise refuse(where, f"under the fingerprint of its schedule, {schedule.fingerprint!r},", fingerprint)
-    return schedule
 
 
 def _reach(*known: Mapping[str, Schedule]) -> int:

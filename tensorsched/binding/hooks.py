@@ -10,7 +10,7 @@ attributes on it.
     load_state_dict post-hook   the groups are new dicts with the checkpoint's values: bind again, the step counter
                                 decides
 
-torch.distributed.checkpoint initialises optimizer state with a dummy step; it does not advance the schedule.
+A step that only makes an optimizer's state does not advance the schedule (dummy_steps.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._C._dynamo import eval_frame
 
+from tensorsched.binding.dummy_steps import is_dummy, is_dummy_by_name
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.movers import NEVER, Mover
 from tensorsched.errors import BindingError
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 
-_MAKES_STATE = {
-    "_init_optim_state",
-    "init_optim_state",
-}  # of torch.distributed.checkpoint.state_dict; of torchtitan
 # Methods that step past step(), and what to do instead.
 _OTHER_DOORS = {
     (
@@ -64,6 +61,12 @@ def has_hooks(optimizer: object) -> bool:
         # Set on the class whose step torch has wrapped; a wrapper with a step of its own has no such mark.
         and getattr(type(optimizer).step, "hooked", False)
     )
+
+
+def unreported(optimizer: object) -> bool:
+    """Whether steps of an optimizer with hooks may be made without them: by another door, or by a step of its own."""
+    doors = any(all(callable(getattr(optimizer, d, None)) for d in names) for names in _OTHER_DOORS)
+    return doors or "step" in getattr(optimizer, "__dict__", {})
 
 
 def require_hooks(optimizer: object) -> None:
@@ -157,7 +160,7 @@ class Hooks:
                 handle.remove()
 
 
-def _step_hooks(  # noqa: C901  four functions
+def _step_hooks(  # noqa: C901, PLR0915  four functions
     optimizer: Any,
     sched: Driving,
     *,
@@ -172,33 +175,54 @@ def _step_hooks(  # noqa: C901  four functions
     # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
     may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
     may_capture = torch.cuda.is_available()
-    rare = may_nest or may_capture or rebind is not None
-    hidden = False
+    often = may_nest or may_capture or rebind is not None
+    rare, fresh, hidden = True, True, False  # fresh: nothing was trained yet
     check, advance = sched._mode.fast(sched)
 
     @_untraced
     def before(optimizer: Any, args: Any, kwargs: Any) -> Any:
-        nonlocal hidden
-        if rare:
-            if may_nest and _is_nested(optimizer):
-                return None
-            if may_capture and capturing() and alive:
-                sched._mode.before_capture(sched)
-            if rebind is not None and alive:
-                rebind()
+        if rare and done(optimizer):
+            return None
         if kwargs or len(args) > 1:
-            # Only an optimizer without state can be given some by a step that is none.
-            if not optimizer.state and "closure" in kwargs and _is_state_initialisation():
-                hidden = True
-                sched._mode.hide(optimizer, hidden=True)
+            # Mid-run it is made again for an optimizer that never has any state, such as SGD's.
+            if "closure" in kwargs and not optimizer.state and is_dummy_by_name(optimizer):
+                hide(optimizer)
                 return None
             if alive:
                 _refuse_part_of_a_step(optimizer, args, kwargs)
                 if (instead := _decaying_after_closure(sched, args, kwargs)) is not None:
                     return instead
         if not check(optimizer.param_groups) and alive:
-            sched._mode.before_step(sched)
+            settle(optimizer)
         return None
+
+    def done(optimizer: Any) -> bool:
+        """What can only be for some optimizers, or at first; whether there is nothing more to do before this step."""
+        nonlocal rare, fresh
+        if may_nest and _is_nested(optimizer):
+            return True
+        if may_capture and capturing() and alive:
+            sched._mode.before_capture(sched)
+        if rebind is not None and alive:
+            rebind()
+        if fresh and is_dummy_by_name(optimizer):
+            hide(optimizer)
+            return True
+        rare, fresh = often, False
+        return False
+
+    def settle(optimizer: Any) -> None:
+        try:
+            sched._mode.before_step(sched)
+        except BindingError:
+            if not is_dummy(optimizer):
+                raise
+            hide(optimizer)
+
+    def hide(optimizer: Any) -> None:
+        nonlocal hidden
+        hidden = True
+        sched._mode.hide(optimizer, hidden=True)
 
     @_untraced
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
@@ -223,10 +247,16 @@ def _step_hooks(  # noqa: C901  four functions
 
     @_untraced
     def note(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
+        nonlocal hidden
+        if hidden:
+            hidden = False
+            sched._mode.hide(optimizer, hidden=False)
+            return
         # Gone when scaler.step() returns, and sched.step() comes after that.
         sched._found_inf = getattr(optimizer, "found_inf", None)
         if kwargs and sched._found_inf is None:
             sched._found_inf = _found_by(kwargs.get("grad_scaler"), optimizer)
+        sched._stepped = True
 
     def follow(mover: Mover) -> None:
         nonlocal check, advance
@@ -324,18 +354,3 @@ def _steps_running(frame: FrameType | None, optimizer: object) -> list[FrameType
             found.append(frame)
         frame = frame.f_back
     return found
-
-
-def _is_state_initialisation() -> bool:
-    """Whether torch.distributed.checkpoint is making an optimizer's state by a step with zero gradients and lr = 0.
-
-    `get_optimizer_state_dict` does that on an optimizer that has not stepped yet, and puts the lr back afterwards. It
-    is no training step: it is not counted, and the zero in the group is no external write. The call is told by the
-    function that makes it; this is only asked on a step(closure=None) without state, which is how it is made.
-    """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name in _MAKES_STATE:
-            return True
-        frame = frame.f_back
-    return False

@@ -76,6 +76,7 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     slots = together(place_slots(sched.optimizer, schedules, options, device, sched.slots), device)
     extended = sched._eager.extended(slots, device, options.capacity)
     where = sched._mode.where
+    sched._history.add("adopt", where.position, after={slot.name: slot.schedule for slot in slots})
     sched._use_eager()
     sched._began_before |= begun(schedules, groups)
     sched._mode = sched._eager = extended

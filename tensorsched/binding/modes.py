@@ -8,7 +8,8 @@ live one, whichever mode is in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from tensorsched.binding.carried import Carrier
 from tensorsched.binding.clocked import Tally, watched
 from tensorsched.binding.decay import Decay, decay_of
 from tensorsched.binding.filled import filled_slots
+from tensorsched.binding.history import History
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import (
     FloatSlots,
@@ -53,6 +55,7 @@ __all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
 class Driving(Protocol):
     """What modes, hooks and the registry ask of an attachment, which stands above them."""
 
+    free: dict[str, Schedule]
     _mode: Mode
     _eager: EagerMode
     _graph: HandedMode | None
@@ -62,6 +65,8 @@ class Driving(Protocol):
     _began_before: set[Place]
     _found_inf: torch.Tensor | None
     _carrier: Carrier
+    _history: History
+    _stepped: bool
     _known_as: int | None
     _doubt: str
     _told: int
@@ -103,6 +108,7 @@ class Driving(Protocol):
         """Give the optimizer back."""
 
     def _bind(self) -> None: ...
+    def _made(self) -> int | torch.Tensor: ...
     def _require_attached(self) -> None: ...
     def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _originals(self) -> dict[Place, Any]: ...
@@ -178,6 +184,27 @@ class Mode:
         """Where the run stands. Synchronises as `step_count`."""
         return self._counter.engine.where
 
+    @property
+    def counter(self) -> int | torch.Tensor:
+        """The position, without a synchronisation: a copy of the counter where only the device knows it.
+
+        On a clock it synchronises as `step_count`.
+        """
+        if self.tally is not None:
+            return self.where.position
+        known = self.known_steps
+        return self.engines[0].clock.clone() if known is None else known
+
+    @property
+    def known_steps(self) -> int | None:
+        """Completed steps where the host knows them, else None."""
+        engine = self._counter.engine
+        if not isinstance(engine, ScheduleEngine):
+            return engine.step_count
+        if isinstance(engine, ClockEngine):
+            return None
+        return engine.known_steps if engine.driver.on_host or not self.in_graph else None
+
     def seek(self, step: int) -> None:
         """Set every engine to `step`, or to that position of its clock; the groups follow at the next `bind`."""
         for part in self.parts:
@@ -229,14 +256,18 @@ class Mode:
         """The live tensor of a free name."""
         return next(e.value(name) for e in self.engines if name in e.column_of)
 
-    def rewrite(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+    def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
         """Check that these schedules, by column, fit into the tables; the function returned puts them there.
+
+        Args:
+            schedules: by name.
+            grow: whether a table of tensors may be replaced by a longer one: no compiled step has its address.
 
         Raises:
             ScheduleError: they need more rows than a table has, or names that share a column would differ.
         """
         commits = [
-            rewritten(part, mine)
+            rewritten(part, mine, grow=grow)
             for part in self.parts
             if (mine := {n: s for n, s in schedules.items() if n in part.columns})
         ]
@@ -289,6 +320,8 @@ class Mode:
         self.refresh(
             sched.optimizer.param_groups
         )  # into the graph: each replay begins with what the inputs are then
+        for engine in self.engines:
+            engine.driver.captured = True
 
     def saved(self, groups: Sequence[dict[str, Any]]) -> None:
         """The groups of a state_dict, in which the values are plain already: what else must not be in them."""
@@ -302,6 +335,11 @@ class Mode:
 
 class HandedMode(Mode):
     """What an attachment asks of the mode that `compile_step` hands in."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there is a compiled step."""
+        raise NotImplementedError
 
     @property
     def flags(self) -> list[dict[str, Any]]:
@@ -381,7 +419,16 @@ class EagerMode(Mode):
         if sched._graph is not None:
             sched._graph.resume(sched)  # compiled steps look for the values there
 
-    def rewrite(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+    def without(self, places: Collection[Place], free: Collection[str]) -> EagerMode:
+        """This mode and fewer slots, at the same step; the tensors of the others, and of free names, stay."""
+        for part in self.parts:
+            part.drop(places)
+        other = copy.copy(self)
+        parts = [part for part in self.parts if part.slots or any(name in part.columns for name in free)]
+        other._hold(parts, self.tally)
+        return other
+
+    def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
         """As any mode's; float slots may begin to follow live inputs, or cease to."""
         floats = [part for part in self.parts if isinstance(part, (FloatSlots, ReactiveFloatSlots))]
         slots = [slot for part in floats for slot in part.slots]
@@ -389,10 +436,10 @@ class EagerMode(Mode):
             s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())
             for s in slots
         ):
-            return super().rewrite(schedules)
+            return super().rewrite(schedules, grow=grow)
         others = [part for part in self.parts if part not in floats]
         commits = [
-            rewritten(part, mine)
+            rewritten(part, mine, grow=grow)
             for part in others
             if (mine := {n: s for n, s in schedules.items() if n in part.columns})
         ]

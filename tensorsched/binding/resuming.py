@@ -83,6 +83,7 @@ def go_on_from(sched: Driving, carried: tuple[Where, int] | None, numbers: Mappi
                     f"the optimizer's checkpoint has nothing of the live input {lost[0]!r}, which stays as it is: "
                     "load the schedule's own state"
                 )
+    sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
     sched._mode.go(where)
     if sched._mode.tally is not None:
         sched._mode.tally.moved(where)

@@ -8,8 +8,8 @@ tensor that was there before (filled.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 
@@ -36,7 +36,7 @@ from tensorsched.engine import (
     tabulate_on_clock,
 )
 from tensorsched.engine.layouts import Array
-from tensorsched.engine.tabulate import replacement, row_count
+from tensorsched.engine.tabulate import SharedColumnError, replacement, row_count
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
@@ -87,11 +87,20 @@ class Slot:
 class FloatSlots:
     """Float slots, and the engine that has their values as Python floats."""
 
-    tensor = False
+    tensor: Literal[False] = False
 
     def __init__(self, engine: FloatEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = tuple(slots)
+
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on, and forget what they followed."""
+        self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
+
+    def become(self, other: FloatSlots) -> None:
+        """Be these slots, at the present step."""
+        other.engine.go(self.engine.where)
+        self.engine, self.slots = other.engine, other.slots
 
     @property
     def columns(self) -> Mapping[str, int]:
@@ -119,11 +128,20 @@ class FloatSlots:
 class TensorSlots:
     """Tensor slots, and the engine whose live values they are views of. Free names have such views and no place."""
 
-    tensor = True
+    tensor: Literal[True] = True
 
     def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = tuple(slots)
+
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on, and forget what they followed."""
+        self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
+
+    def become(self, other: TensorSlots) -> None:
+        """Be these slots, at the present step."""
+        other.engine.go(self.engine.where)
+        self.engine, self.slots = other.engine, other.slots
 
     @property
     def columns(self) -> Mapping[str, int]:
@@ -184,6 +202,10 @@ class ReactiveFloatSlots:
         """The value that a slot must hold now."""
         return self.engine.row()[self.engine.column_of[slot.name]]
 
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on."""
+        self.slots = tuple(slot for slot in self.slots if slot.place not in places)
+
     def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
         """See `rewritten`. Other inputs join those that there are."""
         moved = with_schedules(self.slots, schedules)
@@ -239,6 +261,10 @@ class ReactiveTensorSlots:
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
         return self.engine.value(slot.name)
+
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on."""
+        self.slots = tuple(slot for slot in self.slots if slot.place not in places)
 
     def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
         """See `rewritten`."""
@@ -324,16 +350,25 @@ def _refuse_at_start(slots: Sequence[Slot], rows: int) -> None:
         refuse_values(slot, schedule, evaluate(schedule, 0, rows))
 
 
+def _less(table: Any, slots: Sequence[Slot], places: Collection[Place]) -> tuple[Any, tuple[Slot, ...]]:
+    """A table without the names of some slots, whose columns stay, and the other slots."""
+    gone = {name for slot in slots if slot.place in places for name in (slot.name, slot.factor)}
+    schedules = {name: s for name, s in table.schedules.items() if name not in gone}
+    columns = {name: at for name, at in table.live_column.items() if name not in gone}
+    return table.renamed(schedules, columns), tuple(slot for slot in slots if slot.place not in places)
+
+
 def with_schedules(slots: Sequence[Slot], schedules: Mapping[str, Schedule]) -> tuple[Slot, ...]:
     """The slots, with other schedules where there are some for their columns."""
     return tuple(dataclasses.replace(s, schedule=schedules.get(s.name, s.schedule)) for s in slots)
 
 
-def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
+def rewritten(slots: Slots, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
     """Check that other schedules, by column, can be followed at the same step; the function returned does it.
 
-    Floats get another table. Tensors stay the objects that they are, since a graph may read them: what they follow has
-    to fit into the table that there is.
+    Floats get another table. Tensors stay the objects that they are: what they follow has to fit into the table that
+    there is, or with `grow` into a longer one with the same columns. Only slots that shared a column, and a tensor with
+    it, and part now, get new ones, unless a free name has one of them: somebody holds that.
 
     Raises:
         BindingError: a value is out of its slot's range, or filled slots that have one tensor would follow different
@@ -350,17 +385,11 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
         )
     moved = with_schedules(slots.slots, schedules)
     slots.accept(moved)
+    table = slots.engine.table
     if isinstance(slots, FloatSlots):
-        floats, clock = slots, slots.engine.table.clock
-        longest = row_count({slot.name: slot.schedule for slot in moved}, None) - 1
-        other = float_slots(moved, max(longest, floats.engine.table.last), clock).engine
-
-        def exchange() -> None:
-            other.go(floats.engine.where)
-            floats.engine, floats.slots = other, moved
-
-        return exchange
-    present, at = slots.engine.table.schedules, {slot.name: slot for slot in moved}
+        floats = float_slots(moved, _room(moved, table.last), table.clock)
+        return lambda: slots.become(floats)
+    present, at = table.schedules, {slot.name: slot for slot in moved}
     also = {name: factor for name, factor in factors(moved).items() if factor != present[name]}
 
     def look(name: str, values: Array, positions: Array | None = None, unit: str = "step") -> None:
@@ -369,16 +398,31 @@ def rewritten(slots: Slots, schedules: Mapping[str, Schedule]) -> Callable[[], N
 
     engine = slots.engine
     if isinstance(engine, ClockEngine):
-        replace = replacement_on_clock(engine.table, {**schedules, **also}, look)
+        replace: Callable[[], Any] = replacement_on_clock(engine.table, {**schedules, **also}, look)
     else:
-        replace = replacement(engine.table, {**schedules, **also}, look)
+        grow = grow and not engine.driver.captured
+        try:
+            replace = replacement(engine.table, {**schedules, **also}, look, grow=grow)
+        except SharedColumnError:
+            if (
+                not grow
+                or type(slots) is not TensorSlots
+                or table.schedules.keys() - at.keys() - factors(moved).keys()
+            ):
+                raise  # a graph, or the tensor of a filled slot, or of a free name
+            tensors = tensor_slots(moved, {}, table.device, _room(moved, table.last), room=engine.room)
+            return lambda: slots.become(tensors)
 
     def commit() -> None:
-        replace()
-        slots.engine.reload()
+        slots.engine.reload(replace())
         slots.slots = moved
 
     return commit
+
+
+def _room(slots: Sequence[Slot], last: int) -> int:
+    """The last step, or position, at which one of these changes, or could have."""
+    return max(row_count({slot.name: slot.schedule for slot in slots}, None) - 1, last)
 
 
 def give_back(slots: Sequence[Slot], groups: Sequence[dict[str, Any]], present: Mapping[str, float]) -> None:
@@ -451,5 +495,5 @@ def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, 
     return BindingError(
         f"{slot.name} no longer follows its schedule: at {at} the schedule put {expected!r} there "
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
-        "optimizer; remove that writer, or call detach() to hand this hyperparameter over to it"
+        f"optimizer; remove that writer, or call hand_over({slot.place.part!r}) if it is to have this hyperparameter"
     )

@@ -169,6 +169,11 @@ class GraphMode(HandedMode):
                 refuse_zero_momentum(self._kind, at[place], schedule, self._clock)
 
     @property
+    def in_use(self) -> bool:
+        """Whether there is a compiled step."""
+        return bool(self.users)
+
+    @property
     def flags(self) -> list[dict[str, Any]]:
         """Each group's own flags."""
         return [own for _, own in self._own]
@@ -192,6 +197,8 @@ class GraphMode(HandedMode):
         """
         put_back(optimizer.param_groups, self.flags)
         self._own = []
+        for each in self.engines:
+            each.driver.lose_count()
         engine = self.engines[0]
         read = self._state.leave(optimizer, engine.clock, for_good=for_good, clocked=self.eager.floats)
         return None if read is None else engine.where_from(read)

@@ -11,6 +11,7 @@ never reached.
 from __future__ import annotations
 
 import bisect
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,12 @@ class ClockTable:
         self.positions = np.full(room, FAR, dtype=np.int64)
         self.data = np.zeros((room, 1 + 2 * self.columns), dtype=np.float64)
         self.put(rows)
+
+    def renamed(self, schedules: dict[str, Schedule], live_column: Mapping[str, int]) -> ClockTable:
+        """The same numbers under these names."""
+        other = copy.copy(self)
+        other.schedules, other.live_column = schedules, live_column
+        return other
 
     def put(self, rows: Rows) -> None:
         """Let these be the rows, in place."""

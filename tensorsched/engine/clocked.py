@@ -31,6 +31,11 @@ _FEW = 16  # columns for which Python is faster than numpy
 class _Counts:
     """The three numbers and the rows as tensors, and the formulas in tensor operations, for graphs and for devices."""
 
+    captured = False  # by a graph that counts without us: the table never moves anyway
+
+    def lose_count(self) -> None:
+        """Somebody else counts: nothing of it is kept on the host."""
+
     def __init__(self, table: ClockTable, live: torch.Tensor) -> None:
         device = table.device
         self._table, self._live = table, live

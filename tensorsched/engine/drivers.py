@@ -4,6 +4,10 @@ A driver has
 
     clock      the step counter, int64, shape (1,)
     data       the table's numbers, in its own layout
+    on_host    whether the counter is in memory that the host reads
+    captured   whether a CUDA graph advances it, which holds these tensors' addresses
+    read       the step counter as an int
+    known      the same without a synchronisation, None where only the device has it
     tensors    its state: what a graph reads and writes in place
     version    the live values' version counter when the driver last wrote to them
     advance    count one step, unless `found_inf` is not 0, and fill the live values: what runs at every step
@@ -40,6 +44,9 @@ class CpuDriver:
 
     advance: Callable[[torch.Tensor | None], None]
 
+    on_host = True
+    captured = False  # by a graph that counts without us: of no concern, since the count is read where it is
+
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         self.version = 0
         self.clock = torch.zeros(1, dtype=torch.int64, device="cpu")
@@ -47,6 +54,16 @@ class CpuDriver:
         self.tensors: tuple[torch.Tensor, ...] = (self.clock,)
         self._count = memoryview(self.clock.numpy().data)
         self._build(table, memoryview(live.numpy().data).cast("B"))
+
+    def read(self) -> int:
+        """The step counter."""
+        return int(self._count[0])
+
+    known = property(read)
+    """The same."""
+
+    def lose_count(self) -> None:
+        """Somebody else counts: the counter has it."""
 
     def _build(self, table: ScheduleTable, live: memoryview) -> None:
         """Make `advance` and `_fill`: two functions over the same rows, so that neither looks anything up."""
@@ -104,6 +121,8 @@ class DeviceDriver:
     would be two kernels.)
     """
 
+    on_host = False
+
     def __init__(self, table: ScheduleTable, live: torch.Tensor) -> None:
         device, layout = table.device, table.layout
         self._table, self._live = table, live
@@ -122,13 +141,34 @@ class DeviceDriver:
             self._factors = torch.from_numpy(layout.factors).to(device).view(1, -1)
             self._read = torch.zeros_like(self._factors).view(-1, 1)
         self._by_nextafter = _nextafter_counts(device)
+        self.captured = False  # by a graph that counts whenever it is replayed
+        self._counted, self._sure = (
+            0,
+            True,
+        )  # the same count on the host, while nothing is decided on the device
+
+    def read(self) -> int:
+        """The step counter. Waits for the device."""
+        self._counted, self._sure = int(self.clock.item()), True
+        return self._counted
+
+    @property
+    def known(self) -> int | None:
+        """The same without waiting; None where only the device knows."""
+        return self._counted if self._sure and not self.captured else None
+
+    def lose_count(self) -> None:
+        """Somebody else counts, on the device."""
+        self._sure = False
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one step, unless `found_inf` is not 0, and fill the live values."""
+        self._counted += 1
         if found_inf is None and self._by_nextafter:
             torch.nextafter(self._state_bits, self._limit_bits, out=self._state_bits)
         else:
             if found_inf is not None:
+                self._sure = False
                 # GradScaler leaves it on the loss's device, another one where a model is spread over several.
                 found_inf = found_inf.to(self.clock.device)
             torch.minimum(self._state + _count(found_inf), self._limit, out=self._state)
@@ -147,6 +187,7 @@ class DeviceDriver:
 
     def seek(self, step: int) -> None:
         """Set the counter and fill the live values."""
+        self._counted, self._sure = step, True
         self.clock.fill_(step)
         torch.add(self._starts, min(step, self._table.last), out=self._index)
         self._fill()

@@ -11,6 +11,7 @@ the table is scaled.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import struct
@@ -54,7 +55,7 @@ class ScheduleEngine:
 
     def __init__(self, table: ScheduleTable, *, room: int = 0) -> None:
         with torch.inference_mode(mode=False):  # its tensors would have no version counter
-            buffer = torch.zeros(1, table.columns + room, dtype=table.dtype, device=table.device)
+            buffer = _shareable(torch.zeros(1, table.columns + room, dtype=table.dtype, device=table.device))
             self._allocate(table, buffer, ())
         self.seek(0)
 
@@ -67,6 +68,11 @@ class ScheduleEngine:
     @staticmethod
     def _driver(table: ScheduleTable, live: torch.Tensor) -> Driver:
         return driver(table, live)
+
+    @property
+    def room(self) -> int:
+        """How many live values more an `extended` engine may have."""
+        return int(self._buffer.shape[1]) - self.table.columns
 
     def extended(self, table: ScheduleTable) -> ScheduleEngine | None:
         """An engine of more schedules, whose first live values are those of this one, the same tensors.
@@ -116,13 +122,22 @@ class ScheduleEngine:
         """Take what live holds now for the engine's own writing."""
         self.driver.version = self.live._version  # noqa: SLF001  torch has no public name for it
 
-    def reload(self) -> None:
-        """Read the table again, whose contents were replaced, at the same step.
+    def reload(self, table: ScheduleTable | None = None) -> None:
+        """Read the table again, whose contents were replaced, at the same step; or read a longer one instead.
+
+        A longer one is another tensor, and brings another counter: no graph may hold the old ones. The live values
+        stay the tensors that they are.
 
         The copy of the table synchronises, where its device is not a CPU.
         """
-        self.driver.reload()
-        self.written()
+        if table is None or table is self.table:
+            self.driver.reload()
+            self.written()
+            return
+        step = self.step_count
+        self.table, self.driver = table, driver(table, self.live)
+        self.__dict__.pop("_gather", None)
+        self.seek(step)
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
@@ -152,7 +167,12 @@ class ScheduleEngine:
     @property
     def step_count(self) -> int:
         """Number of completed steps, read from the step counter. Synchronises where the device is not a CPU."""
-        return int(self.driver.clock.item())
+        return self.driver.read()
+
+    @property
+    def known_steps(self) -> int | None:
+        """The same without a synchronisation: None where only the device knows, because a graph counted there."""
+        return self.driver.known
 
     @property
     def clock(self) -> torch.Tensor:
@@ -190,6 +210,20 @@ class ScheduleEngine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.table, self.step_count)
+
+
+def _shareable(buffer: torch.Tensor) -> torch.Tensor:
+    """Live values in memory that another process can see: a worker of a DataLoader that holds one reads it as it is.
+
+    In memory of its own, a tensor that is sent to another process is moved, and its views with it, away from where the
+    driver writes.
+    """
+    if buffer.device.type == "cpu":
+        with contextlib.suppress(
+            RuntimeError, OSError
+        ):  # no shared memory here: then nothing can be sent, either
+            buffer.share_memory_()
+    return buffer
 
 
 def _again(table: ScheduleTable, step: int) -> ScheduleEngine:

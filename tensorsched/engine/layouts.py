@@ -83,6 +83,10 @@ class Equal:
         """Overwrite a stored column in place."""
         self.data[:, at] = stored
 
+    def longer(self, rows: int) -> Equal:
+        """The same columns with so many rows, yet to be filled by `replace`."""
+        return Equal(np.empty((rows, self.columns), dtype=self.data.dtype))
+
 
 class Scaled:
     """One stored float64 column for all that are proportional.
@@ -148,6 +152,10 @@ class Scaled:
     def replace(self, at: int, stored: Array) -> None:
         """Overwrite a stored column in place."""
         self.data[at] = stored
+
+    def longer(self, rows: int) -> Scaled:
+        """The same columns with so many rows, yet to be filled by `replace`."""
+        return Scaled(np.empty((len(self.data), rows)), self.source, self.factors, self.dtype)
 
 
 Layout = Equal | Scaled

@@ -140,7 +140,7 @@ class Plan:
             for number, (_, program) in wanted.items()
             for register, column in enumerate(program.columns)
         }
-        put = replacement(self.table, columns, _not_looked_at) if columns else _nothing
+        put: Callable[[], object] = replacement(self.table, columns, _not_looked_at) if columns else _nothing
 
         def commit() -> None:
             put()
@@ -339,6 +339,29 @@ class ReactiveEngine:
     def driver(self) -> ReactiveEngine:
         """What moves it: it does so itself."""
         return self
+
+    @property
+    def captured(self) -> bool:
+        """Whether a CUDA graph advances it."""
+        return self._columns.driver.captured
+
+    @captured.setter
+    def captured(self, yes: bool) -> None:
+        self._columns.driver.captured = yes
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the counter is in memory that the host reads."""
+        return self._columns.driver.on_host
+
+    def lose_count(self) -> None:
+        """Somebody else counts, in a graph."""
+        self._columns.driver.lose_count()
+
+    @property
+    def known_steps(self) -> int | None:
+        """The step count without a synchronisation: None where only the device knows."""
+        return self._columns.known_steps
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one completed step, unless the tensor is not 0, and compute the values. Does not synchronise."""

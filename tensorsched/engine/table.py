@@ -74,6 +74,10 @@ class ScheduleTable:
         """The value of a name at a step, before it is rounded to the live values' type."""
         return self.schedules[name](step)
 
+    def renamed(self, schedules: dict[str, Schedule], live_column: Mapping[str, int]) -> ScheduleTable:
+        """The same numbers under these names."""
+        return dataclasses.replace(self, schedules=schedules, live_column=live_column)
+
     def to_device(self) -> torch.Tensor:
         """The stored numbers as a new tensor on `device` (on a CPU it shares the memory of `host`).
 

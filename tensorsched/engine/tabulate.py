@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from tensorsched.schedules.split import bounded
 from tensorsched.schedules.template import Template
 from tensorsched.schedules.validators import check_count, refuse
 
-__all__ = ["bounded", "replacement", "row_count", "tabulate"]
+__all__ = ["SharedColumnError", "bounded", "replacement", "row_count", "tabulate"]
 
 _NAMED = 8  # names of columns that an error lists
 
@@ -114,53 +115,87 @@ def row_count(schedules: Mapping[str, Schedule], steps: int | None) -> int:
 
 
 def replacement(
-    table: ScheduleTable, schedules: Mapping[str, Schedule], look: Callable[[str, Array], None]
-) -> Callable[[], None]:
+    table: ScheduleTable,
+    schedules: Mapping[str, Schedule],
+    look: Callable[[str, Array], None],
+    *,
+    grow: bool = False,
+) -> Callable[[], ScheduleTable]:
     """Compile other schedules for some names of a table; the function returned puts them there, in place.
 
-    Engines that read the table are told by their `reload`. `look` sees the values of each of these names, in the live
-    dtype, and may refuse them.
+    Engines that read the table are told by their `reload`.
+
+    Args:
+        table: columns that are shared stay shared.
+        schedules: by name.
+        look: sees the values of each of these names, in the live dtype, and may refuse them.
+        grow: whether there may be another table in its place, with the rows that the schedules need.
+
+    Returns:
+        The function, which returns the table that has them: the same one, or a longer one.
 
     Raises:
-        ScheduleError: the schedules change later than the last row, are not finite in the dtype, or names that
-            share a column would get different values. Nothing has changed.
+        ScheduleError: the schedules change later than the last row, are not finite in the dtype, do not fit into
+            memory, or names that share a column would get different values. Nothing has changed.
     """
     rows = row_count(schedules, None)
-    if rows > table.rows:
+    if rows > table.rows and not grow:
         raise ScheduleError(
-            f"the new schedules change up to step {rows - 1}, and the table ends at step {table.last}; pass "
-            f"attach(..., capacity={rows - 1}) or more when you attach"
+            f"the new schedules change up to step {rows - 1}, and the table ends at step {table.last}. It cannot grow, "
+            f"because a compiled step or a captured graph reads it where it is: pass attach(..., capacity={rows - 1}) "
+            "or more when you attach"
         )
+    longer, rows = rows > table.rows, max(rows, table.rows)
     layout = table.layout
-    plan = Plan({**table.schedules, **schedules}, table.rows, table.device, table.dtype, None)
-    touched = {layout.stored_at(table.live_column[name]) for name in schedules}
+    limit = free_bytes(table.device) if longer else None
+    plan = Plan({**table.schedules, **schedules}, rows, table.device, table.dtype, limit)
+    if longer:
+        nbytes = layout.nbytes * rows // table.rows
+        plan.check(nbytes)
+        plan.check_host(nbytes)
+    touched = table.schedules if longer else schedules
+    contents = _contents(plan, table, {layout.stored_at(table.live_column[name]) for name in touched})
+    for name, schedule in schedules.items():
+        look(name, plan.rounded(evaluate(schedule, 0, rows), schedule))
+
+    def commit() -> ScheduleTable:
+        changed = layout.longer(rows) if longer else layout
+        for at, stored in contents.items():
+            changed.replace(at, stored)
+        if not longer:
+            table.schedules.update(schedules)
+            return table
+        return dataclasses.replace(table, schedules=dict(plan.schedules), rows=rows, layout=changed)
+
+    return commit
+
+
+def _contents(plan: Plan, table: ScheduleTable, touched: Collection[int]) -> dict[int, Array]:
+    """What has to be stored in these columns of the table so that every name that reads one has its values."""
+    layout = table.layout
     contents: dict[int, Array] = {}
     for name, schedule in plan.schedules.items():
         column = table.live_column[name]
         at = layout.stored_at(column)
         if at not in touched:
             continue
-        values = evaluate(schedule, 0, table.rows)
-        rounded = plan.rounded(values, schedule)
-        if name in schedules:
-            look(name, rounded)
+        values = evaluate(schedule, 0, plan.rows)
+        plan.rounded(values, schedule)
         if at not in contents:
             contents[at] = layout.stored(column, values, plan.numpy)
         if not layout.serves(column, contents[at], values, plan.numpy):
             raise _must_stay_shared(table, name, at)
-
-    def commit() -> None:
-        for at, stored in contents.items():
-            layout.replace(at, stored)
-        table.schedules.update(schedules)
-
-    return commit
+    return contents
 
 
-def _must_stay_shared(table: ScheduleTable, name: str, at: int) -> ScheduleError:
+class SharedColumnError(ScheduleError):
+    """Names that share a column of a table would get different schedules."""
+
+
+def _must_stay_shared(table: ScheduleTable, name: str, at: int) -> SharedColumnError:
     columns = table.live_column
     others = [n for n in columns if n != name and table.layout.stored_at(columns[n]) == at]
-    return ScheduleError(
+    return SharedColumnError(
         f"{name!r} shares a column of the table with {', '.join(map(repr, others[:_NAMED]))}"
         f"{' and others' if len(others) > _NAMED else ''}, because their schedules were {table.layout.word}, and must "
         "stay so: rewrite all of them together, or detach() and attach() again"

@@ -113,6 +113,7 @@ def _engine(groups: int) -> Competitor:
 
 
 def _attached(name: str, optimizer: torch.optim.Optimizer, *, resident: bool) -> Competitor:
+    optimizer.step = optimizer.step  # a step of its own: sched.step() counts every call
     sched = ts.attach(optimizer, lr=_shared_cosine(STEPS), advance="manual", resident=resident)
 
     def rewind(
@@ -335,6 +336,7 @@ def layouts(groups: int, steps: int) -> dict[str, list[Competitor]]:
         with _scaling(scale):
             lr = list(schedules.values())
             optimizer = tiny_sgd(groups)
+            optimizer.step = optimizer.step  # a step of its own: sched.step() counts every call
             sched = ts.attach(optimizer, lr=lr, advance="manual", resident=True)
             found["both hooks"].append(_hooks(name, tiny_sgd(groups), lr, resident=True))
         found["sched.step()"].append(Competitor(name, sched.step, _start(sched, optimizer)))

@@ -156,6 +156,7 @@ def host(groups: Sequence[int], rounds: int = 15) -> list[dict[str, Any]]:
             group["lr"] = group["lr"].clone()
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(stock, STEPS)
         made = optimizer(count, shape=(4,))  # an attachment does not keep it alive
+        made.step = made.step  # a step of its own: sched.step() counts every call
         sched = ts.attach(made, lr=LR, advance="manual")
         competitors = [Competitor(STOCK, scheduler.step), Competitor(OURS, sched.step)]
         result = race(competitors, rounds=rounds, block_s=0.02)

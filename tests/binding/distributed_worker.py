@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
     "SGD": (optim.SGD, {"momentum": 0.9}),
     "SGD without state": (optim.SGD, {}),
 }
-GUARD = "tensorsched.binding.hooks._is_state_initialisation"
+GUARDS = tuple(f"tensorsched.binding.hooks.{name}" for name in ("is_dummy", "is_dummy_by_name"))
 CASES = [
     *itertools.product(("AdamW", "SGD"), (False, True)),
     ("SGD without state", False),
@@ -259,7 +259,7 @@ def hidden_step(rank: int) -> Facts:
                 rank,
             )
             if name == "get_state_dict":  # the control
-                with mock.patch(GUARD, return_value=False):
+                with mock.patch(GUARDS[0], return_value=False), mock.patch(GUARDS[1], return_value=False):
                     unguarded = _around_hidden_step(
                         get_state_dict, _fresh(kind, resident=resident, wrap=wrap, wd_only=wd_only), rank=None
                     )

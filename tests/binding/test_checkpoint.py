@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 import tensorsched as ts
-from tensorsched.binding.checkpoint import read_state, write_state
+from tensorsched.binding.checkpoint import read_state
+from tensorsched.binding.history import History
+from tensorsched.binding.state_format import write_state
 from tests.binding.test_attach import (
     LR,
     STEPS,
@@ -203,7 +205,7 @@ def test_the_state_is_plain_and_its_json_is_too():
     sched.seek(7)
     state = sched.state_dict()
     assert state["step"] == 7
-    assert set(state["schedules"]) == {
+    assert {name for name, _ in state["schedules"]} == {
         f"{key}[group {g}]" for key in ("lr", "weight_decay", "momentum") for g in (0, 1)
     }
     assert json.loads(json.dumps(state)) == state == saved_and_loaded(state)
@@ -322,7 +324,7 @@ def test_a_longer_run_of_what_never_settles_differs_where_the_shorter_one_held()
 def test_schedules_too_long_to_compare_must_be_the_same_expression():
     far = ts.linear(1.0, 1.0, steps=2**40)
     with pytest.raises(ts.BindingError, match="they are equal for 1048576 steps, but need not stay so"):
-        read_state(write_state(0, {"x": far}), {"x": far + 0.0}, "error")
+        read_state(write_state(0, {"x": far}, History({"x": far})), {"x": far + 0.0}, "error")
 
 
 # -- malformed ----------------------------------------------------------------------------------------------------
@@ -332,31 +334,89 @@ def _changed(**changes: Any) -> Any:
     return lambda state: {**state, **changes}
 
 
+def _first_version(state: dict[str, Any]) -> dict[str, Any]:
+    """The state as version 1 of the format had it."""
+    documents = [json.loads(text) for text in state["documents"]]
+    prints = [ts.from_dict(document).fingerprint for document in documents]
+    return {
+        "format": state["format"],
+        "version": 1,
+        "step": state["step"],
+        "schedules": {name: prints[at] for name, at in state["schedules"]},
+        "documents": dict(zip(prints, documents, strict=True)),
+    }
+
+
+def _first(**changes: Any) -> Any:
+    return lambda state: {**_first_version(state), **changes}
+
+
 def _documents(change: Any) -> Any:
-    return lambda state: {**state, "documents": {k: change(v) for k, v in state["documents"].items()}}
+    def changed(state: dict[str, Any]) -> dict[str, Any]:
+        first = _first_version(state)
+        return {**first, "documents": {k: change(v) for k, v in first["documents"].items()}}
+
+    return changed
 
 
 MALFORMED = [
     (lambda _: None, "state must be the dict that state_dict\\(\\) returned, got None"),
     (lambda _: {}, "format must be 'tensorsched/attachment', got None"),
     (_changed(format="torch"), "format must be 'tensorsched/attachment', got 'torch'"),
-    (_changed(version=2), "version must be 1 \\(update tensorsched to read a newer one\\), got 2"),
-    (_changed(version=True), "version must be 1, got True"),
+    (_changed(version=3), "version must be 1 or 2 \\(update tensorsched to read a newer one\\), got 3"),
+    (_changed(version=True), "version must be 1 or 2, got True"),
+    (_changed(version=1), "history: unknown entry of the state"),
     (_changed(extra=1), "extra: unknown entry of the state"),
     (lambda state: {k: v for k, v in state.items() if k != "step"}, "step: missing from the state"),
+    (lambda state: {k: v for k, v in state.items() if k != "history"}, "history: missing from the state"),
     (_changed(step=-1), "step must be a whole number of steps of at least 0, got -1"),
     (_changed(step=1.0), "step must be a whole number of steps"),
     (_changed(step=float("nan")), "step must be a whole number of steps"),
     (_changed(step="7"), "step must be a whole number of steps"),
     (_changed(step=2**60), "step must be at most 2\\*\\*53"),
-    (_changed(schedules=[]), "schedules must be a dict, got \\[\\]"),
-    (_changed(schedules={3: {}}), "schedules: a name must be a string, got 3|a fingerprint and a schedule"),
-    (_changed(schedules={"x": {}}), "schedules\\['x'\\] must be the fingerprint of one of the documents, got {}"),
-    (_changed(schedules={"x": "0"}), "schedules\\['x'\\] must be the fingerprint of one of the documents, got '0'"),
-    (_changed(documents=3), "documents must be a dict, got 3"),
+    (_changed(schedules={}), "schedules must be a list, got {}"),
+    (_changed(schedules=[3]), "schedules must be a list of \\[name, index\\], got 3"),
+    (_changed(schedules=[[3, 0]]), "schedules must be a list of \\[name, index\\], got \\[3, 0\\]"),
+    (_changed(schedules=[["x", 1]]), "schedules\\['x'\\] must be the index of one of the documents, got 1"),
+    (_changed(schedules=[["x", True]]), "schedules\\['x'\\] must be the index of one of the documents, got True"),
+    (_changed(schedules=[["x", -1]]), "schedules\\['x'\\] must be the index of one of the documents, got -1"),
+    (_changed(schedules=[["x", None]]), "schedules\\['x'\\] must be the index of one of the documents, got None"),
+    (_changed(schedules=[["x", 0], ["x", 0]]), "schedules: 'x' is there twice"),
+    (_changed(documents=3), "documents must be a list, got 3"),
+    (_changed(documents=[3]), "documents\\[0\\] must be the JSON of a schedule, got 3"),
+    (_changed(documents=["{"]), "documents\\[0\\]\\.not a JSON document"),
+    (_changed(documents=['{"format": "x"}']), "documents\\[0\\]\\.format: must be 'tensorsched/schedule'"),
+    (_changed(history=3), "history must be a list, got 3"),
+    (_changed(history=[]), "history must be a list of at least one change, got \\[\\]"),
+    (_changed(history=[[0, "attach", 0]]), "history\\[0\\] must be \\[step, what, where it went on, names\\]"),
+    (_changed(history=[[-1, "attach", 0, []]]), "history\\[0\\]: step must be a whole number"),
+    (_changed(history=[[0, "attach", "0", []]]), "history\\[0\\]: where it went on must be a whole number"),
+    (_changed(history=[[0, 7, 0, []]]), "history\\[0\\] must be \\[step, what"),
+    (_changed(history=[[0, "attach", 0, [["x", 9]]]]), "history\\[0\\]\\['x'\\] must be the index of one of the doc"),
+    (_first(schedules=[]), "schedules must be a dict, got \\[\\]"),
+    (_first(schedules={3: {}}), "schedules: a name must be a string, got 3"),
+    (_first(schedules={"x": {}}), "schedules\\['x'\\] must be the fingerprint of one of the documents, got {}"),
+    (_first(schedules={"x": "0"}), "schedules\\['x'\\] must be the fingerprint of one of the documents, got '0'"),
+    (_first(documents=3), "documents must be a dict, got 3"),
     (_documents(lambda _: {"format": "x"}), "documents\\['[0-9a-f]{32}'\\]\\.format: must be 'tensorsched/schedule'"),
     (_documents(lambda _: ts.constant(9.0).to_dict()), "must be under the fingerprint of its schedule"),
 ]  # fmt: skip
+
+
+@RESIDENT
+def test_the_first_version_is_read(resident):
+    optimizer, sched = attached(resident)
+    train(optimizer, steps=5)
+    first = _first_version(sched.state_dict())
+    assert ts.schedules_of(first) == ts.schedules_of(sched.state_dict())
+    fresh, again = attached(resident)
+    again.load_state_dict(first)
+    assert (again.step_count, values(fresh)) == (5, values(optimizer))
+    train(fresh, steps=2)
+    assert again.used("lr").steps.tolist() == [5, 6], "nothing is known of what was before"
+    fresh, other = attached(resident, lr=0.5 * LR)
+    with pytest.raises(ts.BindingError, match="saved under other schedules"):
+        other.load_state_dict(first)
 
 
 @pytest.mark.parametrize(("change", "text"), MALFORMED)
@@ -431,7 +491,7 @@ def test_a_late_group_follows_what_new_groups_says(resident, rule):
     assert sched.step_count == 5
     assert values(optimizer) == pytest.approx([LR(5), LR(5), 10.0 * LR(5)], rel=2**-23)
     assert values(optimizer, "weight_decay") == pytest.approx([WD(5), WD(5), 0.0], rel=2**-23)
-    assert "lr[group 2]" in sched.state_dict()["schedules"]
+    assert "lr[group 2]" in dict(sched.state_dict()["schedules"])
     if resident:
         assert all(isinstance(group["lr"], torch.Tensor) for group in optimizer.param_groups)
     sched.detach()
@@ -671,8 +731,10 @@ def test_reading_a_state_is_bounded_work():
     """Each document of it is short and slow to read; together they are refused before they are read."""
     slow = [ts.constant(1.0, steps=100_000 + i).repeat(60_000, length_mult=1.00001) for i in range(40)]
     few, many = (
-        write_state(3, {f"x{i}": schedule for i, schedule in enumerate(part)}) for part in (slow[:2], slow)
+        write_state(3, named, History(named))
+        for named in ({f"x{i}": schedule for i, schedule in enumerate(part)} for part in (slow[:2], slow))
     )
     assert set(ts.schedules_of(few)["free"]) == {"x0", "x1"}
-    with pytest.raises(ts.ScheduleError, match=r"^documents\[.*takes too much work"):
-        ts.schedules_of(many)
+    for state in (many, _first_version(many)):
+        with pytest.raises(ts.ScheduleError, match=r"^documents\[.*takes too much work"):
+            ts.schedules_of(state)

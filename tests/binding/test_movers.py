@@ -267,31 +267,20 @@ def test_a_pre_hook_that_writes_after_ours_is_found_before_the_count():
 def test_the_handle_shows_what_users_use():
     sched = ts.attach(optim.SGD([nn.Parameter(torch.ones(1))]), lr=0.5)
     assert [name for name in dir(sched) if name[0] != "_"] == [
+        *("adopt", "attached", "check", "cool_down", "count", "detach", "extend", "free", "hand_over"),
         *(
-            "adopt",
-            "attached",
-            "check",
-            "count",
-            "detach",
-            "free",
+            "history",
             "inputs",
             "load_state_dict",
+            "log",
             "lr_scheduler",
             "observe",
             "optimizer",
-        ),
-        *(
             "plot",
             "position",
             "progress",
-            "rewrite",
-            "seek",
-            "slots",
-            "state_dict",
-            "step",
-            "step_count",
-            "value",
         ),
+        *("rewrite", "schedule", "seek", "slots", "state_dict", "step", "step_count", "used", "value"),
     ]
 
 
