@@ -241,11 +241,11 @@ def test_what_fails_leaves_the_live_inputs_as_they_were(how):
     if how == "load":
         optimizer = optim.SGD([parameter()])
         state["attachments"]["b"] = ts.attach(optimizer, lr=ts.constant(0.2)).state_dict()
-        with pytest.raises(ts.BindingError, match="b: .*other schedules"):
+        with pytest.raises(ts.BindingError, match=r"b: .*other schedules"):
             plan.load_state_dict(state)
     else:
         to = ts.constant(0.3) if how == "rewrite without" else 0.1 * lr
-        with pytest.raises(ts.BindingError, match="b: .*weight_decay"):
+        with pytest.raises(ts.BindingError, match=r"b: .*weight_decay"):
             plan.rewrite(a={"lr": to}, b={"weight_decay": ts.constant(0.1)})
     assert a.param_groups[0]["lr"] == 0.5
     assert plan["a"].state_dict()["inputs"] == inputs
