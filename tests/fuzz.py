@@ -27,7 +27,9 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, HypothesisWarning
 
 import tensorsched as ts
-from tensorsched.binding.checkpoint import ON_MISMATCH, write_state
+from tensorsched.binding.checkpoint import ON_MISMATCH
+from tensorsched.binding.history import History
+from tensorsched.binding.state_format import write_state
 from tensorsched.cli.main import main as command_line
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.parse import FUNCTIONS, METHODS
@@ -143,9 +145,17 @@ def attached() -> tuple[torch.optim.Optimizer, ts.Attachment]:
 
 
 SLOTS = ["lr[group 0]", "betas[0][group 0]", "kl"]
-good_states = st.lists(schedules(2), min_size=3, max_size=3).map(
-    lambda made: write_state(7, dict(zip(SLOTS, made, strict=True)))
-)
+
+
+def saved(made: list[ts.Schedule]) -> dict[str, object]:
+    """A state of step 7, in the middle of a run that was changed once."""
+    named = dict(zip(SLOTS, made, strict=True))
+    history = History(named)
+    history.add("rewrite", 5, after={SLOTS[0]: made[1]})
+    return write_state(7, named | {SLOTS[0]: made[1]}, history)
+
+
+good_states = st.lists(schedules(2), min_size=3, max_size=3).map(saved)
 states = st.tuples(good_states | nearly(good_states) | junk, st.sampled_from([*ON_MISMATCH, "x", None]))
 
 

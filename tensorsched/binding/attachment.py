@@ -618,7 +618,7 @@ class Attachment:
         Returns:
             A value for each slot, "lr/0" of group 0, "lr/decay" where groups have different "name"s, "betas[1]/0" of an
             element, and for each free name, "kl". Of a tensor slot the float32 that it held. Nothing before the first
-            step that is known of (`used`).
+            step that is known of (`used`), and nothing when all was handed over or is detached: others' steps follow.
 
         Raises:
             BindingError: the values depend on a clock's position or on live inputs, which are not kept; or it is asked
@@ -636,7 +636,7 @@ class Attachment:
         """
         refuse_in_worker("log()")
         self._refuse_unknown("log()", self._schedules().values())
-        return last_used(self)
+        return last_used(self) if self.attached else {}
 
     def lr_scheduler(self) -> AttachmentLR:
         """A torch LRScheduler over these schedules, for trainers: from now on they move when the trainer steps it.

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tensorsched.binding.group_names import list_by_group
 from tensorsched.binding.slots import Slot
-from tensorsched.errors import BindingError
+from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule, constant
+from tensorsched.schedules.node import brief
 from tensorsched.schedules.pieces import head, tail
 from tensorsched.schedules.recipes.common import Shape, option
 from tensorsched.schedules.recipes.curves import phase
@@ -31,6 +33,8 @@ def resolved(
     old = {slot.place: slot for slot in slots}
     found: dict[str, Any] = {}
     for key, value in wanted.items():
+        if isinstance(value, Mapping) and any(map(_has_function, value.values())):
+            value = list_by_group(groups, key, value, complete=False)  # noqa: PLW2901  entries by name are a list
         if isinstance(value, list):
             found[key] = [_entry(old, groups, Place(i, key), part, now) for i, part in enumerate(value)]
         elif _has_function(value):
@@ -99,10 +103,15 @@ def extended(schedule: Schedule, now: int, steps: int, how: str) -> Schedule | N
     """The schedule with what is left of it `steps` longer; None where nothing is left that changes.
 
     Raises:
-        ScheduleError: steps is no count, or how is another word.
+        ScheduleError: steps is no count, how is another word, or it depends on live inputs.
     """
     n = check_count("extend: steps", steps)
     option("extend: how", how, ("stretch", "hold"))
+    if schedule.inputs():
+        raise ScheduleError(
+            f"extend: {brief(schedule)} depends on live inputs, which have a value at the present step only, so it "
+            "cannot be made longer as a whole: rewrite() it, with what depends on the step alone made longer"
+        )
     settled = schedule.constant_from
     if settled is None or settled <= now:
         return None

@@ -119,6 +119,11 @@ class AttachmentLR(LRScheduler):
         self._step_count = step + 1
 
     @property
+    def clocked(self) -> bool:
+        """Whether the schedules are on a clock that does not count steps."""
+        return self._sched._mode.tally is not None
+
+    @property
     def base_lrs(self) -> list[float]:  # type: ignore[override]  # a plain attribute of torch's
         """What each group held before its schedule."""
         groups = self.optimizer.param_groups

@@ -118,3 +118,21 @@ def read_state(state: Any, names: Collection[str]) -> Mapping[str, Any]:
             "the same names, or load each part by plan[name].load_state_dict(state['attachments'][name])"
         )
     return states
+
+
+def refuse_different_units(attachments: Mapping[str, Attachment]) -> None:
+    """Refuse one number as the place of attachments that count different things.
+
+    Raises:
+        BindingError: they do.
+    """
+    units = {
+        name: "steps" if (tally := sched._mode.tally) is None else tally.clock.unit
+        for name, sched in attachments.items()
+    }
+    if len(set(units.values())) > 1:
+        listed = ", ".join(f"{name!r} counts {unit}" for name, unit in units.items())
+        raise BindingError(
+            f"seek: {listed}, so one number is not where all of them go on; seek each one: plan[{next(iter(units))!r}]"
+            ".seek(...)"
+        )

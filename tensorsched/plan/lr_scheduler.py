@@ -77,7 +77,13 @@ class PlanLR(LRScheduler):
                 "torch's SequentialLR winds its schedulers back, and this one counts the optimizers' steps: write one "
                 "schedule, a >> b, and attach that"
             )
-        self._plan.seek(step)
+        if any(
+            face.clocked for face in self.faces
+        ):  # which position a step is at is not known, so these can only be there already
+            for face in sorted(self.faces, key=lambda face: not face.clocked):
+                face.last_epoch = step
+        else:
+            self._plan.seek(step)
         self._step_count = step + 1
 
     @property

@@ -13,9 +13,18 @@ from torch import nn
 
 from tensorsched.binding.arguments import read_metrics
 from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.clocked import check_counted
 from tensorsched.binding.coverage import coverage
 from tensorsched.errors import BindingError
-from tensorsched.plan.arguments import FORMAT, VERSION, about, read_attachments, read_state, share_out
+from tensorsched.plan.arguments import (
+    FORMAT,
+    VERSION,
+    about,
+    read_attachments,
+    read_state,
+    refuse_different_units,
+    share_out,
+)
 from tensorsched.plan.drift import Drift, apart, listed
 from tensorsched.plan.forwarded import forwarded
 from tensorsched.plan.lr_scheduler import PlanLR
@@ -114,10 +123,14 @@ class Plan:
     def seek(self, step: int) -> None:
         """Continue as if each optimizer had completed `step` steps. For one of them: `plan["muon"].seek(step)`.
 
+        On a clock that all have it is a position, in its unit.
+
         Raises:
             ScheduleError: step is negative or not an int. Nothing has changed.
-            BindingError: an attachment is detached, or its groups are others. Nothing has changed.
+            BindingError: an attachment is detached, or its groups are others; or they are on clocks of different
+                units, of which one number is no place. Nothing has changed.
         """
+        refuse_different_units(self._attachments)
         with all_or_none(self._attachments):
             for name, sched in self._attachments.items():
                 with about(name):
@@ -145,8 +158,12 @@ class Plan:
             >>> plan.count(250), a.step(), b.step(), a.param_groups[0]["lr"], b.param_groups[0]["lr"]
             (None, None, None, 0.75, 0.75)
         """
-        clocked = [sched for sched in self._attachments.values() if sched._mode.tally is not None]
-        for sched in clocked or list(self._attachments.values())[:1]:
+        every = list(self._attachments.values())
+        counted = [sched for sched in every if (tally := sched._mode.tally) and tally.clock.total is None]
+        for sched in counted:  # before the first of them has counted
+            sched._on_clock("count")
+            check_counted(n, floats=sched._mode.floats)
+        for sched in counted or every[:1]:
             sched.count(n)
 
     def rewrite(self, **changes: Any) -> None:

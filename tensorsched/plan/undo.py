@@ -34,6 +34,7 @@ def all_or_none(attachments: Mapping[str, Attachment]) -> Iterator[None]:
 def _way_back(sched: Attachment) -> Callable[[], None]:
     """What puts an attachment back to what it follows now, and where; what is still to be said of it, and its past."""
     schedules, where, told, doubt = sched._schedules(), sched._mode.where, sched._told, sched._doubt
+    inputs = None if sched._mode.inputs is None else sched._mode.inputs.state()
     past = sched._history.copy()
 
     def go_back() -> None:
@@ -41,6 +42,9 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
             return
         if sched._schedules() != schedules:
             sched._follow(schedules)
+        if inputs is not None and (mode := sched._mode).inputs is not None and mode.inputs.state() != inputs:
+            mode.inputs.load(mode.inputs.read(inputs, exact=False))
+            mode.refresh(sched.optimizer.param_groups)
         if sched._mode.where != where:
             sched._go(where)
             sched._told, sched._doubt = told, doubt

@@ -32,7 +32,34 @@ def f32(*values: float) -> list[float]:
     return torch.tensor(values).tolist()
 
 
+def by_name(steps: int = 0) -> tuple[optim.Optimizer, ts.Attachment]:
+    optimizer = optim.SGD(
+        [{"params": [nn.Parameter(torch.ones(2))], "name": n, "lr": 0.1} for n in ("a", "b")]
+    )
+    sched = ts.attach(optimizer, lr={"a": LR, "b": 0.5 * LR})
+    train(optimizer, steps=steps)
+    return optimizer, sched
+
+
 # -- functions of (old, now) -------------------------------------------------------------------------------------------
+
+
+def test_a_function_for_a_group_by_its_name():
+    optimizer, sched = by_name(3)
+    sched.rewrite(lr={"b": lambda old, now: old * 0.5})
+    assert rates(optimizer) == [LR(3), 0.5 * LR(3) * 0.5]
+    with pytest.raises(ts.BindingError, match="no param_group is named 'c'"):
+        sched.rewrite(lr={"c": lambda old, now: old})
+    with pytest.raises(ts.BindingError, match=r"takes \(old, now\)"):
+        sched.rewrite(lr={"a": lambda old: old})
+
+
+def test_what_depends_on_live_inputs_is_not_made_longer():
+    optimizer, sched = run(LR * ts.live("x", 1.0), 3)
+    before = rates(optimizer)
+    with pytest.raises(ts.ScheduleError, match=r"extend: .*depends on live inputs"):
+        sched.extend(10)
+    assert rates(optimizer) == before
 
 
 @KINDS

@@ -149,3 +149,13 @@ def test_in_a_compiled_step_and_after_it(monkeypatch, device):
     step.release()
     train(optimizer, steps=1)
     assert sched.log()["lr/0"] == rounded(LR(4), tensor=True)
+
+
+def test_what_was_handed_over_is_not_logged_at_what_it_once_was():
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(2))])
+    sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+    optimizer.step()
+    assert sched.log() == {"lr/0": 1.0}
+    sched.hand_over("lr")
+    optimizer.step()  # with what somebody else put there
+    assert sched.log() == {}

@@ -100,3 +100,38 @@ def test_in_one_graph_and_nothing_steps_where_one_was_not_counted():
         eagerly()
     assert torch.equal(first.parameters, torch.ones(6))
     torch._dynamo.reset()
+
+
+def test_a_count_reaches_all_that_count_or_none():
+    run = Run(clock=ts.clock(progress=True))  # which is not counted, but told
+    run.plan.count(64)
+    run.plan["b"].progress(0.5)
+    run.step()
+    assert [sched.position for sched in run.plan.attachments.values()] == [64, 500_000]
+    with pytest.raises(ts.ScheduleError, match="count: n"):
+        run.plan.count(-1)
+    with pytest.raises(ts.BindingError, match="nothing was counted"):
+        run.a.step()
+
+
+def test_one_number_is_no_place_of_different_clocks():
+    run = Run(clock=None)
+    with pytest.raises(ts.BindingError, match=r"'a' counts tokens, 'b' counts steps.*plan\['a'\]\.seek"):
+        run.plan.seek(64)
+    assert run.lrs == [1.0, 0.5]
+    same = Run()
+    same.plan.seek(512)
+    assert same.lrs == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("clock", [{}, {"clock": None}])
+def test_a_trainer_does_not_send_a_clock_to_a_step(clock):
+    run = Run(**clock)
+    face = run.plan.lr_scheduler()
+    run.plan.count(64)
+    run.step()
+    face.step_update(1)
+    before = run.lrs
+    with pytest.raises(ts.BindingError, match="on a clock of tokens"):
+        face.step_update(7)
+    assert run.lrs == before

@@ -228,6 +228,31 @@ def test_a_metric_is_shown_to_all_that_react():
         Run().plan.observe(1.0)
 
 
+@pytest.mark.parametrize("how", ["load", "rewrite", "rewrite without"])
+def test_what_fails_leaves_the_live_inputs_as_they_were(how):
+    a, b = (optim.SGD([parameter()], momentum=0.5) for _ in range(2))
+    lr = ts.linear(1.0, 0.0, steps=8) * ts.plateau(factor=0.5, patience=0)
+    plan = ts.Plan(a=ts.attach(a, lr=lr), b=ts.attach(b, lr=ts.constant(0.1)))
+    state = plan.state_dict()
+    for loss in (1.0, 2.0):
+        plan.observe(loss)
+    assert a.param_groups[0]["lr"] == 0.5
+    inputs = plan["a"].state_dict()["inputs"]
+    if how == "load":
+        optimizer = optim.SGD([parameter()])
+        state["attachments"]["b"] = ts.attach(optimizer, lr=ts.constant(0.2)).state_dict()
+        with pytest.raises(ts.BindingError, match=r"b: .*other schedules"):
+            plan.load_state_dict(state)
+    else:
+        to = ts.constant(0.3) if how == "rewrite without" else 0.1 * lr
+        with pytest.raises(ts.BindingError, match=r"b: .*weight_decay"):
+            plan.rewrite(a={"lr": to}, b={"weight_decay": ts.constant(0.1)})
+    assert a.param_groups[0]["lr"] == 0.5
+    assert plan["a"].state_dict()["inputs"] == inputs
+    a.step()
+    assert a.param_groups[0]["lr"] == 0.5 * 0.875
+
+
 def test_detach_gives_all_back(run):
     run.step(2)
     held = run.held
