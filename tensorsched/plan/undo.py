@@ -37,6 +37,8 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
     inputs = None if sched._mode.inputs is None else sched._mode.inputs.state()
     history = vars(sched).get("_history")  # of attachments that keep one
     past = None if history is None else history.copy()
+    found_inf, stepped = sched._found_inf, sched._stepped
+    wait_again = None if sched._face is None else sched._face.way_back()
 
     def go_back() -> None:
         if not sched.attached:
@@ -50,6 +52,9 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
             sched._go(where)
             sched._told, sched._doubt = told, doubt
             sched._bind()
+            sched._found_inf, sched._stepped = found_inf, stepped
+            if wait_again is not None:
+                wait_again()
         if past is not None:
             vars(sched)["_history"] = past
 
