@@ -109,6 +109,7 @@ class Attachment:
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step, or position, at which the user last said where to go on
         carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
+        other_clock = carried is None and bool(groups[0].get(self._carrier.schedules))
         self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         self._bind()
@@ -118,6 +119,12 @@ class Attachment:
         if self._hooks.active:
             self._carrier.mark(groups, self._originals(), self._numbered())
         go_on_from(self, carried, numbers)
+        if other_clock:
+            self._doubt = (
+                f"the optimizer's checkpoint was saved under schedules on another clock, and these begin at "
+                f"{self._words(self._mode.where)}: load the schedule's own state, call seek(), or attach with the "
+                "clock of before (of several attachments in the order of before)"
+            )
         self._bind()
         for other in attachments_of(optimizer):
             other._make_graphs_stale()  # a compiled step of it must look again at what else is there

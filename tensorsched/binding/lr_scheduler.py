@@ -118,6 +118,15 @@ class AttachmentLR(LRScheduler):
         self._last_epoch = step
         self._step_count = step + 1
 
+    def way_back(self) -> Callable[[], None]:
+        """What lets it wait again for the step that it waits for now, after a counter was set and set back."""
+        waits = self._stepped, self._found_inf, set(self._pieces), self._first, self._unanswered
+
+        def go_back() -> None:
+            self._stepped, self._found_inf, self._pieces, self._first, self._unanswered = waits
+
+        return go_back
+
     @property
     def clocked(self) -> bool:
         """Whether the schedules are on a clock that does not count steps."""

@@ -430,7 +430,8 @@ class EagerMode(Mode):
 
     def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
         """As any mode's; float slots may begin to follow live inputs, or cease to."""
-        floats = [part for part in self.parts if isinstance(part, (FloatSlots, ReactiveFloatSlots))]
+        plain = {FloatSlots, ReactiveFloatSlots}  # not what fills the optimizer's own tensors
+        floats = [part for part in self.parts if type(part) in plain]
         slots = [slot for part in floats for slot in part.slots]
         if not any(
             s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())

@@ -36,6 +36,8 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
     schedules, where, told, doubt = sched._schedules(), sched._mode.where, sched._told, sched._doubt
     inputs = None if sched._mode.inputs is None else sched._mode.inputs.state()
     past = sched._history.copy()
+    found_inf, stepped = sched._found_inf, sched._stepped
+    wait_again = None if sched._face is None else sched._face.way_back()
 
     def go_back() -> None:
         if not sched.attached:
@@ -49,6 +51,9 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
             sched._go(where)
             sched._told, sched._doubt = told, doubt
             sched._bind()
+            sched._found_inf, sched._stepped = found_inf, stepped
+            if wait_again is not None:
+                wait_again()
         sched._history = past
 
     return go_back

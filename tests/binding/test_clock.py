@@ -469,3 +469,17 @@ def test_fractions_are_bound_when_the_length_is_known():
     sched = ts.attach(optimizer, lr=template.bind(total=2_000), clock=TOKENS)
     used = run(sched, optimizer.step, [100, 100, 1_400, 200, 200])
     assert [*used, lr_of(optimizer)] == pytest.approx([0.0, 0.25, 0.5, 0.5, 0.25, 0.0], abs=1e-6)
+
+
+def test_a_checkpoint_of_another_clock_that_was_loaded_before_is_said():
+    lr = ts.linear(1.0, 0.0, steps=1000)
+    saved = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))])
+    sched = ts.attach(saved, lr=lr)
+    saved.step()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))])
+    optimizer.load_state_dict(saved.state_dict())
+    resumed = ts.attach(optimizer, lr=lr, clock=ts.clock("tokens"))
+    resumed.count(10)
+    with pytest.warns(UserWarning, match="under schedules on another clock, and these begin at step 0"):
+        optimizer.step()
+    assert (sched.step_count, resumed.position) == (1, 10)

@@ -446,3 +446,21 @@ def test_torchao_itself():
         optimizer, by_hand = two(kind), two(kind)
         ts.attach(optimizer, lr=LR)
         assert equal(trained(optimizer), trained(by_hand, lr=LR)), name
+
+
+def test_one_that_comes_to_follow_a_live_input_is_refused_and_beside_one_that_does_it_stays():
+    class Both(Holds):
+        def add_param_group(self, param_group: dict[str, Any]) -> None:
+            super().add_param_group(param_group)
+            self.param_groups[-1]["weight_decay"] = 0.1
+
+    optimizer = two(Both)
+    own = optimizer.param_groups[0]["lr"]
+    sched = ts.attach(optimizer, lr=LR, weight_decay=WD)
+    with pytest.raises(ts.ScheduleError, match="cannot come to follow a live input"):
+        sched.rewrite(lr=LR * ts.live("x", 1.0))
+    sched.rewrite(weight_decay=WD * ts.live("y", 0.5))
+    trained(optimizer, range(1))
+    assert optimizer.param_groups[0]["lr"] is own
+    assert own.item() == torch.tensor(LR(1)).item()
+    assert optimizer.param_groups[0]["weight_decay"] == 0.5 * WD(1)

@@ -68,6 +68,20 @@ def test_it_is_a_scheduler_of_torch_and_moves_each_when_its_optimizer_has_steppe
     assert scheduler.get_last_lr() == near(lrs(6, 7))
 
 
+def test_a_load_that_fails_leaves_the_steps_that_wait_to_be_counted(run):
+    scheduler = run.plan.lr_scheduler()
+    run.step()
+    scheduler.step()
+    run.step()
+    state = run.plan.state_dict()
+    state["attachments"]["b"]["step"] = -1
+    with pytest.raises(ts.ScheduleError, match="b: step must be"):
+        run.plan.load_state_dict(state)
+    scheduler.step()
+    assert run.plan.step_counts == {"a": 2, "b": 2}
+    assert run.held == near(lrs(2, 2))
+
+
 def test_going_to_a_step(run):
     scheduler = run.plan.lr_scheduler()
     scheduler.last_epoch = 4
