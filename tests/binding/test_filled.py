@@ -11,7 +11,7 @@ import torch
 from torch import nn, optim
 
 import tensorsched as ts
-from tensorsched.binding import filled, hooks
+from tensorsched.binding import filled, hooks, known
 from tensorsched.binding.known import record_of
 from tensorsched.engine import drivers
 from tests.binding.stand_ins import AdamW8bit, Dion2, FusedAdam
@@ -327,10 +327,11 @@ def test_a_float_is_refused_where_the_optimizer_would_raise_and_no_graph_is_made
         ts.compile_step(ts.attach(optimizer, lr=LR))
 
 
-def test_registered_by_a_user():
+def test_registered_by_a_user(monkeypatch):
     class Mine(Holds):
         pass
 
+    monkeypatch.setattr(known, "RECORDS", dict(known.RECORDS))
     ts.register_optimizer(Mine, filled=["lr"], no_capture="it draws random numbers on the host")
     assert record_of(Mine(parameters())).filled == {"lr"}
     optimizer = two(Mine)

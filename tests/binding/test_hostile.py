@@ -92,6 +92,8 @@ def interrupt_after(lines: int, call: Any) -> bool:
                 signal.raise_signal(signal.SIGINT)
         return trace
 
+    # What runs in the background of a shell ignores the signal from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.settrace(trace)
     try:
         call()
@@ -99,6 +101,7 @@ def interrupt_after(lines: int, call: Any) -> bool:
         return True
     finally:
         sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
     return False
 
 
