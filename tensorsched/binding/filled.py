@@ -23,7 +23,19 @@ from tensorsched.schedules import Schedule
 __all__ = ["filled_slots", "obstacle", "refuse_shared"]
 
 
-class FilledFloats(FloatSlots):
+class _Filled:
+    """What both kinds of filled slots say of them."""
+
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Refuse schedules that differ where the tensor is one."""
+        _refuse_different(slots)
+
+    def value(self, slot: Slot) -> torch.Tensor:
+        """The tensor that a slot must hold."""
+        return slot.original  # type: ignore[no-any-return]  # of a filled slot it is a tensor
+
+
+class FilledFloats(_Filled, FloatSlots):
     """Filled slots whose tensors are on the host: the engine has their values as Python floats."""
 
     def bind(self, groups: Groups) -> Mover:
@@ -47,16 +59,8 @@ class FilledFloats(FloatSlots):
 
         return filled_mover(groups, {slot.place: slot.original for slot in slots}, forward, fill)
 
-    def accept(self, slots: Sequence[Slot]) -> None:
-        """Refuse schedules that differ where the tensor is one."""
-        _refuse_different(slots)
 
-    def value(self, slot: Slot) -> torch.Tensor:
-        """The tensor that a slot must hold."""
-        return slot.original  # type: ignore[no-any-return]  # of a filled slot it is a tensor
-
-
-class FilledTensors(TensorSlots):
+class FilledTensors(_Filled, TensorSlots):
     """Filled slots whose tensors are on a device, filled from the engine's live values there."""
 
     def bind(self, groups: Groups) -> Mover:
@@ -76,14 +80,6 @@ class FilledTensors(TensorSlots):
             torch._foreach_copy_(targets, live)  # the documented name; there is no public one
 
         return filled_mover(groups, {slot.place: slot.original for slot in slots}, forward, fill)
-
-    def accept(self, slots: Sequence[Slot]) -> None:
-        """Refuse schedules that differ where the tensor is one."""
-        _refuse_different(slots)
-
-    def value(self, slot: Slot) -> torch.Tensor:
-        """The tensor that a slot must hold."""
-        return slot.original  # type: ignore[no-any-return]  # of a filled slot it is a tensor
 
 
 def filled_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> list[Slots]:

@@ -266,11 +266,7 @@ class Mode:
         Raises:
             ScheduleError: they need more rows than a table has, or names that share a column would differ.
         """
-        commits = [
-            rewritten(part, mine, grow=grow)
-            for part in self.parts
-            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
-        ]
+        commits = _commits(self.parts, schedules, grow=grow)
 
         def commit() -> None:
             for each in commits:
@@ -317,9 +313,8 @@ class Mode:
             BindingError: a slot is a float, or a parameter has no gradient yet.
         """
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
-        self.refresh(
-            sched.optimizer.param_groups
-        )  # into the graph: each replay begins with what the inputs are then
+        # Into the graph: each replay begins with what the inputs are then.
+        self.refresh(sched.optimizer.param_groups)
         for engine in self.engines:
             engine.driver.captured = True
 
@@ -438,14 +433,10 @@ class EagerMode(Mode):
             for s in slots
         ):
             return super().rewrite(schedules, grow=grow)
-        others = [part for part in self.parts if part not in floats]
-        commits = [
-            rewritten(part, mine, grow=grow)
-            for part in others
-            if (mine := {n: s for n, s in schedules.items() if n in part.columns})
-        ]
         if self.tally is not None:
             raise _on_a_clock()
+        others = [part for part in self.parts if part not in floats]
+        commits = _commits(others, schedules, grow=grow)
         moved = with_schedules(slots, schedules)
         nodes = inputs_of([slot.schedule for slot in moved])
         inputs = self.inputs or Inputs({}, torch.device("cpu"))
@@ -510,6 +501,17 @@ def eager_mode(
             raise _on_a_clock()
         parts += _reactive_parts(reactive, reacting, device, capacity, inputs)
     return EagerMode(parts, None if clock is None else Tally(clock))
+
+
+def _commits(
+    parts: Sequence[Slots], schedules: Mapping[str, Schedule], *, grow: bool
+) -> list[Callable[[], None]]:
+    """What puts other schedules into each part that has some of them."""
+    return [
+        rewritten(part, mine, grow=grow)
+        for part in parts
+        if (mine := {name: schedule for name, schedule in schedules.items() if name in part.columns})
+    ]
 
 
 def _on_a_clock() -> BindingError:

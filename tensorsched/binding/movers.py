@@ -48,9 +48,8 @@ class Mover(NamedTuple):
         check: whether the groups are those that were bound, in order, and every slot holds what was put there. Changes
             nothing.
         advance: count one step and put the next values there. False, and nothing has changed, where a float slot does
-            not hold what was put there, or somebody wrote to a tensor; nothing where the
-            tensor that it is given (GradScaler's found_inf) is not 0,
-            which float slots read on the host.
+            not hold what was put there, or somebody wrote to a tensor; None, and nothing has changed, where the tensor
+            that it is given (GradScaler's found_inf) is not 0, which float slots read on the host.
     """
 
     check: Callable[[Groups], bool]
@@ -218,9 +217,10 @@ def filled_mover(
         nonlocal versions
         if not check(groups):  # a hook of somebody else may have written since the check
             return False
-        if forward(found_inf) is not None:
-            fill()
-            versions = [tensor._version for tensor in distinct]
+        if forward(found_inf) is None:
+            return None
+        fill()
+        versions = [tensor._version for tensor in distinct]
         return True
 
     return Mover(check, advance)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import torch
 
@@ -84,12 +84,14 @@ class Slot:
         return f"1 - lr * {self.name}"
 
 
-class FloatSlots:
-    """Float slots, and the engine that has their values as Python floats."""
+Engine = TypeVar("Engine", bound="FloatEngine | ScheduleEngine")
+Reacting = TypeVar("Reacting", bound="ReactiveFloatEngine | ReactiveEngine")
 
-    tensor: Literal[False] = False
 
-    def __init__(self, engine: FloatEngine, slots: Sequence[Slot]) -> None:
+class _Tabulated(Generic[Engine]):
+    """Slots whose values are a table's, and the engine that reads it."""
+
+    def __init__(self, engine: Engine, slots: Sequence[Slot]) -> None:
         self.engine = engine
         self.slots = tuple(slots)
 
@@ -97,7 +99,7 @@ class FloatSlots:
         """Leave some of the slots alone from now on, and forget what they followed."""
         self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
 
-    def become(self, other: FloatSlots) -> None:
+    def become(self, other: Self) -> None:
         """Be these slots, at the present step."""
         other.engine.go(self.engine.where)
         self.engine, self.slots = other.engine, other.slots
@@ -110,6 +112,15 @@ class FloatSlots:
     def at(self, name: str, position: int) -> float:
         """The value of a slot or free name at a position, before it is rounded."""
         return self.engine.table.value(name, position)
+
+    def accept(self, slots: Sequence[Slot]) -> None:
+        """Look at the slots as they would be with other schedules; any will do here."""
+
+
+class FloatSlots(_Tabulated[FloatEngine]):
+    """Float slots, and the engine that has their values as Python floats."""
+
+    tensor: Literal[False] = False
 
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
@@ -117,60 +128,30 @@ class FloatSlots:
         columns = {slot.place: column[slot.name] for slot in self.slots}
         return float_mover(groups, columns, self.engine)
 
-    def accept(self, slots: Sequence[Slot]) -> None:
-        """Look at the slots as they would be with other schedules; any will do here."""
-
     def value(self, slot: Slot) -> torch.Tensor | float:
         """The value that a slot must hold now."""
         return self.engine.row()[self.engine.table.live_column[slot.name]]
 
 
-class TensorSlots:
+class TensorSlots(_Tabulated[ScheduleEngine]):
     """Tensor slots, and the engine whose live values they are views of. Free names have such views and no place."""
 
     tensor: Literal[True] = True
-
-    def __init__(self, engine: ScheduleEngine, slots: Sequence[Slot]) -> None:
-        self.engine = engine
-        self.slots = tuple(slots)
-
-    def drop(self, places: Collection[Place]) -> None:
-        """Leave some of the slots alone from now on, and forget what they followed."""
-        self.engine.table, self.slots = _less(self.engine.table, self.slots, places)
-
-    def become(self, other: TensorSlots) -> None:
-        """Be these slots, at the present step."""
-        other.engine.go(self.engine.where)
-        self.engine, self.slots = other.engine, other.slots
-
-    @property
-    def columns(self) -> Mapping[str, int]:
-        """For each name which of the engine's values is its."""
-        return self.engine.table.live_column
-
-    def at(self, name: str, position: int) -> float:
-        """The value of a slot or free name at a position, before it is rounded."""
-        return self.engine.table.value(name, position)
 
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
         views = {slot.place: self.value(slot) for slot in self.slots}
         return tensor_mover(groups, views, self.engine)
 
-    def accept(self, slots: Sequence[Slot]) -> None:
-        """Look at the slots as they would be with other schedules; any will do here."""
-
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
         return self.engine.value(slot.name)
 
 
-class ReactiveFloatSlots:
-    """Float slots whose values depend on live inputs too."""
+class _Reactive(Generic[Reacting]):
+    """Slots whose values depend on live inputs too, and the engine that computes them."""
 
-    tensor = False
-
-    def __init__(self, engine: ReactiveFloatEngine, slots: Sequence[Slot], inputs: Inputs) -> None:
+    def __init__(self, engine: Reacting, slots: Sequence[Slot], inputs: Inputs) -> None:
         self.engine = engine
         self.slots = tuple(slots)
         self.inputs = inputs
@@ -184,6 +165,16 @@ class ReactiveFloatSlots:
     def at(self, name: str, position: int) -> float:
         """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
         return value_now(self.engine.schedules[name], position, self.inputs.values())
+
+    def drop(self, places: Collection[Place]) -> None:
+        """Leave some of the slots alone from now on."""
+        self.slots = tuple(slot for slot in self.slots if slot.place not in places)
+
+
+class ReactiveFloatSlots(_Reactive[ReactiveFloatEngine]):
+    """Float slots whose values depend on live inputs too."""
+
+    tensor = False
 
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
@@ -202,10 +193,6 @@ class ReactiveFloatSlots:
         """The value that a slot must hold now."""
         return self.engine.row()[self.engine.column_of[slot.name]]
 
-    def drop(self, places: Collection[Place]) -> None:
-        """Leave some of the slots alone from now on."""
-        self.slots = tuple(slot for slot in self.slots if slot.place not in places)
-
     def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
         """See `rewritten`. Other inputs join those that there are."""
         moved = with_schedules(self.slots, schedules)
@@ -223,25 +210,10 @@ class ReactiveFloatSlots:
         return exchange
 
 
-class ReactiveTensorSlots:
+class ReactiveTensorSlots(_Reactive[ReactiveEngine]):
     """Tensor slots, and free names, whose values depend on live inputs too."""
 
     tensor = True
-
-    def __init__(self, engine: ReactiveEngine, slots: Sequence[Slot], inputs: Inputs) -> None:
-        self.engine = engine
-        self.slots = tuple(slots)
-        self.inputs = inputs
-        self.refresh: Callable[[Groups], None] = lambda _: None
-
-    @property
-    def columns(self) -> Mapping[str, int]:
-        """For each name which of the engine's values is its."""
-        return self.engine.column_of
-
-    def at(self, name: str, position: int) -> float:
-        """The value of a slot or free name at a position, with the inputs as they are. Synchronises on a device."""
-        return value_now(self.engine.schedules[name], position, self.inputs.values())
 
     def bind(self, groups: Groups) -> Mover:
         """Put the views into the optimizer's groups; what moves them from now on."""
@@ -261,10 +233,6 @@ class ReactiveTensorSlots:
     def value(self, slot: Slot) -> torch.Tensor:
         """The view that a slot must hold."""
         return self.engine.value(slot.name)
-
-    def drop(self, places: Collection[Place]) -> None:
-        """Leave some of the slots alone from now on."""
-        self.slots = tuple(slot for slot in self.slots if slot.place not in places)
 
     def rewritten(self, schedules: Mapping[str, Schedule]) -> Callable[[], None]:
         """See `rewritten`."""

@@ -93,6 +93,23 @@ def test_elements_of_a_tuple_are_filled_where_they_are():
     assert betas[1].item() == torch.tensor(0.99).item()
 
 
+@pytest.mark.parametrize(("skipped", "position"), [("dropped", 20), ("counted", 30)])
+def test_on_a_clock_what_a_skipped_step_consumed_is_dropped_where_that_is_asked_for(skipped, position):
+    class Told(Holds):
+        def step(self, closure=None):
+            """It would look at found_inf by itself."""
+
+    optimizer = Told(parameters(), lr=torch.tensor(0.1, dtype=torch.float64))
+    schedule = ts.linear(1.0, 0.0, steps=100)
+    sched = ts.attach(optimizer, lr=schedule, clock=ts.clock("tokens", skipped=skipped))
+    for found_inf in (0.0, 1.0, 0.0):
+        sched.count(10)
+        optimizer.found_inf = torch.tensor(found_inf)  # as GradScaler leaves it on what handles it
+        optimizer.step()
+    assert (sched.step_count, sched.position) == (2, position)
+    assert optimizer.param_groups[0]["lr"].item() == pytest.approx(schedule(position), rel=1e-12)
+
+
 def test_it_is_printed_as_filled():
     text = str(ts.attach(two(), lr=LR))
     assert "lr   filled" in text
