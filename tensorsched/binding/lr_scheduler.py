@@ -26,11 +26,21 @@ from tensorsched.binding.movers import Groups, Mover
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import as_float
 
-__all__ = ["AttachmentLR"]
+__all__ = ["NOT_SEQUENTIAL", "AttachmentLR", "set_by_sequential_lr"]
 
-_UNANSWERED = (
-    32  # calls of step() in a row without an optimizer step; GradScaler skips about half as many at worst
+_UNANSWERED = 32
+"""Calls of step() in a row without an optimizer step; GradScaler skips about half as many at worst."""
+
+
+NOT_SEQUENTIAL = (
+    "torch's SequentialLR winds its schedulers back, and this one counts the optimizer's steps: write one schedule, "
+    "a >> b, and attach that"
 )
+
+
+def set_by_sequential_lr() -> bool:
+    """Whether it is torch that sets `last_epoch`, in whose setter this is called."""
+    return sys._getframe(2).f_globals.get("__name__") == torch.optim.lr_scheduler.__name__
 
 
 class AttachmentLR(LRScheduler):
@@ -101,12 +111,9 @@ class AttachmentLR(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, step: int) -> None:
-        if sys._getframe(1).f_globals.get("__name__") == torch.optim.lr_scheduler.__name__:
+        if set_by_sequential_lr():
             self._sched._resynchronise()  # SequentialLR has written initial_lr into the groups
-            raise BindingError(
-                "torch's SequentialLR winds its schedulers back, and this one counts the optimizer's steps: write one "
-                "schedule, a >> b, and attach that"
-            )
+            raise BindingError(NOT_SEQUENTIAL)
         if (tally := self._sched._mode.tally) is not None and step != self._last_epoch:
             raise BindingError(
                 f"this schedule is on a clock of {tally.clock.unit}, and which step that is at is not known: load its "

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.hooks import _untraced, capturing, has_hooks
-
-if TYPE_CHECKING:
-    from torch.utils.hooks import RemovableHandle
 
 __all__ = ["Drift", "apart", "listed"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from tensorsched.binding.lr_scheduler import AttachmentLR
+from tensorsched.binding.lr_scheduler import NOT_SEQUENTIAL, AttachmentLR, set_by_sequential_lr
 from tensorsched.errors import BindingError
 
 __all__ = ["PlanLR"]
@@ -72,14 +71,12 @@ class PlanLR(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, step: int) -> None:
-        if sys._getframe(1).f_globals.get("__name__") == torch.optim.lr_scheduler.__name__:
-            raise BindingError(
-                "torch's SequentialLR winds its schedulers back, and this one counts the optimizers' steps: write one "
-                "schedule, a >> b, and attach that"
-            )
-        if any(
-            face.clocked for face in self.faces
-        ):  # which position a step is at is not known, so these can only be there already
+        if set_by_sequential_lr():
+            for face in self.faces:
+                face._sched._resynchronise()  # SequentialLR has written initial_lr into the groups
+            raise BindingError(NOT_SEQUENTIAL)
+        if any(face.clocked for face in self.faces):
+            # Which position a step is at is not known, so these can only be there already: they are asked first.
             for face in sorted(self.faces, key=lambda face: not face.clocked):
                 face.last_epoch = step
         else:

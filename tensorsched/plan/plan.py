@@ -282,7 +282,7 @@ class Plan:
             >>> import torch, tensorsched as ts
             >>> model = torch.nn.Linear(2, 2)
             >>> optimizer = torch.optim.SGD([model.weight])
-        >>> plan = ts.Plan(sgd=ts.attach(optimizer, lr=ts.linear(0.1, 0.0, steps=9)))
+            >>> plan = ts.Plan(sgd=ts.attach(optimizer, lr=ts.linear(0.1, 0.0, steps=9)))
             >>> print(*plan.check(model))
             no-optimizer: bias is in no optimizer, and will not be trained; add it, or set requires_grad=False
         """

@@ -94,6 +94,14 @@ def test_going_to_a_step(run):
         SequentialLR(run.a, [LambdaLR(run.a, lambda _: 1.0), scheduler], milestones=[3])
 
 
+def test_sequential_lr_is_refused_and_leaves_every_group_as_it_was(run):
+    face = run.plan.lr_scheduler()
+    before = run.held
+    with pytest.raises(ts.BindingError, match="SequentialLR"):
+        SequentialLR(run.a, [face, face], milestones=[3])
+    assert run.held == before
+
+
 def test_its_state_is_the_plan_s(run):
     scheduler = run.plan.lr_scheduler()
     for _ in range(5):
