@@ -173,7 +173,8 @@ class _Splitter:
     def _sequence(self, sequence: algebra.Sequence, in_time: Callable[[Schedule], Schedule]) -> _Ref:
         parts = sequence.parts
         plain = [constant(0.0, steps=part.steps) if part.inputs() else part for part in parts]
-        alone = [part for part in parts if not part.inputs() and part.steps != 0]
+        # A part of no steps is a jump, which nothing shows of but the last, whose end holds.
+        alone = [part for part in parts if not part.inputs() and (part.steps != 0 or part is parts[-1])]
         chosen = self._leaf("column", in_time(algebra.Sequence(tuple(plain)))) if alone else None
         for start, part in zip(sequence._starts(), parts, strict=True):
             if not part.inputs() or (part.steps == 0 and part is not parts[-1]):

@@ -190,6 +190,13 @@ class TestSplit:
         # a difference enlarge that.
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
+    @pytest.mark.parametrize("steps", [0, 1, 3])
+    def test_a_jump_at_the_end_is_where_it_stays(self, steps):
+        jump = (ts.constant(2.0, steps=steps) * ts.live("a", 1.0)) >> ts.linear(1.0, 0.5, steps=0)
+        for step in range(5):
+            expected = reference.value(jump, step, inputs={"a": 3.0})
+            assert value_now(jump, step, {"a": 3.0}) == expected == (6.0 if step < steps else 0.5)
+
     @given(live_expressions(), st.integers(0, 90))
     def test_without_a_run_an_input_is_what_it_starts_with(self, schedule, step):
         start = {held.name: held._start for held in schedule.inputs()}
