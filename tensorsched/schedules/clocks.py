@@ -52,7 +52,8 @@ class Mirror(_Bounded):
 
     def _position(self, t: Array) -> Array:
         n = self._inner_steps
-        found: Array = np.maximum(n - np.abs(t - n), 0.0)
+        # On the way there it is t itself: n - |t - n| would lose its last bits where t is no whole number.
+        found: Array = np.where(t <= n, t, np.maximum(2.0 * n - t, 0.0))
         return found
 
     def _marks(self) -> Iterator[Mark]:

@@ -476,3 +476,9 @@ def test_the_shapes_are_their_sources():
             0.1 + 0.5 * 0.6 * (1 - math.tanh(-6.0 * (1.0 - p) + 3.0 * p)), rel=1e-14
         )  # timm
     assert (rex(0), rex(50), tanh(0), tanh(50)) == (0.7, 0.1, 0.7, 0.1)
+
+
+def test_a_mirror_between_two_steps_is_the_schedule_itself_to_the_bit():
+    there = ts.power_law(1.0, 0.5, timescale=0.5).take(1000)
+    for step in range(1, 50):
+        assert there.mirror().stretch(3.0)(step) == there.stretch(3.0)(step)
