@@ -191,7 +191,10 @@ def _formula(formula: Callable[[Any, float], float], node: Schedule, t: float) -
         inner = reference.at(node.inner, Bounded(float(t)))
         near = [float(inner) + offset * error_of(inner) for offset in (-2.0, 0.0, 2.0)]
         whole = [float(formula(_Held(node, value), float(t))) for value in near]
-        return Bounded(whole[1], 0.0 if whole[0] == whole[1] == whole[2] else node.to)
+        if whole[0] == whole[1] == whole[2]:
+            return Bounded(whole[1])
+        # Next to a step between two multiples it is one of them; far beyond 2**53 many lie within the error.
+        return Bounded(whole[1], max(node.to, whole[2] - whole[0]))
     if node.children():
         return formula(_Exact(node), Bounded(float(t)))
     value = formula(node, float(t))
