@@ -100,7 +100,7 @@ bench-graph: $(DEV_STAMP)  ## Time compiled optimizer steps with and without sch
 test-gpu:  ## Run the tests that need a GPU, with $(PYTHON) itself
 	PYTHONPATH=. $(PYTHON) -m pytest tests/gpu $(ARGS)
 
-gpu-day:  ## All that a GPU is for, in under ten minutes: tests, then benchmarks; with $(PYTHON) itself
+gpu-day:  ## All that a GPU is for, meant for ten minutes: tests, then benchmarks; with $(PYTHON) itself
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py --tests $(ARGS)
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/readme.py
 

@@ -13,7 +13,7 @@ TORCH = HERE.parent / "torch_versions.json"
 NO_GPU = (
     "No figure here is from a GPU yet: none was at hand. What this page says of one and marks with † was shown on a\n"
     "simulated device and in the code that is generated for an H100 (`make test-h100-code`, `make test-simulated-gpu`), and\n"
-    "was not measured; `make gpu-day` measures all of it on a machine that has one, in under ten minutes.\n"
+    "was not measured; `make gpu-day` measures all of it on a machine that has one (meant to take under ten minutes).\n"
 )
 AS_TENSOR = 1.05  # device time with a tensor lr over that with a float, from which README says so
 
