@@ -67,6 +67,14 @@ def straight(t: Array, n: Array | int, start: Array | float, end: Array | float)
     return start * ((n - t) / n) + end * (t / n)  # the products overflow, what they are parts of does not
 
 
+def scaled(factor: float, t: Array, n: int) -> Array:
+    """factor * t / n for 0 <= t: whole numbers stay whole."""
+    values = factor * t / n
+    if np.isfinite(values).all():
+        return values
+    return factor * (t / n)  # the product overflows, what it is a part of does not
+
+
 def fraction(t: Array, n: float) -> Pair:
     """The part t / n that has passed."""
     return quotient((t, EXACT), n)
