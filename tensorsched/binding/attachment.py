@@ -79,6 +79,8 @@ class Attachment(AttachmentBase):
     # Every name of it, by what it is for; each is written in the module that it comes from.
 
     # What it is.
+    free: dict[str, Schedule]
+    attached: bool
     optimizer = AttachmentBase.optimizer
     slots = AttachmentBase.slots
     step_count = AttachmentBase.step_count
