@@ -25,10 +25,11 @@ from tensorsched.schedules import shapes as s
 from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
 from tensorsched.schedules.clocks import Mirror, Span, Warp
 from tensorsched.schedules.live import Reaction, greedy, live, plateau, spike
+from tensorsched.schedules.node import brief
 from tensorsched.schedules.over import Over
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
-from tensorsched.schedules.validators import MAX_STEPS, check_count
+from tensorsched.schedules.validators import MAX_STEPS, check_count, shown
 from tensorsched.schedules.whole import Floor, Round
 
 __all__ = ["value"]
@@ -64,7 +65,7 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
     """
     if not isinstance(schedule, Schedule):
         raise ScheduleError(
-            f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)"
+            f"value() needs a schedule, got {shown(schedule)}; write a number as ts.constant(number)"
         )
     names = {getattr(held, "name", "") for held in schedule.inputs()}
     if unknown := sorted(set(inputs or ()) - names):
@@ -74,7 +75,7 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
     if not math.isfinite(result):
         raise ScheduleError(
             f"the value at step {step} is {result}, not a finite number (a division by 0, or an overflow); clamp the "
-            f"schedule or change its end: {schedule!r}"
+            f"schedule or change its end: {brief(schedule)}"
         )
     return result
 
@@ -448,8 +449,11 @@ def _line(t: float, n: float, start: float, end: float) -> float:
 
 
 def _parts(exact: Fraction) -> tuple[float, float]:
-    """The nearest float64, and the rest."""
-    nearest = float(exact)
+    """The nearest float64, and the rest; inf where there is none."""
+    try:
+        nearest = float(exact)
+    except OverflowError:
+        return math.copysign(math.inf, exact), 0.0
     return nearest, float(exact - Fraction(nearest))
 
 

@@ -106,8 +106,8 @@ def _configured(entry: Mapping[Any, Any], path: str, depth: int) -> Schedule:
         near = hint(kind, FUNCTIONS) if isinstance(kind, str) else ""
         raise ScheduleError(f"{_where(path)}unknown kind {shown(kind)}{near}")
     options = {name: value for name, value in entry.items() if name != "kind"}
-    # A name stands in messages from here on, and in text where a ? is beside it.
-    if wrong := [name for name in options if not isinstance(name, str) or not name.isidentifier()]:
+    # A name stands in messages from here on, and in text where a ? is beside it. (A constructor has its self.)
+    if wrong := [name for name in options if not isinstance(name, str) or not name.isidentifier() or name == "self"]:
         raise ScheduleError(f"{_where(path)}{kind} has no argument {shown(wrong[0])}")
     if "?" in options.values():
         written = ", ".join(
@@ -134,6 +134,8 @@ def _configured_argument(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, Mapping) and "kind" in value:
         return _configured(value, f"{path}: ", depth + 1)
     if isinstance(value, (list, tuple)):
+        if depth > MAX_DEPTH:
+            raise ScheduleError(f"{_where(path)}: nested more than {MAX_DEPTH} levels deep")
         return [_configured_argument(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
     return _number(value)
 
