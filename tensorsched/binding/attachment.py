@@ -19,7 +19,7 @@ from tensorsched.binding.checkpoint import read_state
 from tensorsched.binding.clocked import Tally, check_counted, write_clock
 from tensorsched.binding.coverage import coverage
 from tensorsched.binding.doors import named_only
-from tensorsched.binding.group_names import group_names, index_of_group
+from tensorsched.binding.group_names import check_address, group_names, index_of_group
 from tensorsched.binding.handing_over import let_go
 from tensorsched.binding.history import Change, History, Used
 from tensorsched.binding.hooks import Hooks, has_hooks, unreported
@@ -48,7 +48,7 @@ from tensorsched.schedules.check import Finding
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.recipes.common import Shape
 from tensorsched.schedules.split import bounded, inputs_of
-from tensorsched.schedules.validators import MAX_STEPS, check_count
+from tensorsched.schedules.validators import MAX_STEPS, check_count, shown
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["Attachment"]
@@ -183,6 +183,7 @@ class Attachment:
         Does not synchronise.
         """
         refuse_in_worker("value()")
+        check_address(name, group, element)
         if name in self.free:
             return self._mode.free_value(name)
         return self._mode.expected(self._slot(name, group, element))
@@ -206,6 +207,7 @@ class Attachment:
             >>> ts.attach(optimizer, lr=ts.initial * ts.linear(1.0, 0.0, steps=4)).schedule("lr")
             0.5 * linear(1.0, 0.0, steps=4)
         """
+        check_address(name, group, element)
         return self.free[name] if name in self.free else self._slot(name, group, element).schedule
 
     def step(self) -> None:
@@ -541,6 +543,8 @@ class Attachment:
         """
         self._require_attached()
         self._take_in_new_groups()
+        for key in keys:
+            check_address(key, 0 if group is None else group)
         index = None if group is None else self._group(group)
         meant = [
             s
@@ -549,8 +553,8 @@ class Attachment:
         ]
         if not keys or not meant:
             raise BindingError(
-                f"hand_over: no slot is {' or '.join(map(repr, keys)) or 'named'}"
-                f"{'' if group is None else f' of group {group}'}; there are {', '.join(s.name for s in self.slots)}"
+                f"hand_over: no slot is {' or '.join(map(shown, keys)) or 'named'}"
+                f"{'' if group is None else f' of group {shown(group)}'}; there are {', '.join(s.name for s in self.slots)}"
             )
         step = self._made()
         if len(meant) == len(self.slots) and not self.free:
@@ -912,13 +916,14 @@ class Attachment:
         found = [s for s in self.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
         if len(found) != 1:
             raise BindingError(
-                f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
-                f"{'' if element is None else f', element {element}'}; there are {', '.join(self._schedules())}"
+                f"{'no' if not found else 'more than one'} slot is {shown(name)} of group {shown(group)}"
+                f"{'' if element is None else f', element {shown(element)}'}; there are {', '.join(self._schedules())}"
             )
         return found[0]
 
     def _column(self, name: str, group: int | str, element: int | None) -> str:
         """The name of what is, or was, scheduled there."""
+        check_address(name, group, element)
         ever = self._history.names() | self._schedules().keys()
         if name in self.free or (element is None and name in ever):
             return name

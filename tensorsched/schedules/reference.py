@@ -403,9 +403,11 @@ def _over(c: Over, t: float) -> float:
     """Read at the sum of the batch at the steps before t; once that changes no more it is a product."""
     settled = c.batch.constant_from
     summed = math.floor(t if settled is None else min(t, settled))
-    consumed = sum(Fraction(at(c.batch, float(s))) for s in range(summed))
-    consumed += (Fraction(t) - summed) * Fraction(at(c.batch, float(summed)))
-    return at(c.inner, min(float(consumed), float(MAX_STEPS)))
+    *before, now = (at(c.batch, float(s)) for s in range(summed + 1))
+    if not all(map(math.isfinite, (*before, now))):
+        return math.nan
+    consumed = sum(map(Fraction, before)) + (Fraction(t) - summed) * Fraction(now)
+    return at(c.inner, float(min(consumed, MAX_STEPS)))
 
 
 @formula(Floor)
@@ -422,7 +424,7 @@ def _round(c: Round, t: float) -> float:
 
 def _multiple(value: float, to: float, whole: Callable[[Fraction], int]) -> float:
     """Python rounds a fraction exactly, and halfway to the even number."""
-    multiple = float(whole(Fraction(value) / Fraction(to)))
+    multiple, _ = _parts(Fraction(whole(Fraction(value) / Fraction(to))))
     return multiple * to
 
 
@@ -453,7 +455,7 @@ def _parts(exact: Fraction) -> tuple[float, float]:
     try:
         nearest = float(exact)
     except OverflowError:
-        return math.copysign(math.inf, exact), 0.0
+        return math.inf if exact > 0 else -math.inf, 0.0
     return nearest, float(exact - Fraction(nearest))
 
 

@@ -170,7 +170,7 @@ OPTIONS = (
     "--output=no/where.png", "--output=\0.png", "-", "--", "-h", "--s", "--\x1bc", "--steps", "--format=\ud800", "--steps=9007199254740992",
 )  # fmt: skip
 COMMANDS = ("show", "show", "check", "check", "diff", "diff", "values", "values", "plot", "shw", "", "sho", "-x")
-FILES = ("good.json", "bad.json", "latin.json", "folder.json", "none.json", "\0.json", "x" * 300 + ".json", "-")
+FILES = ("good.json", "bad.json", "latin.json", "folder.json", "none.json", "\0.json", f"{'x' * 300}.json", "-")
 
 
 def command_line(corpus: Corpus) -> tuple[list[str], str]:
@@ -192,7 +192,7 @@ def command_line(corpus: Corpus) -> tuple[list[str], str]:
 
 Call = tuple[str, list[Any], dict[str, Any]]
 READS: dict[str, tuple[str, ...]] = {
-    "__call__": ("step",), "values": ("n", "start"), "check": ("steps", "peak"), "reference": ("step",), "to_json": ("indent",),
+    "__call__": ("step",), "values": ("n",), "check": ("steps", "peak"), "reference": ("step",),
     "__add__": ("x",), "__rshift__": ("x",), "__pow__": ("x",), "__rtruediv__": ("x",), "__rmul__": ("x",),
     **{name: tuple(p.name for p in texts.PARAMETERS[name]) for name in METHODS},
 }  # fmt: skip
@@ -201,10 +201,10 @@ READS: dict[str, tuple[str, ...]] = {
 CHANGES: dict[str, tuple[str, ...]] = {
     "value": ("name", "group", "element"), "schedule": ("name", "group", "element"), "used": ("name", "group", "element"),
     "seek": ("step",), "count": ("n",), "progress": ("part",), "rewrite": ("lr", "free", "weight_decay", "betas"),
-    "cool_down": ("steps", "to", "shape"), "extend": ("steps", "how", "keys"), "adopt": ("lr",), "observe": ("metric",),
-    "hand_over": ("keys", "group"), "check": ("model",), "step": (), "log": (), "plot": ("steps", "log"),
+    "cool_down": ("steps", "to", "shape"), "extend": ("steps", "how", "keys"), "adopt": ("lr",), "observe": ("*metric",),
+    "hand_over": ("*keys", "group"), "check": ("*model",), "step": (), "log": (), "plot": ("steps", "log"),
 }  # fmt: skip
-"""What is asked of an attachment, and the names of the arguments."""
+"""What is asked of an attachment, and the names of the arguments; those with a star go by position."""
 
 GOOD = {"name": ("lr", "kl", "betas", "weight_decay", "a"), "group": (0, 1, -1), "element": (None, 0, 1), "how": ("hold", "stretch"), "shape": ("cosine", "1-sqrt")}
 
@@ -233,7 +233,8 @@ def _asked(corpus: Corpus, calls: dict[str, tuple[str, ...]]) -> Call:
     if name == "plot":  # a picture takes long: only what is refused before it
         return name, [], {"steps": chance.choice((-1, 0.5, "x", None.__class__, 10**400, True))}
     kept = [key for key in calls[name] if chance.random() < 0.8]
-    return name, [], {key: _value(corpus, key) for key in kept}
+    values = {key: _value(corpus, key) for key in kept}
+    return name, [values.pop(key) for key in kept if key.startswith("*")], values
 
 
 def _value(corpus: Corpus, key: str) -> Any:

@@ -50,7 +50,11 @@ def _kept(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 class World:
-    """A run in its middle, and what can be seen of it. It is made anew once something has changed."""
+    """A run in its middle, and what can be seen of it. It is made anew once something has changed.
+
+    Attributes:
+        whole: whether nothing has changed: False while something is done to it.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -64,6 +68,7 @@ class World:
         for _ in range(3):
             self.step()
         self.seen = self.look()
+        self.whole = True
 
     def step(self, n: int = 1) -> None:
         for part in self.parts:
@@ -85,24 +90,27 @@ class World:
         )
 
     def unchanged(self) -> None:
-        assert self.look() == self.seen, f"{self.name}: an error has changed something"
+        """After an error."""
+        changed = [f"{now!r:.600} was {before!r:.600}" for now, before in zip(self.look(), self.seen, strict=True) if now != before]
+        assert not changed, f"{self.name}: an error has changed something: {'; '.join(changed)}"
+        self.whole = True
 
     def goes_on(self) -> None:
         """What has changed can be trained with; a warning is a word about it, and what is foreign now is an error."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            try:
-                self.step(2)
-                self.run.state_dict()
-                str(self.run)
-            finally:
-                self.renew()
+            self.step(2)
+            self.run.state_dict()
+            str(self.run)
 
 
 _worlds: dict[str, World] = {}
 
 
 def world(name: str) -> World:
+    """The run of this name, as it is in its middle."""
     if name not in _worlds:
         _worlds[name] = World(name)
+    elif not _worlds[name].whole:
+        _worlds[name].renew()
     return _worlds[name]
