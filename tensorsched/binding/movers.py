@@ -12,13 +12,20 @@ same number, is looked at when it is found, and not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 
-from tensorsched.engine import ClockFloatEngine, FloatEngine, Inputs, ReactiveEngine, ReactiveFloatEngine, ScheduleEngine
+from tensorsched.engine import (
+    ClockFloatEngine,
+    FloatEngine,
+    Inputs,
+    ReactiveEngine,
+    ReactiveFloatEngine,
+    ScheduleEngine,
+)
 from tensorsched.param_groups import Place, with_element
 
 __all__ = [

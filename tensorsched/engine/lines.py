@@ -88,7 +88,10 @@ def _many(table: ClockTable, out: Array) -> Callable[[int], None]:
 
 def _finder(table: ClockTable) -> Callable[[int], tuple[int, int, int]]:
     """The function that gives the row that serves a position, and the positions from and to which it does."""
-    positions, at = memoryview(table.positions.data), -1  # behind the rows in use stands one that no count reaches
+    positions, at = (
+        memoryview(table.positions.data),
+        -1,
+    )  # behind the rows in use stands one that no count reaches
 
     def find(position: int) -> tuple[int, int, int]:
         nonlocal at
