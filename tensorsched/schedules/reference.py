@@ -220,6 +220,15 @@ def _inverse_time(c: s.inverse_time, t: float) -> float:
     return c.start / (1.0 + c.rate * (t // c.every if c.staircase else t / c.every))
 
 
+@formula(s.linear_growth)
+def _linear_growth(c: s.linear_growth, t: float) -> float:
+    """f(t) = start + rate * t / every; t / every rounded down in a staircase."""
+    if c.staircase:
+        return c.start + c.rate * (t // c.every)
+    grown = c.rate * t / c.every
+    return c.start + (grown if math.isfinite(grown) else c.rate * (t / c.every))
+
+
 @formula(s.logarithmic)
 def _logarithmic(c: s.logarithmic, t: float) -> float:
     """f(t) = (start * log((1 + n) / (1 + t)) + end * log(1 + t)) / log(1 + n)."""
