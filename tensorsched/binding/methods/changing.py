@@ -212,7 +212,8 @@ def hand_over(sched: AttachmentBase, *keys: str, group: int | str | None = None)
     if not keys or not meant:
         raise BindingError(
             f"hand_over: no slot is {' or '.join(map(shown, keys)) or 'named'}"
-            f"{'' if group is None else f' of group {shown(group)}'}; there are {', '.join(s.name for s in sched.slots)}"
+            f"{'' if group is None else f' of group {shown(group)}'}; "
+            f"there are {', '.join(s.name for s in sched.slots)}"
         )
     step = sched._made()
     if len(meant) == len(sched.slots) and not sched.free:
