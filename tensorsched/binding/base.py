@@ -16,10 +16,11 @@ import torch
 from tensorsched.binding.bound_groups import begun, other_groups, refuse_other_groups
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.clocked import Tally
+from tensorsched.binding.eager_mode import EagerMode, eager_mode
 from tensorsched.binding.group_names import index_of_group
 from tensorsched.binding.history import History
 from tensorsched.binding.hooks import Hooks, has_hooks
-from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
+from tensorsched.binding.modes import HandedMode, Mode
 from tensorsched.binding.placement import Options, live_device
 from tensorsched.binding.slots import Slot, give_back
 from tensorsched.binding.workers import refuse_in_worker

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, filled_mover
+from tensorsched.binding.parts import FloatSlots, TensorSlots, float_slots
 from tensorsched.binding.ranges import refuse_out_of_range
-from tensorsched.binding.slots import FloatSlots, Slot, Slots, TensorSlots, float_slots
+from tensorsched.binding.slots import Slot
 from tensorsched.engine import Clock, ClockEngine, ScheduleEngine, tabulate, tabulate_on_clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
@@ -63,6 +64,8 @@ class FilledFloats(_Filled, FloatSlots):
 class FilledTensors(_Filled, TensorSlots):
     """Filled slots whose tensors are on a device, filled from the engine's live values there."""
 
+    may_part = False
+
     def bind(self, groups: Groups) -> Mover:
         """Put the tensors into the optimizer's groups, filled; what fills them from now on."""
         engine, slots = self.engine, self.slots
@@ -82,14 +85,16 @@ class FilledTensors(_Filled, TensorSlots):
         return filled_mover(groups, {slot.place: slot.original for slot in slots}, forward, fill)
 
 
-def filled_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> list[Slots]:
+def filled_slots(
+    slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None
+) -> list[FloatSlots | TensorSlots]:
     """Tables, engines and slots, for each device that has such tensors; nothing of the optimizer changes.
 
     Raises:
         BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
     """
-    parts: list[Slots] = []
+    parts: list[FloatSlots | TensorSlots] = []
     for device in dict.fromkeys(slot.original.device for slot in slots):
         mine = [slot for slot in slots if slot.original.device == device]
         if on_host(device):
