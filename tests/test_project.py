@@ -219,7 +219,7 @@ def test_there_is_no_circle():
     [
         ("tensorsched.schedules.node", "tensorsched.schedules.views.plot"),
         ("tensorsched.engine.table", "tensorsched.engine.engine"),
-        ("tensorsched.binding.movers", "tensorsched.binding.slots"),
+        ("tensorsched.binding.movers", "tensorsched.binding.parts"),
         ("tensorsched.compiled.graph_mode", "tensorsched.compiled.step"),
     ],
 )
