@@ -163,8 +163,8 @@ class Mode:
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes. Does not synchronise."""
-        for engine in self.clocks:
-            engine.count(n)
+        for part in self.parts:  # all are on a clock, or none
+            part.engine.count(n)  # type: ignore[union-attr]
 
     def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
         """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
