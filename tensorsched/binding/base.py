@@ -189,6 +189,10 @@ class AttachmentBase:
         # A group that was added, and that nobody has said anything about, is none of ours: the next check says so.
         self._bound = groups[: self._group_count]
         self._mode.bind(self.optimizer, self._bound)
+        self._tell_hooks()
+
+    def _tell_hooks(self) -> None:
+        """What the hooks do first at a step has changed: the mode was bound, or there is something to say."""
         self._hooks.follow(self._mode.fast(self))
 
     def _go(self, where: Where) -> None:

@@ -80,9 +80,7 @@ class EagerMode(Mode):
         if self.decays and sched._face is not None:
             sched._face.mover(self.check).advance(sched.optimizer.param_groups, found_inf)
             return
-        if self.advance(sched.optimizer.param_groups, found_inf) is False:
-            sched._settle()
-            self.advance(sched.optimizer.param_groups, found_inf)
+        self.move(sched, found_inf)
         if sched._graph is not None:
             sched._graph.resume(sched)  # compiled steps look for the values there
 

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, filled_mover
-from tensorsched.binding.parts import FloatSlots, TensorSlots, float_slots
-from tensorsched.binding.ranges import refuse_out_of_range
+from tensorsched.binding.parts import FloatSlots, TensorSlots, float_slots, tensor_engine
 from tensorsched.binding.slots import Slot
-from tensorsched.engine import Clock, ClockEngine, ScheduleEngine, tabulate, tabulate_on_clock
+from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
@@ -103,16 +102,10 @@ def filled_slots(
         single = all(slot.original.dtype == torch.float32 for slot in mine)
         dtype = (
             torch.float32 if single else torch.float64
-        )  # what is wider, or narrower, is rounded when it is filled in
+        )  # what is wider, or narrower, is rounded as it is filled in
         columns = {slot.name: slot.schedule for slot in mine}
-        if clock is not None:
-            on_clock = tabulate_on_clock(columns, clock, device=device, dtype=dtype, capacity=capacity)
-            refuse_out_of_range(mine, on_clock)
-            parts.append(FilledTensors(ClockEngine.of(on_clock), mine))
-            continue
-        table = tabulate(columns, device=device, dtype=dtype, capacity=capacity)
-        refuse_out_of_range(mine, table)
-        parts.append(FilledTensors(ScheduleEngine(table), mine))
+        engine = tensor_engine(columns, mine, device, capacity, dtype=dtype, clock=clock)
+        parts.append(FilledTensors(engine, mine))
     return parts
 
 

@@ -191,6 +191,13 @@ class Mode:
         """The live tensor of a free name."""
         return next(e.value(name) for e in self.engines if name in e.column_of)
 
+    def move(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
+        """Move on; where somebody wrote to a slot meanwhile, see who it was first."""
+        groups = sched.optimizer.param_groups
+        if self.advance(groups, found_inf) is False:
+            sched._settle()
+            self.advance(groups, found_inf)
+
     def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
         """Check that these schedules, by column, fit into the tables; the function returned puts them there.
 

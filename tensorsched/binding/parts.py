@@ -26,7 +26,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
-__all__ = ["FloatSlots", "TensorSlots", "float_slots", "tensor_slots"]
+__all__ = ["FloatSlots", "TensorSlots", "float_slots", "tensor_engine", "tensor_slots"]
 
 Engine = TypeVar("Engine", bound="FloatEngine | ScheduleEngine")
 
@@ -188,14 +188,28 @@ def tensor_slots(
 ) -> TensorSlots:
     """As `float_slots`, with the live values, those of the free names among them, on a device; room for more values."""
     columns = dict(free) | {slot.name: slot.schedule for slot in slots} | factors(slots)
+    return TensorSlots(tensor_engine(columns, slots, device, capacity, room=room, clock=clock), slots)
+
+
+def tensor_engine(
+    columns: Mapping[str, Schedule],
+    slots: Sequence[Slot],
+    device: torch.device,
+    capacity: int | None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    room: int = 0,
+    clock: Clock | None = None,
+) -> ScheduleEngine:
+    """The engine of these columns on a device; errors as of `float_slots`."""
     if clock is not None:
         # In graphs it stands alone, whatever is beside it, and so without room.
-        on_clock = tabulate_on_clock(columns, clock, device=device, capacity=capacity)
+        on_clock = tabulate_on_clock(columns, clock, device=device, dtype=dtype, capacity=capacity)
         refuse_out_of_range(slots, on_clock)
-        return TensorSlots(ClockEngine.of(on_clock), slots)
-    table = tabulate(columns, device=device, capacity=capacity)
+        return ClockEngine.of(on_clock)
+    table = tabulate(columns, device=device, dtype=dtype, capacity=capacity)
     refuse_out_of_range(slots, table)
-    return TensorSlots(ScheduleEngine(table, room=room), slots)
+    return ScheduleEngine(table, room=room)
 
 
 def _less(table: Any, slots: Sequence[Slot], places: Collection[Place]) -> tuple[Any, tuple[Slot, ...]]:

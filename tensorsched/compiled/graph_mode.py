@@ -115,9 +115,7 @@ class GraphMode(HandedMode):
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """An eager step that entered this mode in between; it has been counted by nobody."""
-        if self.advance(sched.optimizer.param_groups, found_inf) is False:
-            sched._settle()
-            self.advance(sched.optimizer.param_groups, found_inf)
+        self.move(sched, found_inf)
 
     def before_capture(self, sched: Driving) -> None:  # noqa: ARG002  of the other modes
         """An eager step would be captured, with values that belong to compiled ones.
