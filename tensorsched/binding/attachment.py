@@ -23,6 +23,7 @@ from tensorsched.binding.group_names import group_names, index_of_group
 from tensorsched.binding.handing_over import let_go
 from tensorsched.binding.history import Change, History, Used
 from tensorsched.binding.hooks import Hooks, has_hooks, unreported
+from tensorsched.binding.last_used import LastUsed, last_used
 from tensorsched.binding.late_groups import (
     begun,
     other_groups,
@@ -38,7 +39,7 @@ from tensorsched.binding.registry import attachments_of, forget, remember
 from tensorsched.binding.resuming import go_on_from, loaded, saved
 from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
 from tensorsched.binding.state_format import write_state
-from tensorsched.binding.summary import last_used, slot_table
+from tensorsched.binding.summary import slot_table
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
 from tensorsched.errors import BindingError
@@ -106,6 +107,7 @@ class Attachment:
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told_uncounted = False
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
+        self._last = LastUsed()
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
         self._told = -1  # the step, or position, at which the user last said where to go on
         carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
@@ -366,6 +368,7 @@ class Attachment:
             self._follow(schedules)
         if self._mode.inputs is not None:
             self._mode.inputs.load(cells)
+        self._last.forget(self._mode)
         self._go(where)
         self._history = history
 
@@ -566,7 +569,8 @@ class Attachment:
 
         Returns:
             A list of `Change`s: step, what, goes_on (another step where the counter was set), and schedules (by name,
-            before and after); `print(*sched.history(), sep="\n")` shows a line each.
+            before and after), and unit: on a clock step and goes_on are positions. `print(*sched.history(), sep="\n")`
+            shows a line each.
 
         Synchronises as `step_count` where a change was made while only the device knew the step.
 
@@ -580,25 +584,38 @@ class Attachment:
             step 0, attach: lr[group 0]: no schedule -> constant(1.0)
             step 1, cool_down: lr[group 0]: constant(1.0) -> constant(1.0, steps=1) >> linear(1.0, 0.0, steps=4)
         """
-        return self._history.changes()
+        clock = self._options.clock
+        return self._history.changes("step" if clock is None else clock.unit)
 
-    def used(self, name: str, group: int | str = 0, element: int | None = None) -> Used:
+    def used(
+        self,
+        name: str,
+        group: int | str = 0,
+        element: int | None = None,
+        *,
+        at: Sequence[int] | None = None,
+    ) -> Used:
         """What a slot or free name really used at every completed step of the run, across changes and checkpoints.
+
+        On a clock that is told by the position; at which positions steps were made is not kept (log `sched.position`).
 
         Args:
             name: the param_group key, or a name from `free`.
             group: index of the param_group, or its name.
             element: index into a tuple such as betas; not needed where only one element was scheduled.
+            at: the steps, or positions, that are wanted, ints that the run has passed; of those that it has passed
+                twice the last time counts.
 
         Returns:
             `Used`, two arrays with an entry for each completed step that is known of, in the order in which they were
             made: steps (int64) and values (float64; a tensor slot used their rounding to float32). Steps come twice
             where the run was set back. Unknown is what was before a `seek` at the start, or before a checkpoint of the
-            optimizer alone, or of version 1.
+            optimizer alone, or of version 1. On a clock steps are up to 1024 evenly spaced positions from each change
+            of the plan to the next, and values what a step there used, within the clock's `error`.
 
         Raises:
-            BindingError: nothing of that name was ever scheduled; or the values depend on a clock's positions or on
-                live inputs, which are not kept for each step.
+            BindingError: nothing of that name was ever scheduled, or not at one of `at`; or the values depend on live
+                inputs, and what these were at each step is not kept: `log()` after each tells.
 
         Synchronises as `step_count` does.
 
@@ -613,8 +630,16 @@ class Attachment:
             [1.0, 1.0, 0.5]
         """
         column = self._column(name, group, element)
-        self._refuse_unknown("used()", self._history.ever(column))
-        return self._history.used(column, self.step_count)
+        if live := [s for s in self._history.ever(column) if s.inputs()]:
+            raise BindingError(
+                f"used() is not known of a schedule with live inputs ({brief(live[0])}): what these were at each step "
+                "is not kept; call sched.log() after each optimizer.step() and keep that"
+            )
+        now, clock = self.position, self._options.clock
+        each = clock.resolution or 1 if clock is not None and clock.between == "hold" else 1
+        if at is not None:
+            return self._history.used_at(column, now, at, each)
+        return self._history.used(column, now) if clock is None else self._history.used_on_clock(column, now, each)
 
     def log(self) -> dict[str, float]:
         """What the last completed step used, as plain floats, for a logger.
@@ -626,13 +651,17 @@ class Attachment:
             A value for each slot, "lr/0" of group 0, "lr/decay" where groups have different "name"s, "betas[1]/0" of an
             element, and for each free name, "kl". Of a tensor slot the float32 that it held. Nothing before the first
             step that is known of (`used`), and nothing when all was handed over or is detached: others' steps follow.
+            On a clock, and with live inputs, nothing before the first step since a checkpoint was loaded; and of tensor
+            slots with live inputs on a device nothing at the first call, if an input was written since the last step:
+            from then on each step leaves there what it used.
 
         Raises:
-            BindingError: the values depend on a clock's position or on live inputs, which are not kept; or it is asked
-                for in a worker of a DataLoader.
+            BindingError: it is asked for in a worker of a DataLoader.
 
-        Does not synchronise, unless only the device knows which step that was: after a fused step under GradScaler, and
-        while steps run in a graph. (Values that a group holds between two steps are those of the next one.)
+        Does not synchronise where all slots are float slots. Of tensor slots on a device that is no CPU it reads the
+        device where only that knows: the step, after a fused step under GradScaler and while steps run in a graph; the
+        position of a clock; the values that depend on live inputs. (What a group holds between two steps is what the
+        next one uses.)
 
         Example:
             >>> import torch, tensorsched as ts
@@ -642,7 +671,6 @@ class Attachment:
             ({}, None, {'lr/0': 1.0, 'kl': 0.5})
         """
         refuse_in_worker("log()")
-        self._refuse_unknown("log()", self._schedules().values())
         return last_used(self) if self.attached else {}
 
     def lr_scheduler(self) -> AttachmentLR:
@@ -886,7 +914,8 @@ class Attachment:
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
         inputs = None if self._mode.inputs is None else self._mode.inputs.state()
-        more = (self._mode.where, room, flags, self._history.copy(), self._stepped, inputs)
+        last = self._last.all(self._mode)
+        more = (self._mode.where, room, flags, self._history.copy(), self._stepped, last, inputs)
         return _again, (self.optimizer, slots, self.free, self._options, *more)
 
     # -- what the hooks, the modes and compiled steps call ------------------------------------------------------------
@@ -924,19 +953,6 @@ class Attachment:
             return name
         column = Place(self._group(group), name, element).name
         return column if column in ever else self._slot(name, group, element).name
-
-    def _refuse_unknown(self, what: str, schedules: Iterable[Schedule]) -> None:
-        """What steps used is not kept: it follows from the step, unless there is more that it depends on."""
-        clock, live = self._options.clock, [s for s in schedules if s.inputs()]
-        if clock is None and not live:
-            return
-        if clock is not None:
-            why = f"on a clock of {clock.unit}: at which positions steps were made"
-        else:
-            why = f"of a schedule with live inputs ({brief(live[0])}): what these were at each step"
-        raise BindingError(
-            f"{what} is not known {why} is not kept; log sched.value(...) before each optimizer.step()"
-        )
 
     def _made(self) -> int | torch.Tensor:
         """Steps that were made, of which the last may wait to be counted, by a trainer or by hand; or the position."""
@@ -981,7 +997,9 @@ class Attachment:
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        for commit in [mode.rewrite(schedules, grow=not in_use) for mode in modes]:
+        commits = [mode.rewrite(schedules, grow=not in_use) for mode in modes]
+        self._last.keep(self._mode)
+        for commit in commits:
             commit()
         self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
         self._known_as = None
@@ -1027,7 +1045,9 @@ class Attachment:
         if self.free or not all(taken_over(slot, groups) for slot in slots):
             return False
         held = [as_float(slot.place.read(groups)) for slot in slots]
+        step = self._made()
         self.detach()
+        self._history.add("SWALR", step, after=dict.fromkeys(slot.name for slot in slots))
         for slot, value in zip(slots, held, strict=True):
             if value is not None:
                 slot.place.fill(groups, value)
@@ -1128,6 +1148,7 @@ class Attachment:
         if mode.inputs is not None and self._mode.inputs is not None:
             mode.inputs.follow(self._mode.inputs)
         if mode.parts != self._mode.parts:  # else the same engines count on
+            self._last.switch(self._mode, mode)
             mode.go(self._mode.where if where is None else where)
         self._mode = mode
         self._bind()
@@ -1189,6 +1210,7 @@ def _again(  # noqa: PLR0917  pickle's
     flags: Sequence[dict[str, Any]],
     history: History,
     stepped: bool,  # noqa: FBT001
+    last: Mapping[str, float],
     inputs: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
@@ -1199,5 +1221,5 @@ def _again(  # noqa: PLR0917  pickle's
         attachment._mode.inputs.load(attachment._mode.inputs.read(inputs))
     attachment._options = options  # groups that are added later are not bound to that room
     attachment._go(where)
-    attachment._history, attachment._stepped = history, stepped
+    attachment._history, attachment._stepped, attachment._last = history, stepped, LastUsed(last)
     return attachment

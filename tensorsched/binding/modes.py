@@ -66,6 +66,7 @@ class Driving(Protocol):
     _found_inf: torch.Tensor | None
     _carrier: Carrier
     _history: History
+    _last: Any  # what the last step used: `last_used.LastUsed`, a module above this one
     _stepped: bool
     _known_as: int | None
     _doubt: str

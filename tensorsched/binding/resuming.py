@@ -84,6 +84,7 @@ def go_on_from(sched: Driving, carried: tuple[Where, int] | None, numbers: Mappi
                     "load the schedule's own state"
                 )
     sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
+    sched._last.forget(sched._mode)
     sched._mode.go(where)
     if sched._mode.tally is not None:
         sched._mode.tally.moved(where)
