@@ -7,7 +7,7 @@ values, and nothing else is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,25 +84,25 @@ def last_used(sched: Driving) -> dict[str, float]:
     return {label: found[name] for name, label in labels.items() if name in found}
 
 
-def _of_steps(sched: Driving, names: list[str]) -> dict[str, float]:
+def _of_steps(sched: Driving, names: Collection[str]) -> dict[str, float]:
     """What is known by the step: from the tables as it was rounded, or from the history if the plan was changed."""
     mode, history = sched._mode, sched._history
     known = mode.known_steps
     now = mode.step_count if known is None else known
+    found: dict[str, float] = {}
     if history.begun(now):
         plain = [part for part in mode.parts if not isinstance(part.engine, _KEEPING)]
-        return {name: value for part in plain for name, value in _row(part, now - 1) if name in names}
-    tensors = {slot.name for slot in sched.slots if slot.tensor} | sched.free.keys()
-    found = {}
-    for name in names:
-        schedule, step = history.last_followed(name, now) or (None, 0)
-        if schedule is None:
-            continue
-        if not schedule.inputs():
-            found[name] = float(np.float32(schedule(step))) if name in tensors else schedule(step)
-        elif name in (before := sched._last.before()):
-            found[name] = before[name]
-    return found
+        found = {name: value for part in plain for name, value in _row(part, now - 1) if name in names}
+        lost = [name for name in names if name not in found]
+    else:
+        tensors = {slot.name for slot in sched.slots if slot.tensor} | sched.free.keys()
+        followed = {name: last for name in names if (last := history.last_followed(name, now))}
+        lost = [name for name, (schedule, _) in followed.items() if schedule.inputs()]
+        for name, (schedule, step) in followed.items():
+            if not schedule.inputs():
+                found[name] = float(np.float32(schedule(step))) if name in tensors else schedule(step)
+    before = sched._last.before() if lost else {}
+    return found | {name: before[name] for name in lost if name in before}
 
 
 def _keeping(mode: Mode) -> list[Any]:
