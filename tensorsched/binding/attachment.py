@@ -13,7 +13,7 @@ import torch
 
 from tensorsched.binding.arguments import read_free, read_metrics, with_total
 from tensorsched.binding.callers import refuse_pieces
-from tensorsched.binding.carried import Carrier, fingerprint_of
+from tensorsched.binding.carried import Carrier, fingerprint_of, shared_out
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
 from tensorsched.binding.checkpoint import read_state
 from tensorsched.binding.clocked import Tally, check_counted, write_clock
@@ -101,8 +101,11 @@ class Attachment:
         self._graph: HandedMode | None = None  # handed in by compile_step
         self._places = [slot.place for slot in slots]
         self._group_count = len(groups)
-        self._carrier = Carrier.beside((other._carrier for other in attachments_of(optimizer)), options.clock)
-        self._known_as: int | None = None
+        self._known_as: int | None = fingerprint_of(
+            {slot.name: slot.schedule for slot in slots} | self.free, options.clock
+        )
+        new = (Carrier(clocked=options.clock is not None), self._known_as)
+        (self._carrier,) = shared_out([new], groups[0], [o._carrier for o in attachments_of(optimizer)])
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         self._face: AttachmentLR | None = None  # of a trainer: the schedule moves when that is stepped
         self._told_uncounted = False
@@ -125,7 +128,7 @@ class Attachment:
             self._doubt = (
                 f"the optimizer's checkpoint was saved under schedules on another clock, and these begin at "
                 f"{self._words(self._mode.where)}: load the schedule's own state, call seek(), or attach with the "
-                "clock of before (of several attachments in the order of before)"
+                "clock of before"
             )
         self._bind()
         for other in attachments_of(optimizer):
