@@ -163,7 +163,7 @@ def shared_out(
 
 def _most(group: Mapping[str, Any]) -> int:
     """The first number behind those of a group's entries."""
-    found = [_ENTRY.fullmatch(key) for key in group if isinstance(key, str)]
+    found = [_ENTRY.fullmatch(str(key)) for key in group]
     return max((1 + int(entry["number"] or 0) for entry in found if entry), default=0)
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 from tensorsched.binding.attachment import Attachment
-from tensorsched.binding.last_used import LastUsed
+from tensorsched.binding.kept import LastUsed
 from tensorsched.plan.arguments import about
 
 __all__ = ["all_or_none"]

@@ -471,7 +471,7 @@ def decaying(rank: int) -> Facts:
 
 def losses(rank: int) -> list[float]:
     """What each evaluation gives on a rank: one gets better when the other does not."""
-        if rank == 0:
+    if rank == 0:
         return [1.0, 0.75, 0.75, 0.75, 0.75, 0.75, 0.25, 0.25]
     return [1.0, 1.0, 1.0, 1.25, 0.5, 0.75, 0.25, 0.25]
 
