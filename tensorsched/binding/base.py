@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 
@@ -22,13 +22,15 @@ from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.kept import LastUsed
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device
+from tensorsched.binding.ranges import may_be
 from tensorsched.binding.slots import Slot, give_back
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import Place, param_groups
+from tensorsched.param_groups import Place, as_float, param_groups
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.split import bounded, inputs_of
+from tensorsched.schedules.validators import shown
 
 __all__ = ["AttachmentBase"]
 
@@ -88,6 +90,7 @@ class AttachmentBase:
         self._found_inf: torch.Tensor | None = None  # of the last optimizer.step(), for step() by hand
         self._uncertain = True  # whether step() by hand counts without an optimizer step that was reported,
         self._stepped = True  # and whether one waits for it
+        self._ever_stepped = False  # whether one was reported
         self._told_uncounted = False
 
     @property
@@ -136,7 +139,7 @@ class AttachmentBase:
         else it remembers stays.
 
         Raises:
-            BindingError: the schedule is detached.
+            BindingError: the schedule is detached; or there is no input of that name.
 
         Does not synchronise.
 
@@ -151,7 +154,9 @@ class AttachmentBase:
         """
         self._require_attached()
         inputs = self._mode.inputs
-        return types.MappingProxyType({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+        return types.MappingProxyType(
+            _Named({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+        )
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -172,7 +177,7 @@ class AttachmentBase:
             self._mode = self._eager
             self._mode.go(where)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, {s.name: self._mode.at(s.name, where.position) for s in self.slots})
+        give_back(self.slots, groups, self._present(self.slots))
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     # -- from one state to the next -----------------------------------------------------------------------------------
@@ -193,6 +198,7 @@ class AttachmentBase:
     def _go(self, where: Where) -> None:
         """Be there, as we were told."""
         self._told, self._doubt = where.position, ""
+        self._ever_stepped |= self._stepped
         self._stepped = self._uncertain  # a step that waits to be counted is none of those
         self._mode.go(where)
         if self._mode.tally is not None:
@@ -207,6 +213,7 @@ class AttachmentBase:
         in_use = self._graph is not None and self._graph.in_use
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
+        before, numbered = inputs_of(list(self._schedules().values())), self._numbered()
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]
         commits = [mode.rewrite(schedules, grow=not in_use) for mode in modes]
         self._last.keep(self._mode)
@@ -214,6 +221,11 @@ class AttachmentBase:
             commit()
         self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
         self._known_as = None
+        new = {n: node for n, node in inputs_of(list(self._schedules().values())).items() if n not in before}
+        for mode in modes if new else ():
+            mode.restart(new)
+        if numbered != self._numbered() and self._hooks.active:
+            self._carrier.mark(self._bound, self._originals(), self._numbered())
         self._bind()
 
     def _use(self, mode: Mode, where: Where | None = None) -> None:
@@ -275,6 +287,16 @@ class AttachmentBase:
             self._known_as = fingerprint_of(self._schedules(), self._options.clock)
         return self._known_as
 
+    def _present(self, slots: Iterable[Slot]) -> dict[str, float]:
+        """What each of these slots has now; what its place holds where a live input was turned to what no step takes."""
+        position, groups, found = self._mode.where.position, self.optimizer.param_groups, {}
+        for slot in slots:
+            found[slot.name] = self._mode.at(slot.name, position)
+            if slot.schedule.inputs() and not may_be(slot, found[slot.name]) and slot.place.exists(groups):
+                held = as_float(slot.place.read(groups))
+                found[slot.name] = found[slot.name] if held is None else held
+        return found
+
     def _group(self, group: int | str) -> int:
         return index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
 
@@ -298,6 +320,18 @@ class AttachmentBase:
 
     def _drives(self, optimizer: object) -> bool:
         return self.attached and self._optimizer() is optimizer
+
+
+class _Named(dict[str, torch.Tensor]):
+    """Live inputs by name."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        known = (
+            f"there are {', '.join(map(repr, self))}"
+            if self
+            else "these schedules have none (ts.live, ts.plateau)"
+        )
+        raise BindingError(f"no live input is named {shown(name)}; {known}")
 
 
 def _weakly(optimizer: Any) -> Callable[[], Any]:

@@ -45,6 +45,7 @@ from tensorsched.engine import (
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.live import Input
 from tensorsched.schedules.split import inputs_of
 
 __all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
@@ -92,6 +93,7 @@ class Mode:
     """
 
     in_graph = False
+    home: Inputs | None = None
     decays: Sequence[Decay] = ()
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
@@ -106,6 +108,9 @@ class Mode:
         self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
         # All read the same ones: there is one home of them on a device.
         self.inputs: Inputs | None = self.reactive[0].inputs if self.reactive else None
+        self.home = (
+            self.inputs or self.home
+        )  # handles of inputs that are none now stay good for when they are again
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
         self._counter = min(self.parts, key=lambda part: part.tensor)
@@ -179,8 +184,8 @@ class Mode:
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes. Does not synchronise."""
-        for engine in self.clocks:
-            engine.count(n)
+        for part in self.parts:  # all are on a clock, or none
+            part.engine.count(n)  # type: ignore[union-attr]
 
     def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
         """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
@@ -224,6 +229,13 @@ class Mode:
                 each()
 
         return commit
+
+    def restart(self, nodes: Mapping[str, Input]) -> None:
+        """Let inputs begin anew that come into use again: their names were there before."""
+        if self.inputs is not None:
+            self.inputs.restart(nodes)
+            for part in self.reactive:
+                part.engine.seek(part.engine.step_count)
 
     def refresh(self, groups: Groups) -> None:
         """Put what the live inputs are now into effect; slots that somebody wrote to are left as they are.
@@ -390,7 +402,7 @@ class EagerMode(Mode):
         commits = _commits(others, schedules, grow=grow)
         moved = with_schedules(slots, schedules)
         nodes = inputs_of([slot.schedule for slot in moved])
-        inputs = self.inputs or Inputs({}, torch.device("cpu"))
+        inputs = self.home or Inputs({}, torch.device("cpu"))
         if inputs.device.type != "cpu":
             raise ScheduleError(
                 "live inputs on a device cannot be followed by float slots without a synchronisation at every step: "

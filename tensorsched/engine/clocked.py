@@ -13,7 +13,7 @@ sets counted back to position. The numbers are one tensor of the device: nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +21,7 @@ import torch
 from tensorsched.engine.clock import Where
 from tensorsched.engine.clock_table import ClockTable
 from tensorsched.engine.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine.lines import reader, writer
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.validators import check_count
 
@@ -28,7 +29,6 @@ __all__ = ["ClockEngine", "ClockFloatEngine"]
 
 _POSITION, _STEPS, _COUNTED, _USED = range(4)
 _NONE = -1
-_FEW = 16  # columns for which Python is faster than numpy
 
 
 class _Counts:
@@ -93,9 +93,7 @@ class CpuClock(_Counts):
     def __init__(self, table: ClockTable, live: torch.Tensor) -> None:
         super().__init__(table, live)
         self._numbers = memoryview(self.state.numpy().data)
-        self._out = live.numpy()[0]
-        self._row = table.data[0]
-        self._low = self._high = 0  # the positions that it serves
+        self._fill = writer(table, live)
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Make a step, unless `found_inf` is not 0, and fill the live values."""
@@ -125,20 +123,12 @@ class CpuClock(_Counts):
         """Be there."""
         for index, number in enumerate(where):
             self._numbers[index] = number
-        self._low = self._high = 0
         self._fill(where.position)
 
     def reload(self) -> None:
         """Read the table again. The tensors share its memory."""
-        self._low = self._high = 0
+        self._fill = writer(self._table, self._live)
         self._fill(self._numbers[_POSITION])
-
-    def _fill(self, position: int) -> None:
-        if not self._low <= position < self._high:
-            at = self._table.row_of(position)
-            self._row = self._table.data[at]
-            self._low, self._high = (int(p) for p in self._table.positions[at : at + 2])
-        self._out[:] = self._table.on(self._row, position)
 
 
 class DeviceClock(_Counts):
@@ -305,16 +295,12 @@ class ClockFloatEngine(FloatEngine):
     """The same for values that are wanted as Python floats: no tensor at all."""
 
     table: ClockTable  # type: ignore[assignment]  # the other table, with the same questions
-    ahead = False
 
     def __init__(self, table: ClockTable) -> None:
         self.table = table
         self.step_count = self.position = self.counted = 0
         self._used = _NONE
-        self._row = table.data[0]
-        self._low = self._high = 0  # the positions that it serves
-        self._start = 0.0
-        self._lines: tuple[tuple[float, float], ...] = ()  # of few columns: the value there, and the slope
+        self._read = reader(table)
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes."""
@@ -343,24 +329,22 @@ class ClockFloatEngine(FloatEngine):
 
     def reload(self) -> None:
         """The table's contents were replaced."""
-        self._low = self._high = 0
+        self._read = reader(self.table)
 
-    def row(self) -> tuple[float, ...]:
+    def row(self) -> list[float]:
         """The present value of every live column."""
-        position = self.position
-        if not self._low <= position < self._high:
-            table, at = self.table, self.table.row_of(position)
-            self._row = table.data[at]
-            self._low, self._high = (int(p) for p in table.positions[at : at + 2])
-            if table.columns <= _FEW:
-                width, (start, *rest) = table.columns, self._row.tolist()
-                self._start, self._lines = start, tuple(zip(rest[:width], rest[width:], strict=True))
-        if self.table.columns <= _FEW:  # the same arithmetic without numpy's set-up
-            off = position - self._start
-            return tuple([value + slope * off for value, slope in self._lines])
-        return tuple(self.table.on(self._row, position).tolist())
+        return self._read(self.position)
 
-    def following(self) -> Iterator[tuple[float, ...]]:
+    def reading(self) -> Callable[[int], list[float]]:
+        """The function that gives the same at any position. Ask for another one after `reload`."""
+        return self._read
+
+    def made(self) -> None:
+        """A step is made: what was counted is the position."""
+        self._used, self.position = self.position, self.counted
+        self.step_count += 1
+
+    def following(self) -> Iterator[list[float]]:
         """The row of each step that is made, when it is asked for: what was counted until then decides."""
         while True:
             self._used, self.position = self.position, self.counted

@@ -39,9 +39,9 @@ class ReactiveFloatEngine:
         self.column_of = self._plan.column_of
         self.table: ScheduleTable = self._plan.table
         self._rows = FloatEngine(self.table)
-        self._following: Iterator[tuple[float, ...]] = iter(())
+        self._following: Iterator[Sequence[float]] = iter(())
         self._getters = [[_getter(columns) for columns in batch.columns] for batch in self._plan.batches]
-        self._row: tuple[float, ...] = ()
+        self._row: Sequence[float] = ()
         self._found: list[float] = []  # the values that were computed last, and those of the last step
         self._used: list[float] | None = None
         self.seek(0)
