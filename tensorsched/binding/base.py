@@ -288,7 +288,7 @@ class AttachmentBase:
         return self._known_as
 
     def _present(self, slots: Iterable[Slot]) -> dict[str, float]:
-        """What each of these slots has now; what its place holds where a live input was turned to what no step takes."""
+        """What each of these slots has now; or holds, where a live input was turned to what no step would take."""
         position, groups, found = self._mode.where.position, self.optimizer.param_groups, {}
         for slot in slots:
             found[slot.name] = self._mode.at(slot.name, position)

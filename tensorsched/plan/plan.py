@@ -210,8 +210,8 @@ class Plan:
         names = dict.fromkeys(name for each in reacting.values() for name in each._reactions())
         found = read_metrics(list(names), metric, metrics)
         done: list[Attachment] = []
-        # On a device nothing is refused any more: floats, which may be, come first.
-        for each, sched in sorted(reacting.items(), key=lambda item: not item[1]._mode.floats):
+        # On a device nothing is refused any more: what may be comes first.
+        for each, sched in sorted(reacting.items(), key=lambda item: _on_device(item[1])):
             if mine := {name: found[name] for name in sched._reactions() if name in found}:
                 try:
                     with about(each):
@@ -371,6 +371,10 @@ class Plan:
 
 for _name, _method in forwarded().items():
     setattr(Plan, _name, _method)
+
+
+def _on_device(sched: Attachment) -> bool:
+    return (inputs := sched._mode.inputs) is not None and inputs.device.type != "cpu"
 
 
 def _again(attachments: Mapping[str, Attachment], together: bool) -> Plan:  # noqa: FBT001  pickle's

@@ -168,7 +168,7 @@ def no_scaler(monkeypatch):
     gc.collect()
     monkeypatch.setattr(callers, "_SCALERS", ("GradScaler",))
     for each in gc.get_objects():
-        if isinstance(each, torch.amp.GradScaler):
+        if issubclass(type(each), torch.amp.GradScaler):  # some objects lie about their class, and warn
             monkeypatch.setattr(each, "_enabled", False)
 
 
