@@ -14,7 +14,7 @@ import numpy as np
 from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.group_names import group_names
 from tensorsched.binding.kept import KEEPING, keeping
-from tensorsched.binding.slots import Slots
+from tensorsched.binding.reactive_parts import Part
 
 __all__ = ["last_used"]
 
@@ -53,7 +53,7 @@ def _of_steps(sched: AttachmentBase, names: Collection[str]) -> dict[str, float]
     return found | {name: before[name] for name in lost if name in before}
 
 
-def _row(part: Slots, step: int) -> Iterator[tuple[str, float]]:
+def _row(part: Part, step: int) -> Iterator[tuple[str, float]]:
     table: Any = part.engine.table
     row = min(step, table.last)
     values = table.layout.block(row, row + 1)[0].tolist()

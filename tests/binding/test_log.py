@@ -282,7 +282,8 @@ def test_it_goes_through_graphs_and_eager_steps_in_between(kind, tensor):
 
 
 @WHAT
-def test_where_the_device_counts_and_decides(kind, on_device):
+@pytest.mark.usefixtures("on_device")
+def test_where_the_device_counts_and_decides(kind):
     """From the first question on, each step leaves behind what it used."""
     run = Spied(kind, resident=True)
     for number in range(3):
@@ -305,7 +306,8 @@ def test_where_the_device_counts_and_decides(kind, on_device):
 
 @pytest.mark.parametrize("skipped", [False, True])
 @WHAT
-def test_a_step_that_the_device_has_skipped_used_nothing(kind, skipped, on_device):
+@pytest.mark.usefixtures("on_device")
+def test_a_step_that_the_device_has_skipped_used_nothing(kind, skipped):
     run = Spied(kind, fused=True, resident=True)
     run.sched.log()
     run.steps(2)
