@@ -24,6 +24,8 @@ PEERS_VENV  := .venv-peers
 PEERS_PIP   := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_STAMP := $(PEERS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
 PEERS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers-alone"])
+PEERS_TESTS := tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py \
+	tests/schedules/test_config.py tests/binding/test_filled.py
 # Trainers, likewise. Composer wants an older torch and torchtitan older datasets; timm, fastai and Composer want
 # torchvision, whose wheels are built for CUDA and import all the same (tests/frameworks/launch.py).
 FRAMEWORKS_VENV  := .venv-frameworks
@@ -60,8 +62,8 @@ test-torch:  ## Run the tests with another torch, in an environment of its own: 
 fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states and command lines for ten minutes (ARGS='--minutes 1')
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
-	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py $(ARGS)
+test-peers: $(PEERS_STAMP)  ## Compare with the schedulers, configs and optimizers of sixteen libraries; none may be missing
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 $(PEERS_TESTS) $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
