@@ -94,8 +94,8 @@ def parse(text: str, **known: float) -> Schedule:
     """The schedule that the text describes, for example `linear(0, 3e-4, steps=500) >> cosine(3e-4, 0, steps=9500)`.
 
     Args:
-        text: a Python expression over the shapes, recipes and operators of this package; line breaks are white space. `name=?` stands for a
-            number that is not known yet.
+        text: a Python expression over the shapes, recipes and operators of this package; line breaks are white
+            space. `name=?` stands for a number that is not known yet.
         known: the numbers that stand for `?`, by the name in front of it.
 
     Returns:
