@@ -90,7 +90,7 @@ notebooks: $(DEV_STAMP)  ## Execute every notebook and compare with its stored o
 
 # pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
-	$(BIN)/python -c 'from tensorsched import *; from pdoc.__main__ import cli; cli()' --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
+	$(BIN)/python -c 'from tensorsched import *; from pdoc.__main__ import cli; cli()' --docformat google --output-directory build/docs tensorsched tensorsched.integrations.ignite '!tensorsched.demo'
 
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside those of torch and other libraries
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)

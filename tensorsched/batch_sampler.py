@@ -48,7 +48,7 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
         ScheduleError: sampler has no length or is empty, or a size is no whole number of at least 1 (when it is asked
             for).
 
-    Reads no tensor and does not synchronise.
+    Reads no tensor: nothing here synchronises.
 
     Example:
         >>> import tensorsched as ts

@@ -50,7 +50,7 @@ class Where(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What schedules count, where that is not steps; made by `clock`.
+    """What schedules count, where that is not steps; made by `clock`. It is plain data: nothing here synchronises.
 
     Attributes:
         unit: its name, in messages and in saved states.
@@ -135,7 +135,7 @@ def clock(
         total: of a progress clock, the duration that stands for the whole run; default 1,000,000.
 
     Returns:
-        The Clock; it holds no count, and may serve several attachments.
+        The Clock; it holds no count, may serve several attachments, and nothing of it synchronises.
 
     Raises:
         ScheduleError: an argument is out of range, or does not go with the others.
