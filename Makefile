@@ -99,14 +99,14 @@ bench-graph: $(DEV_STAMP)  ## Time compiled optimizer steps with and without sch
 	$(BIN)/python tests/benchmarks/one_graph.py $(ARGS)
 
 # On a GPU machine: with the torch that it has, and pytest and hypothesis beside it.
-test-gpu:  ## Run the tests that need a GPU, with $(PYTHON) itself
+test-gpu:  ## Run the tests that need a GPU, with the python3 and torch at hand (or PYTHON=...), not .venv
 	PYTHONPATH=. $(PYTHON) -m pytest tests/gpu $(ARGS)
 
-gpu-day:  ## All that a GPU is for, meant for ten minutes: tests, then benchmarks; with $(PYTHON) itself
+gpu-day:  ## All that a GPU is for, meant for ten minutes: tests, then benchmarks; with the python3 at hand
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py --tests $(ARGS)
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/readme.py
 
-bench-gpu:  ## Time schedules on a GPU, with $(PYTHON) itself; writes tests/benchmarks/results/<gpu-name>.json
+bench-gpu:  ## Time schedules on a GPU, with the python3 at hand; writes tests/benchmarks/results/<gpu-name>.json
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py $(ARGS)
 
 readme: $(DEV_STAMP)  ## Write the figures and the picture of README, from the numbers that `make bench ARGS=--out` wrote
