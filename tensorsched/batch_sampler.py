@@ -114,7 +114,9 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
         whole = self._passes * len(self._sampler)
         after = self._consumed.step_of(whole + 1)
         if after is None:
-            raise ScheduleError("BatchSampler: the batch is 0 for ever")
+            raise ScheduleError(
+                "BatchSampler: batch is 0 at every step from some step on, which never ends; give it .clamp(1)"
+            )
         return after - 1
 
     def _indices(self, number: int, skipped: int) -> Iterator[Any]:

@@ -355,7 +355,8 @@ def _options(given: Mapping[str, Any], views: set[int]) -> dict[str, Any]:
     options = {"dynamic": False} | dict(given)
     if not options.pop("fullgraph", True):
         raise refusal(
-            "fullgraph is always True: a step that breaks into several graphs would read values on the host"
+            "fullgraph is always True: a step that breaks into several graphs would read values on the host; leave it "
+            "out"
         )
     inner = dict(options.pop("options", None) or {})
     if options.get("backend", "inductor") == "inductor":
