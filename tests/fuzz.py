@@ -34,7 +34,7 @@ from tensorsched.cli.main import main as command_line
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.parse import FUNCTIONS, METHODS
 from tensorsched.schedules.template import templates
-from tensorsched.schedules.views.picture import phases
+from tensorsched.schedules.views.phases import phases
 from tests.strategies import junk, nearly, schedules
 
 MOST_SECONDS = 20  # of one example: what takes longer hangs

@@ -17,7 +17,7 @@ from tensorsched.schedules import validators as fields
 from tensorsched.schedules.node import NODES, SHAPES, node
 from tensorsched.schedules.parse import parse
 from tensorsched.schedules.validators import MAX_STEPS
-from tensorsched.schedules.views.picture import phases
+from tensorsched.schedules.views.phases import phases
 
 SQRT2 = math.sqrt(2.0)
 up = ts.linear(0.0, 1.0, steps=4)

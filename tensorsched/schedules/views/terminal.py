@@ -11,7 +11,8 @@ from typing import TextIO
 import numpy as np
 
 from tensorsched.schedules.node import Array
-from tensorsched.schedules.views.picture import Picture, count, ticks
+from tensorsched.schedules.views.picture import Picture
+from tensorsched.schedules.views.numerals import count, ticks
 
 _STYLES = {"curve": "36", "other": "33", "faint": "2", "bad": "31", "bold": "1"}
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # braille: 4 rows of 2 in a cell
