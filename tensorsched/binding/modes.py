@@ -15,11 +15,9 @@ from typing import Any, Protocol
 import torch
 
 from tensorsched.binding.capture import refuse_frozen_capture
-from tensorsched.binding.carried import Carrier
 from tensorsched.binding.clocked import Tally, watched
 from tensorsched.binding.decay import Decay, decay_of
 from tensorsched.binding.filled import filled_slots
-from tensorsched.binding.history import History
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
 from tensorsched.binding.slots import (
     FloatSlots,
@@ -52,82 +50,35 @@ from tensorsched.schedules.split import inputs_of
 __all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
 
 
-class Driving(Protocol):
-    """What modes, hooks and the registry ask of an attachment, which stands above them."""
+class Standing(Protocol):
+    """What of an attachment decides how its hooks begin."""
 
-    free: dict[str, Schedule]
-    _mode: Mode
-    _eager: EagerMode
     _graph: HandedMode | None
-    _options: Any  # what the user chose at attach: `placement.Options`, a module above this one
-    _places: list[Place]
-    _group_count: int
-    _began_before: set[Place]
-    _found_inf: torch.Tensor | None
-    _carrier: Carrier
-    _history: History
-    _stepped: bool
-    _known_as: int | None
-    _doubt: str
-    _told: int
-    attached: bool
-    _face: Any  # of a trainer: the schedule moves when that is stepped
+    _doubt: str  # what is to be said before the next step
     _unseen: bool  # whether no step has been made yet: who makes it is looked at once
+    _face: Any  # of a trainer: the schedule moves when that is stepped
 
-    @property
-    def step_count(self) -> int:
-        """Completed steps."""
 
-    @property
-    def position(self) -> int:
-        """Where the schedules are read."""
+class Driving(Standing, Protocol):
+    """What modes and hooks ask of an attachment, which stands above them (base.py, events.py, resuming.py)."""
 
-    def seek(self, step: int) -> None:
-        """Go to a step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-
-    def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = ...) -> None:
-        """Go on from it."""
-
-    def _advance(self, found_inf: torch.Tensor | None) -> None: ...
-    def _now(self, key: str, step: int) -> list[float]: ...
+    attached: bool
+    _mode: Mode
+    _found_inf: torch.Tensor | None
+    _stepped: bool
 
     @property
     def optimizer(self) -> Any:
         """What it drives."""
 
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """The places that it has schedules for."""
-
-    def _drives(self, optimizer: object) -> bool: ...
-
-    def detach(self) -> None:
-        """Give the optimizer back."""
-
     def _bind(self) -> None: ...
-    def _made(self) -> int | torch.Tensor: ...
-    def _require_attached(self) -> None: ...
-    def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
-    def _originals(self) -> dict[Place, Any]: ...
-    def _fingerprint(self) -> int: ...
-    def _words(self, where: Where) -> str: ...
-    def _state(self, where: Where) -> dict[str, Any]: ...
-    def _take_in_new_groups(self) -> None: ...
+    def _say(self) -> None: ...
     def _settle(self) -> None: ...
     def _whole(self, groups: Groups) -> Groups: ...
-    def _left_to_swalr(self) -> bool: ...
-    def _next(self) -> Where: ...
-    def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
+    def _use_eager(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _loaded(self) -> None: ...
-    def _use_eager(self, *, for_good: bool = False) -> None: ...
-    def _make_graphs_stale(self) -> None: ...
-    def _numbered(self) -> list[str]: ...
-    def _schedules(self) -> dict[str, Schedule]: ...
 
 
 class Mode:
@@ -283,7 +234,7 @@ class Mode:
         for part in self.reactive:
             part.refresh(groups)
 
-    def fast(self, sched: Driving) -> Mover:  # noqa: ARG002  of the eager mode
+    def fast(self, sched: Standing) -> Mover:  # noqa: ARG002  of the eager mode
         """What the hooks call first at a step; where it returns False they call `before_step` or `after_step`."""
         return NEVER
 
@@ -366,7 +317,7 @@ class EagerMode(Mode):
         super().bind(optimizer, groups)
         self.decays = decay_of(self.parts)
 
-    def fast(self, sched: Driving) -> Mover:
+    def fast(self, sched: Standing) -> Mover:
         """The mover itself, unless compiled steps want their values back after each step, or parameters decay."""
         if self.decays:
             return NEVER

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.group_names import group_names
-from tensorsched.binding.modes import Driving
 from tensorsched.binding.slots import Slot, Slots
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief
@@ -94,7 +94,7 @@ def _short(schedule: Schedule) -> str:
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
 
 
-def last_used(sched: Driving) -> dict[str, float]:
+def last_used(sched: AttachmentBase) -> dict[str, float]:
     """What the last completed step used, by name for a logger; see `Attachment.log`."""
     known = sched._mode.known_steps
     now = sched._mode.step_count if known is None else known
@@ -116,7 +116,7 @@ def _row(part: Slots, step: int) -> Iterator[tuple[str, float]]:
     return ((name, values[column]) for name, column in table.live_column.items())
 
 
-def _labels(sched: Driving) -> dict[str, str]:
+def _labels(sched: AttachmentBase) -> dict[str, str]:
     """For each column "lr/0", or "lr/decay" where all groups have names of their own."""
     groups = sched.optimizer.param_groups
     names = group_names(groups)
