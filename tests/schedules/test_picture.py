@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import NODES, SHAPES, node
-from tensorsched.schedules.views.numerals import at, count, labels, log_ticks, number, scientific, ticks, tidy
+from tensorsched.schedules.views.numerals import count, ticks
 from tensorsched.schedules.views.phases import phases
 from tensorsched.schedules.views.picture import EXACT, drawable, picture, window
 from tests import strategies

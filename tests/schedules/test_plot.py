@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.views.plot import new_figure
+from tensorsched.schedules.views.axes import new_figure
 
 WARM = ts.warmup_cosine(3e-4, total=1000, warmup=100)
 

@@ -39,7 +39,10 @@ _MOST_LINES = 2 * len(COLOURS)  # told apart one by one; more become a family fr
 _DARK, _LIGHT = (0.0, 0.25, 0.55), (0.45, 0.55, 0.75)  # the ends of a family, the light one above 3:1, too
 _FIT_INSIDE, _LONG_NAME = 4, 24  # lines whose names find room among the curves; characters of such a name
 _MOST_EDGES = 12  # phase boundaries that are marked
-_SMALL, _LARGE = 0.01, 1e6  # values below or above are written as 3e-4, unless they differ in later digits only
+_SMALL, _LARGE = (
+    0.01,
+    1e6,
+)  # values below or above are written as 3e-4, unless they differ in later digits only
 _APART = 0.05  # of the width: boundaries nearer than this share one name
 _LETTER = 0.0125  # of the width: a letter of a name, about
 _DOT = 7.0  # size of the dot on a value that is drawn by itself
@@ -59,7 +62,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def new_panels(count: int, *, shared: bool = True) -> list[Axes]:
-    """The axes of a new pyplot figure, which notebooks and `plt.show()` display; with one axis of steps, or each its."""
+    """The axes of a new pyplot figure, which notebooks and `plt.show()` display; one axis of steps, or each its own."""
     require_matplotlib()
     from matplotlib import pyplot as plt  # noqa: PLC0415  optional
 
@@ -213,7 +216,7 @@ def name_groups(groups: Sequence[int]) -> str:
 
 
 def title(schedule: Node) -> str:
-    """The expression above a picture, its numbers written short; lines end between calls where they are short enough."""
+    """The expression above a picture, its numbers written short; lines end between calls where they can."""
     text = textwrap.shorten(numerals.tidy(brief(schedule)), 150, placeholder=" ...")
     note = f" ({AS_AT_START})" if schedule.inputs() else ""
     whole = "\xa0"  # no line ends there

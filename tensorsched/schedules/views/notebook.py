@@ -1,6 +1,6 @@
 """How a notebook shows a schedule: a small curve as inline SVG, and the expression. Strings only, no matplotlib.
 
-A page has many of these: a curve is as few points as follow it to a twentieth of a pixel, and letters share their style.
+A page has many of these: a curve is as few points as follow it to a twentieth of a pixel, and letters share a style.
 """
 
 from __future__ import annotations

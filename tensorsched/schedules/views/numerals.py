@@ -72,7 +72,7 @@ def number(value: float, digits: int = 6) -> str:
 
 
 def tidy(text: str) -> str:
-    """Source text with its floats written the shorter way, to 12 digits: without what rounding left in the last ones."""
+    """Source text with its floats written the shorter way, to 12 digits: without what rounding left in the others."""
     return _FLOAT.sub(lambda found: number(float(found[0]), _EXACT), text)
 
 

@@ -1,9 +1,9 @@
 """The phases of a schedule: where each starts, which shape describes it, and what people call it.
 
-Where phases start is what each node says of itself (`Node._marks`). What they are called follows from what the curve does
-there, so that a recipe, the same chain written by hand and one that was loaded have the same names: a rise that something
-follows is a warm-up, a level behind it is stable, a fall is a decay. A fall to a level that is then held is a cool-down
-(`infinite`), levels in a row are levels (`multistep`), and what is repeated has cycles.
+Where phases start is what each node says of itself (`Node._marks`). What they are called follows from what the curve
+does there, so that a recipe, the same chain written by hand and one that was loaded have the same names: a rise that
+something follows is a warm-up, a level behind it is stable, a fall is a decay. A fall to a level that is then held is a
+cool-down (`infinite`), levels in a row are levels (`multistep`), and what is repeated has cycles.
 
 A curve that falls before it rises (a momentum) is no warm-up and decay: its phases are called fall, hold and rise. Of
 `1.0 - a`, `c / a` and the like the phases are those of a. What goes up and down has the name of its shape.
@@ -110,7 +110,9 @@ def _names(schedule: Node, spans: Sequence[tuple[int, int | None, str]]) -> list
     runs = [list(run) for _, run in itertools.groupby(parts, key=lambda part: part.cycle)]
     several = any(len(run) > 1 for run in runs if run[0].cycle)
     # Of what stands outside, all cycles are one part that goes up and down.
-    outside = _called([part for run in runs for part in (run if not run[0].cycle else [run[0]._replace(move="")])])
+    outside = _called(
+        [part for run in runs for part in (run if not run[0].cycle else [run[0]._replace(move="")])]
+    )
     names: list[str] = []
     for run in runs:
         if not run[0].cycle:
@@ -145,7 +147,9 @@ def _parts(core: Node, spans: Sequence[tuple[int, int | None, str]]) -> list[_Pa
     pieces = np.split(values, np.cumsum([len(steps) for steps in looked])[:-1])
     parts = []
     for (start, stop, what), mine in zip(spans, pieces, strict=True):
-        parts.append(_Part(what, _move(mine), float(mine[0]), float(mine[-1]), _cycle(what), stop == start + 1))
+        parts.append(
+            _Part(what, _move(mine), float(mine[0]), float(mine[-1]), _cycle(what), stop == start + 1)
+        )
     return parts
 
 

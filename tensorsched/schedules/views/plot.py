@@ -23,8 +23,6 @@ from tensorsched.schedules.views.axes import (
     scale,
     title,
 )
-from tensorsched.schedules.views.axes import new_figure as new_figure
-from tensorsched.schedules.views.axes import require_matplotlib as require_matplotlib
 from tensorsched.schedules.views.picture import picture, window
 
 if TYPE_CHECKING:
