@@ -18,118 +18,21 @@ from tensorsched.schedules.node import brief, evaluate
 from tensorsched.schedules.validators import MAX_STEPS, cut
 from tensorsched.schedules.views import terminal
 from tensorsched.schedules.views.axes import new_figure
-from tensorsched.schedules.views.numerals import number, tidy
-from tensorsched.schedules.views.picture import AS_AT_START, Line, Picture, drawable, picture, window
+from tensorsched.schedules.views.numerals import tidy
+from tensorsched.schedules.views.picture import drawable, picture, window
 from tensorsched.schedules.views.plot import compare, plot_schedule
 
 OK, FOUND, FAILED = 0, 1, 2
 """Exit statuses, as those of diff(1): nothing to report, something found or different, could not be done."""
 
+LOG = {"auto": None, "log": True, "linear": False}
+"""What --scale says of a value axis."""
+
 _CHUNK = 1 << 16  # values compared at a time
 _MOST_COMPARED = 100_000_000  # steps
-_MOST_PHASES = 16  # lines
 _LEGEND = 60  # characters of an expression in a legend
 _MOST_CHARACTERS = 500  # of a picture's side
-_LETTERS = "abcdefghijklmnop"  # of the curves in one picture
-_LOG = {"auto": None, "log": True, "linear": False}
 _LONGEST_UNIT = 12  # characters
-
-
-def show(options: argparse.Namespace) -> int:
-    """Curves of characters, and the numbers of the schedules."""
-    if len(options.expr) > len(_LETTERS):
-        raise ScheduleError(
-            f"show draws up to {len(_LETTERS)} schedules, got {len(options.expr)}: leave some out"
-        )
-    schedules = read_schedules(options.expr)
-    style = terminal.Style(sys.stdout)
-    wide = options.width or min(terminal.width(), 100)
-    shown = picture(schedules, last=options.steps, points=2 * wide)
-    marks = [""] if len(schedules) == 1 else _LETTERS[: len(schedules)]
-    curve = terminal.draw(
-        shown,
-        width=wide,
-        height=options.height,
-        style=style,
-        log=_LOG[options.scale],
-        marks=marks,
-        unit=options.unit,
-    )
-    names = [tidy(brief(schedule)) for schedule in schedules]
-    if len(schedules) == 1:
-        (line,) = shown.lines
-        terminal.write(style.paint(names[0], "bold"), *_notes(schedules, shown), "", *curve)
-        terminal.write(
-            "", *terminal.table(_facts(line, shown.last, options.unit)), "", *_phase_lines(line, shown.last)
-        )
-    else:
-        terminal.write(*_notes(schedules, shown), *curve, "", *_beside_each_other(shown, names, style, wide))
-    return OK
-
-
-def _notes(schedules: Sequence[Schedule], shown: Picture) -> list[str]:
-    """What is drawn as something else."""
-    same = all(line.schedule is schedule for line, schedule in zip(shown.lines, schedules, strict=True))
-    note = [] if same else ["(initial, which only an optimizer knows, is drawn as 1)"]
-    return note + [f"({AS_AT_START})"] * any(schedule.inputs() for schedule in schedules)
-
-
-def _facts(line: Line, last: int, unit: str) -> list[tuple[str, str]]:
-    about = "" if line.exact else " (of a selection of steps)"
-    end = line.schedule.steps
-    units = unit if unit.endswith("s") else f"{unit}s"
-    held = f"from {unit} {last:,} on (holds)" if end == last else f"at {unit} {last:,}"
-    counted = last if end == last else last + 1
-    mean = number(line.area / counted)
-    return [
-        ("first", f"{number(line.values[0])} at {unit} 0"),
-        ("peak", f"{number(line.peak[0])} at {unit} {line.peak[1]:,}{about}"),
-        ("lowest", f"{number(line.lowest[0])} at {unit} {line.lowest[1]:,}{about}"),
-        ("last", f"{number(line.values[-1])} {held}"),
-        ("length", "unbounded" if end is None else f"{end:,} {units if end != 1 else unit}"),
-        (
-            "area",
-            f"{number(line.area)}, the sum of the values at {units} 0..{counted - 1:,}; mean {mean}{about}",
-        ),
-    ]
-
-
-def _phase_lines(line: Line, last: int) -> list[str]:
-    rows = [("phase", "shape", "from", "to", "value", "", "")]
-    for phase in line.phases[:_MOST_PHASES]:
-        end = last if phase.stop is None else phase.stop
-        begins = number(line.schedule(phase.start))
-        ends = number(line.schedule(max(end - 1, phase.start)))
-        moves = ("->", ends) if begins != ends else ("", "")
-        to = "" if phase.stop is None else f"{phase.stop - 1:,}"
-        shape = "" if phase.shape == phase.name else phase.shape
-        rows.append((phase.name, shape, f"{phase.start:,}", to, begins, *moves))
-    more = len(line.phases) - _MOST_PHASES
-    return [*terminal.table(rows, right=(2, 3)), *([f"... and {more} more"] if more > 0 else [])]
-
-
-def _beside_each_other(shown: Picture, names: Sequence[str], style: terminal.Style, wide: int) -> list[str]:
-    """The letter of each curve, its numbers, and what it is."""
-    head = ("", "first", "peak", "at", "last", "length", "schedule")
-    rows = [head]
-    for letter, line, name in zip(_LETTERS, shown.lines, names, strict=False):
-        end = line.schedule.steps
-        rows.append(
-            (
-                letter,
-                number(line.values[0]),
-                number(line.peak[0]),
-                f"{line.peak[1]:,}",
-                number(line.values[-1]),
-                "unbounded" if end is None else f"{end:,}",
-                name,
-            )
-        )
-    lines = terminal.table(rows, right=(1, 2, 3, 4, 5))
-    return [
-        cut if i == 0 else style.paint(cut[0], terminal.CURVES[(i - 1) % len(terminal.CURVES)]) + cut[1:]
-        for i, cut in enumerate(text if len(text) <= wide else text[: wide - 4] + " ..." for text in lines)
-    ]
 
 
 def plot(options: argparse.Namespace) -> int:
@@ -146,7 +49,7 @@ def plot(options: argparse.Namespace) -> int:
             schedules[options.expr[0]],
             steps=options.steps,
             ax=axes,
-            log=_LOG[options.scale],
+            log=LOG[options.scale],
             unit=options.unit,
         )
     else:
@@ -154,7 +57,7 @@ def plot(options: argparse.Namespace) -> int:
         for text, schedule in schedules.items():
             name = cut(text, _LEGEND)
             names[f"{name} ({len(names)})" if name in names else name] = schedule
-        compare(names, steps=options.steps, ax=axes, log=_LOG[options.scale], unit=options.unit)
+        compare(names, steps=options.steps, ax=axes, log=LOG[options.scale], unit=options.unit)
     figure.savefig(out, dpi=150)
     return OK
 

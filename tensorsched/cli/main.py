@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tensorsched import __version__
-from tensorsched.cli import commands, values
+from tensorsched.cli import commands, show, values
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.check import CODES
 from tensorsched.schedules.validators import cut
@@ -180,7 +180,7 @@ _LOOKS_FOR = (
 )
 _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
     "show": (
-        commands.show,
+        show.show,
         "draw a schedule in the terminal, with its length, peak, area and phases; or several in one picture",
         _show,
     ),
@@ -194,7 +194,7 @@ _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
     ),
     "bench": (_run_bench, "time a schedule's step beside torch's schedulers, on this machine", _bench),
     "demo": (  # listed here; it is run before the arguments are parsed
-        commands.show,
+        show.show,
         "train a small model under tensorsched and under LambdaLR (demo --help says more)",
         lambda _: None,
     ),

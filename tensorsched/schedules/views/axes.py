@@ -195,7 +195,7 @@ def mark_now(axes: Axes, shown: Picture, step: int, unit: str) -> None:
         key=lambda at: min((abs(at - dot) for dot in dots if math.isfinite(dot)), default=0.0),
     )
     axes.annotate(
-        f"{unit} {step:,}",
+        numerals.placed(step, unit),
         (step, height),
         xycoords=("data", "axes fraction"),
         xytext=(-4 if side == "right" else 4, 0),

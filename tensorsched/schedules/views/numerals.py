@@ -84,6 +84,11 @@ def count(steps: float) -> str:
     return f"{steps:.4g}"
 
 
+def placed(step: int, unit: str) -> str:
+    """A step, or a position in another unit: "step 6,000", "6,000 tokens"."""
+    return f"step {step:,}" if unit == "step" else f"{step:,} {unit}"
+
+
 def at(step: int) -> str:
     """A step, exactly: 16000 -> "16k", 16050 -> "16,050"."""
     return count(step) if all(step < unit or step % (unit / 10) == 0 for unit, _ in _UNITS) else f"{step:,}"
