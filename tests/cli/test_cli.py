@@ -19,6 +19,7 @@ import pytest
 import tensorsched as ts
 from tensorsched.cli.main import main
 from tensorsched.schedules.check import CODES
+from tensorsched.schedules.views.numerals import number
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -57,7 +58,7 @@ def test_a_pipe_carries_documents_and_no_colour():
     document = json.dumps(SCHEDULE.to_dict())
     done = shell(f"{SHELL} show - --width 60 --height 6", input=document)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "20000 steps" in done.stdout
+    assert "20,000 steps" in done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -117,20 +118,21 @@ def test_show_says_what_the_schedule_is(run):
     status, out, err = run("show", COSINE)
     assert (status, err) == (0, "")
     lines = out.split("\n")
-    assert lines[0] == repr(SCHEDULE)
+    assert lines[0] == "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19500)"
+    assert ts.parse(lines[0]) == SCHEDULE
     facts = dict(re.findall(r"^(first|peak|lowest|last|length|area) +(.*)$", out, re.MULTILINE))
     area = float(SCHEDULE.values().sum())
     assert facts == {
         "first": "0 at step 0",
-        "peak": "0.0003 at step 500",
+        "peak": "3e-4 at step 500",
         "lowest": "0 at step 0",
-        "last": "3e-05 from step 20000 on (holds)",
-        "length": "20000 steps",
-        "area": f"{area:.6g}, the sum of the values at steps 0..19999; mean {area / 20_000:.6g}",
+        "last": "3e-5 from step 20,000 on (holds)",
+        "length": "20,000 steps",
+        "area": f"{area:.6g}, the sum of the values at steps 0..19,999; mean {number(area / 20_000)}",
     }
-    assert re.search(r"^linear +0 +499 +0 ", out, re.MULTILINE)
-    assert re.search(r"^cosine +500 +19999 +0.0003 ", out, re.MULTILINE)
-    assert re.search(r"^holds +20000 +3e-05$", out, re.MULTILINE)
+    assert re.search(r"^warm-up +linear +0 +499 +0 ", out, re.MULTILINE)
+    assert re.search(r"^decay +cosine +500 +19,999 +3e-4 ", out, re.MULTILINE)
+    assert re.search(r"^holds +20,000 +3e-5$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("wide", [30, 80])

@@ -57,7 +57,7 @@ def test_the_line_is_the_schedule():
     assert values.tolist() == [WARM(int(step)) for step in steps]
     assert (steps[0], steps[-1]) == (0, 1000)
     assert axes.get_xlabel() == "step"
-    assert axes.get_title() == repr(WARM)
+    assert axes.get_title() == "linear(0, 3e-4, steps=100) >> cosine(3e-4, 0, steps=900)"
     inside(axes)
 
 
@@ -69,8 +69,8 @@ def test_a_frozen_schedule_is_another_line():
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (WARM, ["linear", "cosine from 100"]),
-        (ts.wsd(1.0, total=1000, warmup=30, decay=200), ["linear, constant from 30", "linear from 800"]),
+        (WARM, ["warm-up", "decay from 100"]),
+        (ts.wsd(1.0, total=1000, warmup=30, decay=200), ["warm-up, stable from 30", "decay from 800"]),
         (ts.cosine(1.0, 0.0, steps=100), []),
         (ts.cosine(1.0, 0.0, steps=2).repeat(100), []),  # too many to name
     ],
@@ -204,7 +204,7 @@ def test_every_slot_and_free_name_has_its_line():
     assert data(panels[0].get_lines()[1])[1].max() == 5e-4
     for axes in panels:
         inside(axes)
-    assert names(panels[0]) == ["linear", "cosine from 100"]
+    assert names(panels[0]) == ["warm-up", "decay from 100"]
 
 
 @pytest.mark.parametrize("step", [0, 300, 990])

@@ -73,7 +73,7 @@ def number(value: float, digits: int = 6) -> str:
 
 def tidy(text: str) -> str:
     """Source text with its floats written the shorter way, to 12 digits: without what rounding left in the others."""
-    return _FLOAT.sub(lambda found: number(float(found[0]), _EXACT), text)
+    return _FLOAT.sub(lambda found: min(number(float(found[0]), _EXACT), found[0], key=len), text)
 
 
 def count(steps: float) -> str:

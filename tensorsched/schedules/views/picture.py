@@ -162,7 +162,8 @@ def _line(schedule: Node, last: int, points: int) -> Line:
     exact = last < EXACT
     steps, values = _every(schedule, last) if exact else _selected(schedule, last, found)
     jumps, top, bottom = _jumps(values, points), int(values.argmax()), int(values.argmin())
-    drawn = _thinned(values, points, jumps)
+    single = last <= _SINGLE
+    drawn = np.arange(last + 1) if single else _thinned(values, points, jumps)
     ended = schedule.steps == last
     with np.errstate(over="ignore"):  # values that are finite one by one may not be so together
         if exact:
@@ -173,7 +174,7 @@ def _line(schedule: Node, last: int, points: int) -> Line:
         schedule,
         steps[drawn].astype(np.float64),
         values[drawn],
-        np.full(last, fill_value=True) if last <= _SINGLE else np.isin(drawn[:-1], jumps),
+        np.full(last, fill_value=True) if single else np.isin(drawn[:-1], jumps),
         found,
         peak=(float(values[top]), int(steps[top])),
         lowest=(float(values[bottom]), int(steps[bottom])),
