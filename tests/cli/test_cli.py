@@ -175,6 +175,67 @@ def test_show_draws_everything(run, expression, size):
     assert "nan" not in out.replace("initial", "")
 
 
+def rows_of(out: str) -> list[str]:
+    return [re.split("[│┤]", line)[1] for line in out.split("\n") if re.search("[│┤]", line)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_show_names_every_one_of_several(run, count):
+    curves = [f"linear(1, {i / 16}, steps=100)" for i in range(count)]
+    status, out, err = run("show", *curves, "--width", "100", "--height", "40")
+    assert (status, err) == (0, "")
+    letters = "abcdefghijklmnop"[:count]
+    drawn = rows_of(out)
+    assert set("".join(drawn)) - {" "} == set(letters)
+    assert [row.rstrip()[-1] for row in drawn if row.strip()][-1] == "a"  # the lowest end is the first's
+    for letter, curve in zip(letters, curves, strict=True):
+        (told,) = re.findall(rf"^{letter}  (linear.*)$", out, re.MULTILINE)
+        assert ts.parse(told) == ts.parse(curve)
+        assert re.search(rf"^{letter} +1 +1 +0 ", out, re.MULTILINE)
+
+
+def test_show_lets_equal_curves_take_turns(run):
+    _, out, _ = run("show", "constant(1)", "constant(1)")
+    assert "abab" in out
+
+
+def test_show_has_letters_for_sixteen(run):
+    status, out, err = run("show", *["constant(1)"] * 17)
+    assert (status, out) == (2, "")
+    assert "show draws up to 16 schedules, got 17" in err
+
+
+def test_show_draws_steps_as_steps(run):
+    """Between two levels one column is filled, over all the rows there; of a line there are many."""
+
+    def widest(expression):
+        _, out, _ = run("show", expression, "--width", "80", "--height", "20")
+        columns = [{i for i, c in enumerate(row) if c != " "} for row in rows_of(out)]
+        return max(len(filled) for filled in columns[1:-1])
+
+    assert widest("piecewise_constant([1, 0], [500])") == 1
+    assert widest("linear(1, 0, steps=600)") > 1
+
+
+def test_show_cuts_a_log_axis(run):
+    def labelled(*arguments):
+        _, out, _ = run("show", *arguments)
+        return re.findall(r"^ *([\d.e-]+) ┤", out, re.MULTILINE)
+
+    assert labelled("cosine(1, 0, steps=1000)", "--scale", "log")[-1] == "1e-4"
+    assert labelled("exponential(1e-7, 10, steps=300)")[-1] == "1e-7"
+
+
+def test_show_says_what_is_counted(run):
+    _, out, _ = run("show", "batch_steps('0:768 250B:1536')", "--unit", "tokens")
+    assert re.search(r"^tokens  0 +", out, re.MULTILINE)
+    assert "1536 at 250,000,000,000 tokens" in out
+    for wrong in ("", "x" * 13, "\x1bc"):
+        status, _, err = run("show", "1", "--unit", wrong)
+        assert status == 2
+        assert "--unit" in err
+
+
 # -- values -----------------------------------------------------------------------------------------------------------
 
 

@@ -51,7 +51,7 @@ def svg(schedule: Node) -> str | None:
             if step == int(step)
         ),
         *_names(shown, line),
-        f'</g><text x="{_LEFT - 6}" y="{_HEIGHT - 6}" text-anchor="end">step</text></g>',
+        f'</g><text x="{_LEFT - 12}" y="{_HEIGHT - 6}" text-anchor="end">step</text></g>',
         f'<g fill="none" stroke="currentColor"><path d="M{_LEFT} {_TOP}V{bottom}H{_WIDTH - _RIGHT}" opacity="0.5"/>',
         _edges(shown, line),
         "</g>",

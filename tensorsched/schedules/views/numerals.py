@@ -63,9 +63,12 @@ def scientific(number: float, digits: int = 4) -> str:
 
 def number(value: float, digits: int = 6) -> str:
     """A number in a text, the shorter way: 0.1, 3e-4, 3072, 1.5e9; to so many digits."""
-    plain, short = f"{value:.{digits}g}", scientific(value, digits)
-    if not math.isfinite(value) or value == 0.0 or 1.0 <= abs(value) < _LARGE:
-        return plain.removeprefix("-") if value == 0.0 else plain
+    if value == 0.0:
+        return "0"
+    plain = f"{value:.{digits}g}"
+    if not math.isfinite(value) or 1.0 <= abs(value) < _LARGE:
+        return plain
+    short = scientific(value, digits)
     if abs(value) >= _LARGE and value.is_integer():
         plain = f"{value:.0f}"
     return short if "e" in plain or len(short) < len(plain) else plain
