@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tensorsched import __version__
-from tensorsched.cli import commands, values
+from tensorsched.cli import commands, show, values
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.check import CODES
 from tensorsched.schedules.validators import cut
@@ -116,8 +116,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(add: Add) -> None:
-    add("expr", metavar="EXPR", help=_EXPR)
+    add("expr", metavar="EXPR", nargs="+", help=_EXPR)
     _picture(add)
+    _unit(add)
     text = "of the value axis; auto (default): logarithmic where the values span powers of ten evenly"
     add("--scale", choices=("auto", "linear", "log"), default="auto", help=text)
 
@@ -127,6 +128,7 @@ def _plot(add: Add) -> None:
     add("-o", "--output", required=True, metavar="FILE", help="ends in .png, .svg or .pdf")
     add("--steps", type=commands.step_count, metavar="N", help="last step to show")
     add("--scale", choices=("auto", "linear", "log"), default="auto", help="of the value axis")
+    _unit(add)
 
 
 def _values(add: Add) -> None:
@@ -174,13 +176,22 @@ def _picture(add: Add) -> None:
     add("--height", type=commands.characters, default=14, metavar="N", help="lines of the curve (default 14)")
 
 
+def _unit(add: Add) -> None:
+    text = "what a schedule counts, where that is not steps: tokens, epoch"
+    add("--unit", type=commands.unit_name, default="step", metavar="WORD", help=text)
+
+
 _LOOKS_FOR = (
     "look for mistakes: jumps, phases without a step, ends that are not reached or come long before the run's, values "
     "above the peak or below 0, a warm-up longer than the run or of one step, + where >> was meant, a value that never "
     "changes"
 )
 _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
-    "show": (commands.show, "draw a schedule in the terminal, with its length, peak, area and phases", _show),
+    "show": (
+        show.show,
+        "draw a schedule in the terminal, with its length, peak, area and phases; or several in one picture",
+        _show,
+    ),
     "plot": (commands.plot, "write a picture (needs matplotlib); several EXPRs are compared", _plot),
     "values": (values.run, "print the values; of several EXPRs beside each other", _values),
     "diff": (commands.diff, "say where two schedules differ, and draw both", _diff),
@@ -191,7 +202,7 @@ _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
     ),
     "bench": (_run_bench, "time a schedule's step beside torch's schedulers, on this machine", _bench),
     "demo": (  # listed here; it is run before the arguments are parsed
-        commands.show,
+        show.show,
         "train a small model under tensorsched and under LambdaLR (demo --help says more)",
         lambda _: None,
     ),

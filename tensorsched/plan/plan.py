@@ -328,13 +328,16 @@ class Plan:
         """
         parts: dict[str, dict[Schedule, list[int]]] = {}
         marks: list[int] = []
+        units: list[str] = []
         for name, sched in self._attachments.items():
             for slot in sched.slots:
                 panel = parts.setdefault(f"{name}: {slot.place.part}", {})
                 panel.setdefault(slot.schedule, []).append(slot.place.group)
             parts |= {f"{name}: {key} (free)": {schedule: []} for key, schedule in sched.free.items()}
-            marks += [sched.position] * (len(parts) - len(marks))
-        return list(plot_parts(parts, marks, steps=steps, log=log))
+            new, clock = len(parts) - len(marks), sched._options.clock
+            marks += [sched.position] * new
+            units += ["step" if clock is None else clock.unit] * new
+        return list(plot_parts(parts, marks, steps=steps, log=log, unit=units))
 
     def detach(self) -> None:
         """Give every optimizer back: `Attachment.detach` of each. May synchronise, as that."""
