@@ -76,7 +76,7 @@ def check(schedule: Schedule, *, steps: int | None = None, peak: float | None = 
         `>>`, values above the peak or below 0, and the other codes of `check.CODES`.
 
     Raises:
-        ScheduleError: not a schedule, a total that is not known yet, steps is no whole number >= 1, or the schedule is
+        ScheduleError: not a schedule, a total that is not known yet, steps is no whole number >= 1, peak no finite number, or the schedule is
             longer than ten million steps and `steps` is not given.
 
     Example:
@@ -92,6 +92,7 @@ def check(schedule: Schedule, *, steps: int | None = None, peak: float | None = 
     if isinstance(schedule, Template):
         schedule(0)  # says what is missing
     schedule = drawable(schedule)
+    peak = None if peak is None else f.check_real("check: peak", peak)
     last = window(schedule) if steps is None else f.check_count("check: steps", steps, least=1) - 1
     if last > EXACT:
         raise ScheduleError(

@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from typing import cast
 
 from tensorsched.errors import ScheduleError
+from tensorsched.schedules.node import brief
 from tensorsched.schedules.reference import combinators as combinators
 from tensorsched.schedules.reference import shapes as shapes
 from tensorsched.schedules.reference.formulas import FORMULAS as FORMULAS
 from tensorsched.schedules.reference.formulas import at as at
 from tensorsched.schedules.reference.formulas import formula as formula
 from tensorsched.schedules.schedule import Schedule
-from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.validators import check_count, shown
 
 __all__ = ["value"]
 
@@ -50,7 +51,7 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
     """
     if not isinstance(schedule, Schedule):
         raise ScheduleError(
-            f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)"
+            f"value() needs a schedule, got {shown(schedule)}; write a number as ts.constant(number)"
         )
     names = {getattr(held, "name", "") for held in schedule.inputs()}
     if unknown := sorted(set(inputs or ()) - names):
@@ -60,6 +61,6 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
     if not math.isfinite(result):
         raise ScheduleError(
             f"the value at step {step} is {result}, not a finite number (a division by 0, or an overflow); clamp the "
-            f"schedule or change its end: {schedule!r}"
+            f"schedule or change its end: {brief(schedule)}"
         )
     return result

@@ -33,8 +33,11 @@ def line(t: float, n: float, start: float, end: float) -> float:
 
 
 def parts(exact: Fraction) -> tuple[float, float]:
-    """The nearest float64, and the rest."""
-    nearest = float(exact)
+    """The nearest float64, and the rest; inf where there is none."""
+    try:
+        nearest = float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf, 0.0
     return nearest, float(exact - Fraction(nearest))
 
 

@@ -11,7 +11,7 @@ from tensorsched.schedules.algebra import Combine, Initial, Sequence
 from tensorsched.schedules.clocks import Mirror, Span, Warp
 from tensorsched.schedules.live import Reaction, greedy, live, plateau, spike
 from tensorsched.schedules.over import Over
-from tensorsched.schedules.reference.arithmetic import OPERATORS, power
+from tensorsched.schedules.reference.arithmetic import OPERATORS, parts, power
 from tensorsched.schedules.reference.formulas import FORMULAS, at, formula
 from tensorsched.schedules.repeat import Repeat
 from tensorsched.schedules.transforms import Delay, HoldEach, Skip, Stretch, Take
@@ -112,9 +112,11 @@ def _over(c: Over, t: float) -> float:
     """Read at the sum of the batch at the steps before t; once that changes no more it is a product."""
     settled = c.batch.constant_from
     summed = math.floor(t if settled is None else min(t, settled))
-    consumed = sum(Fraction(at(c.batch, float(s))) for s in range(summed))
-    consumed += (Fraction(t) - summed) * Fraction(at(c.batch, float(summed)))
-    return at(c.inner, min(float(consumed), float(MAX_STEPS)))
+    *before, now = (at(c.batch, float(s)) for s in range(summed + 1))
+    if not all(map(math.isfinite, (*before, now))):
+        return math.nan
+    consumed = sum(map(Fraction, before)) + (Fraction(t) - summed) * Fraction(now)
+    return at(c.inner, float(min(consumed, MAX_STEPS)))
 
 
 @formula(Floor)
@@ -131,7 +133,7 @@ def _round(c: Round, t: float) -> float:
 
 def _multiple(value: float, to: float, whole: Callable[[Fraction], int]) -> float:
     """Python rounds a fraction exactly, and halfway to the even number."""
-    multiple = float(whole(Fraction(value) / Fraction(to)))
+    multiple, _ = parts(Fraction(whole(Fraction(value) / Fraction(to))))
     return multiple * to
 
 
