@@ -315,10 +315,9 @@ def deepspeed_warmups(draw):
 def deepspeed_stairs(draw):
     stairs, up, down, low = draw(st.integers(2, 9)), draw(counts), draw(counts), 0.1 * draw(fractions)
     # On the way down theirs is on the lower stair from its first step on.
-    ours = (
-        ts.linear(low, LR, steps=stairs).hold_each(up)
-        >> ts.linear(LR, low, steps=stairs).hold_each(down).skip(down - 1)
-    )
+    ours = ts.linear(low, LR, steps=stairs).hold_each(up) >> ts.linear(LR, low, steps=stairs).hold_each(
+        down
+    ).skip(down - 1)
     return pair("deepspeed", ours, stairs * (up + down), lambda k: k["OneCycle"](
         k["optimizer"], low, LR, 0.0, stairs * up, stairs * down, cycle_first_stair_count=stairs, cycle_momentum=False
     ))  # fmt: skip
