@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import itertools
 import json
 import os
 import random
@@ -89,10 +90,13 @@ def _parses(source: str) -> bool:
 
 
 def _change(original: str, mutated: str) -> str:
+    """`old -> new`: the text of the lines that differ."""
     lines = difflib.unified_diff(original.splitlines(), mutated.splitlines(), n=0, lineterm="")
-    return " -> ".join(
-        line[1:].strip() for line in lines if line[:1] in "+-" and line[:3] not in {"+++", "---"}
-    )
+    old, new = [], []
+    for line in itertools.islice(lines, 2, None):
+        if text := line[1:].strip():
+            {"-": old, "+": new}.get(line[0], []).append(text)
+    return f"{' '.join(old)} -> {' '.join(new)}"
 
 
 def _tested(name: str, under: Sequence[str]) -> bool:
@@ -131,7 +135,7 @@ def _place(source: str, mutated: str, line: int) -> str:
     while body:
         body = [
             node for node in body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.lineno <= line <= (node.end_lineno or 0)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and line in mutants_runs.lines_of(node)
         ]  # fmt: skip
         names += [node.name for node in body]  # type: ignore[attr-defined]
         body = [inner for node in body for inner in ast.iter_child_nodes(node)]

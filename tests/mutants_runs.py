@@ -238,16 +238,19 @@ class Reach:
         return []
 
 
+def lines_of(node: ast.FunctionDef | ast.ClassDef) -> range:
+    """Those of a function or class, and of its decorators."""
+    first = min(part.lineno for part in (node, *node.decorator_list))
+    return range(first, (node.end_lineno or first) + 1)
+
+
 def _around(source: str, line: int) -> range:
-    """The lines of the innermost function around a line; none outside of one."""
-    around = [
-        node for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
-    ]  # fmt: skip
+    """The lines of the body of the innermost function around a line; none outside of one."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    around = [node for node in functions if line in lines_of(node)]
     if not around:
         return range(0)
-    node = max(around, key=lambda node: node.lineno)
-    return range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    return range(around[-1].body[0].lineno, lines_of(around[-1]).stop)
 
 
 class Runs:
@@ -259,13 +262,13 @@ class Runs:
 
     def noticed(self, path: str, line: int, source: str) -> str:
         """What notices the mutant that is in the copy; "" if nothing does."""
-        for name in FOLDERS[path.partition("/")[0]]:
+        for name in (passes := FOLDERS[path.partition("/")[0]]):
             tests = self.reach.tests(name, path, line, source)
             tests.sort(key=lambda test: (-len(self.killers.get(test.name, ())), test.seconds))
             for chosen, options, profile in (
                 (tests[:FIRST], [], "mutants"),
                 (tests[FIRST:], [], "mutants"),
-                (tests, ["-m", "hypothesis"], "ci"),
+                (tests if name == passes[0] else [], ["-m", "hypothesis"], "ci"),
             ):
                 verdict = self._call(chosen, [*PASSES[name][1], *options], profile).verdict()
                 if verdict:
