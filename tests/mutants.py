@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mutants_runs.prepare(copy)
         runs = mutants_runs.Runs(mutants_runs.Reach(copy, MEASURED, stale=options.stale))
         for number, (mutant, mutated) in enumerate(_chosen(copy / "tensorsched", options)):
-            for name in mutants_runs.FOLDERS[mutant.path.partition("/")[0]]:
+            for name in mutants_runs.passes_of(mutant.path, quick=options.quick):
                 runs.reach.of(name)
             path = copy / "tensorsched" / mutant.path
             source = path.read_text(encoding="utf-8")
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 path, (number, number)
             )  # byte code is known by a file's size and time: no two mutants share it
             try:
-                by = runs.noticed(mutant.path, mutant.line, source)
+                by = runs.noticed(mutant.path, mutant.line, source, quick=options.quick)
             finally:
                 path.write_text(source, encoding="utf-8")
             outcome = "killed" if by else "equivalent" if place in known else "survived"
@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _chosen(package: Path, options: argparse.Namespace) -> Iterator[tuple[Mutant, str]]:
     under = options.under or [""]
     if not options.only:
-        yield from sample(package, under, options.sample, options.seed)
+        drawn = sample(package, under, options.sample, options.seed)
+        yield from itertools.islice(drawn, options.skip, None)
         return
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
     for path, source in sources.items():
@@ -205,7 +206,13 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", help="the mutants that have this text, `function: old -> new`"
     )
     parser.add_argument("--sample", type=int, default=40)
+    parser.add_argument(
+        "--skip", type=int, default=0, help="so many of the sample, to go on where a run ended"
+    )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--quick", action="store_true", help="the quicker tests only: look at the survivors again with --only"
+    )
     parser.add_argument(
         "--stale", action="store_true", help="use what was last measured of which tests reach which lines"
     )

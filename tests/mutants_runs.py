@@ -8,8 +8,10 @@ its own folder that are quick or have killed others, Hypothesis with few example
 from __future__ import annotations
 
 import ast
+import bisect
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -57,14 +59,16 @@ PASSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 FOLDERS: Mapping[str, Sequence[str]] = {
     "schedules": ["schedules", "engine"],
     "cli": ["schedules"],
-    "engine": ["engine", "device", "binding"],
-    "binding": ["binding", "device", "plan"],
+    "engine": ["engine", "binding", "device", "plan", "compiled"],
+    "binding": ["binding", "device", "schedules", "plan", "compiled"],
     "param_groups.py": ["binding", "plan", "recording"],
     "plan": ["plan", "binding"],
     "recording": ["recording"],
     "compiled": ["compiled"],
 }
 """The passes that a mutant of each folder has to survive, in order."""
+QUICK = 15  # seconds of the tests of a pass that `--quick` runs, as they were measured
+PASSES_OF_QUICK = 3
 FIRST = 24  # tests of the first call: collecting all that reach a line takes longer than most mutants live
 BYTES = 12 << 30  # of a run's address space: a table of a mutant's length must not take the machine's memory
 
@@ -87,6 +91,11 @@ class Outcome(NamedTuple):
             return ""
         failed = [line for line in self.output.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return failed[0][:160] if failed else f"status {self.status}: {self.output[-80:]!r}"
+
+
+def passes_of(path: str, *, quick: bool) -> Sequence[str]:
+    """The passes that a mutant of a file has to survive."""
+    return FOLDERS[path.partition("/")[0]][: PASSES_OF_QUICK if quick else None]
 
 
 def prepare(copy: Path) -> None:
@@ -260,15 +269,18 @@ class Runs:
         self.reach = reach
         self.killers: dict[str, list[str]] = {}  # a test, and the pass of each of its kills
 
-    def noticed(self, path: str, line: int, source: str) -> str:
+    def noticed(self, path: str, line: int, source: str, *, quick: bool = False) -> str:
         """What notices the mutant that is in the copy; "" if nothing does."""
-        for name in (passes := FOLDERS[path.partition("/")[0]]):
+        for name in (passes := passes_of(path, quick=quick)):
             tests = self.reach.tests(name, path, line, source)
             tests.sort(key=lambda test: (-len(self.killers.get(test.name, ())), test.seconds))
+            if quick:
+                spent = list(itertools.accumulate(test.seconds for test in tests))
+                tests = tests[: bisect.bisect(spent, QUICK)]
             for chosen, options, profile in (
                 (tests[:FIRST], [], "mutants"),
                 (tests[FIRST:], [], "mutants"),
-                (tests if name == passes[0] else [], ["-m", "hypothesis"], "ci"),
+                (tests if name == passes[0] and not quick else [], ["-m", "hypothesis"], "ci"),
             ):
                 verdict = self._call(chosen, [*PASSES[name][1], *options], profile).verdict()
                 if verdict:
