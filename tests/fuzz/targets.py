@@ -266,7 +266,7 @@ def command(given: tuple[list[str], str]) -> None:
     assert status != 1 or arguments[0] in {"check", "diff"}
     harmless(err.getvalue())
     assert all(c.isprintable() or c == "\n" for c in out.getvalue()), "control characters in the output"
-    if status == 2:  # noqa: PLR2004  it could not be done
+    if status == 2:
         raise ts.ScheduleError(err.getvalue())
 
 
