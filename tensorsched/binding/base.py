@@ -27,6 +27,7 @@ from tensorsched.binding.ranges import may_be
 from tensorsched.binding.slots import Slot, give_back
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
+from tensorsched.engine.reactive_plan import OtherProgramError
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float, param_groups
 from tensorsched.schedules import Schedule
@@ -231,9 +232,17 @@ class AttachmentBase:
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
         before, numbered = inputs_of(list(self._schedules().values())), self._numbered()
-        modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        commits = [mode.rewrite(schedules, grow=not in_use) for mode in modes]
+        modes: list[Mode] = [self._eager] if self._graph is None else [self._eager, self._graph]
+        try:
+            commits = [mode.rewrite(schedules, grow=not in_use) for mode in modes]
+        except OtherProgramError:
+            if self._graph is None or self._graph.captured:
+                raise
+            modes = [self._eager]  # what graphs read is made anew from what it has then
+            commits = [self._eager.rewrite(schedules, grow=True)]
         self._last.keep(self._mode)
+        if remade := self._graph is not None and len(modes) == 1:
+            self._use_eager()
         for commit in commits:
             commit()
         self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
@@ -244,6 +253,8 @@ class AttachmentBase:
         if numbered != self._numbered() and self._hooks.active:
             self._carrier.mark(self._bound, self._originals(), self._numbered())
         self._bind()
+        if remade and self._graph is not None:
+            self._graph.remake()
 
     def _use(self, mode: Mode, where: Where | None = None) -> None:
         """Be in another mode, at the same place, which is read from the one before where it is not given."""

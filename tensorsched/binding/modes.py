@@ -283,7 +283,17 @@ class Mode:
 
 
 class HandedMode(Mode):
-    """What an attachment asks of the mode that `compile_step` hands in."""
+    """What an attachment asks of the mode that `compile_step` hands in.
+
+    Attributes:
+        captured: whether a CUDA graph of the user's reads its tensors.
+    """
+
+    captured: bool
+
+    def remake(self) -> None:
+        """What compiled steps read is in other tensors from now on."""
+        raise NotImplementedError
 
     @property
     def in_use(self) -> bool:
