@@ -243,13 +243,8 @@ LONGER = {
     "engine.clocked": (340, "the counts of one clock, as floats and as tensors, line by line the same"),
     "integrations.ignite.compositions": (350, "ignite's handlers that hold others, one function each"),
     "plan.plan": (370, "most of it docstrings of the methods of one class"),
-    "schedules.live": (420, "the nodes that react, one class each"),
     "schedules.node": (360, "what every node is"),
-    "schedules.parse": (470, "one grammar"),
-    "schedules.reference": (520, "the oracle: a scalar formula for each shape"),
-    "schedules.schedule": (455, "most of it docstrings of the methods of one class"),
-    "schedules.shapes.ramps": (340, "a class for each shape, with its picture, paper and example"),
-    "schedules.transforms": (340, "a class for each transform"),
+    "schedules.schedule": (470, "most of it docstrings of the methods of one class"),
 }
 
 
