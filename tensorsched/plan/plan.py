@@ -15,6 +15,7 @@ from tensorsched.binding.arguments import read_metrics
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.clocked import check_counted
 from tensorsched.binding.coverage import coverage
+from tensorsched.binding.methods.running import take_back
 from tensorsched.errors import BindingError
 from tensorsched.plan.arguments import (
     FORMAT,
@@ -193,19 +194,33 @@ class Plan:
                     self._attachments[name].rewrite(**arguments)
 
     def observe(self, metric: Any = None, /, **metrics: Any) -> None:
-        """As `Attachment.observe`, of every optimizer whose schedules react to a metric.
+        """As `Attachment.observe`, of every optimizer whose schedules react to a metric; all decide, or none.
 
         Raises:
-            BindingError: as there; a name is unknown to all of them. Nothing has changed.
+            BindingError: as there, with the name; a name is unknown to all of them, or an attachment is detached.
+                Nothing has changed.
+            ScheduleError: as there, with the name. Nothing has changed.
 
         Synchronises as there.
         """
-        reacting = [each for each in self.attachments.values() if each._reactions()]
-        names = dict.fromkeys(name for each in reacting for name in each._reactions())
+        for name, sched in self._attachments.items():
+            with about(name):
+                sched._require_attached()
+        reacting = {name: each for name, each in self._attachments.items() if each._reactions()}
+        names = dict.fromkeys(name for each in reacting.values() for name in each._reactions())
         found = read_metrics(list(names), metric, metrics)
-        for each in reacting:
-            if mine := {name: found[name] for name in each._reactions() if name in found}:
-                each.observe(**mine)
+        done: list[Attachment] = []
+        # On a device nothing is refused any more: what may be comes first.
+        for each, sched in sorted(reacting.items(), key=lambda item: _on_device(item[1])):
+            if mine := {name: found[name] for name in sched._reactions() if name in found}:
+                try:
+                    with about(each):
+                        sched.observe(**mine)
+                except BaseException:
+                    for other in done:
+                        take_back(other)
+                    raise
+                done.append(sched)
 
     def state_dict(self) -> dict[str, Any]:
         """The step counters and the schedules of all: plain numbers, strings, lists and dicts.
@@ -359,6 +374,10 @@ class Plan:
 
 for _name, _method in forwarded().items():
     setattr(Plan, _name, _method)
+
+
+def _on_device(sched: Attachment) -> bool:
+    return (inputs := sched._mode.inputs) is not None and inputs.device.type != "cpu"
 
 
 def _again(attachments: Mapping[str, Attachment], together: bool) -> Plan:  # noqa: FBT001  pickle's

@@ -73,6 +73,7 @@ def load_state_dict(
         sched._follow(schedules)
     if sched._mode.inputs is not None:
         sched._mode.inputs.load(cells)
+    sched._last.forget(sched._mode)
     sched._go(where)
     sched._history = history
 
