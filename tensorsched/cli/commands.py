@@ -41,7 +41,7 @@ def plot(options: argparse.Namespace) -> int:
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ScheduleError(f"--output {cut(str(out))}: the name must end in .png, .svg or .pdf")
     if not out.absolute().parent.is_dir():
-        raise ScheduleError(f"--output {cut(str(out))}: there is no such folder")
+        raise ScheduleError(f"--output {cut(str(out))}: there is no such folder; make it first")
     schedules = dict(zip(options.expr, read_schedules(options.expr), strict=True))
     figure, (axes,) = new_figure()
     if len(options.expr) == 1:

@@ -27,6 +27,13 @@ class Schedule(Node):
     shapes (`linear`, `cosine`, ...) and recipes (`warmup_cosine`, ...), combine with the operators:
 
     `a >> b` runs a, then b; `a + b`, `a - b`, `a * b`, `a / b`, `a ** b` work step by step, also with numbers.
+    `a(step)` is the value at a step, a float; `a.values(n)` are those of steps 0..n-1, a float64 numpy array of shape
+    (n,), with n = `a.steps` if it is left out. Both raise ScheduleError for what is no step count, and for a value that
+    is not finite. No tensor and no device is involved in any of it.
+
+    Attributes:
+        steps: its length as a segment in steps, None without an end.
+        constant_from: the first step from which the value never changes again, or None.
 
     Example:
         >>> import tensorsched as ts
