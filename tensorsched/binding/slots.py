@@ -21,7 +21,7 @@ from tensorsched.binding.movers import (
     reactive_tensor_mover,
     tensor_mover,
 )
-from tensorsched.binding.ranges import Range, refuse_now, refuse_out_of_range, refuse_values
+from tensorsched.binding.ranges import Range, refuse_out_of_range, refuse_values, refuser
 from tensorsched.engine import (
     Clock,
     ClockEngine,
@@ -179,14 +179,8 @@ class ReactiveFloatSlots(_Reactive[ReactiveFloatEngine]):
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
         columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
-        mover, refresh = reactive_float_mover(groups, columns, self.engine, self.inputs)
-
-        def checked(groups: Groups) -> None:
-            row = self.engine.row()
-            refuse_now((slot, row[at]) for slot, at in zip(self.slots, columns.values(), strict=True))
-            refresh(groups)
-
-        self.refresh = checked
+        refuse = refuser(zip(self.slots, columns.values(), strict=True))
+        mover, self.refresh = reactive_float_mover(groups, columns, self.engine, self.inputs, refuse)
         return mover
 
     def value(self, slot: Slot) -> float:
@@ -220,11 +214,11 @@ class ReactiveTensorSlots(_Reactive[ReactiveEngine]):
         views = {slot.place: self.value(slot) for slot in self.slots}
         columns = [self.engine.column_of[slot.name] for slot in self.slots]
         mover, refresh = reactive_tensor_mover(groups, views, self.engine)
+        refuse = refuser(zip(self.slots, columns, strict=True))
 
         def checked(groups: Groups) -> None:
             if self.inputs.device.type == "cpu":  # elsewhere it would have to wait
-                row = self.engine.current().tolist()
-                refuse_now((slot, row[at]) for slot, at in zip(self.slots, columns, strict=True))
+                refuse(self.engine.current().tolist())
             refresh(groups)
 
         self.refresh = checked

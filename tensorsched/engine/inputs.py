@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 import torch
 
@@ -25,22 +27,42 @@ __all__ = ["Inputs"]
 _ROOM = 256  # cells for inputs that come later, with other groups or schedules: the vector stays where it is
 
 
-class _Field(NamedTuple):
-    """Where an input's numbers are: the first, how many, and of each cell how many (None: a number, no list)."""
+class _Field:
+    """Where an input's numbers are.
 
-    start: int
-    width: int
-    counts: dict[str, int | None]
+    Attributes:
+        start, width: the first, and how many.
+        counts: of each cell how many numbers it is; None: a number, no list.
+    """
 
-    def unpacked(self, numbers: list[float]) -> dict[str, Any]:
+    def __init__(self, start: int, cells: Mapping[str, Any]) -> None:
+        self.start, self.width = start, len(list(_flat(cells.values())))
+        self.counts = {key: len(cell) if isinstance(cell, list) else None for key, cell in cells.items()}
+        self._packed, self._offset = struct.Struct(f"{self.width}d"), start * 8
+        self._simple = not any(self.counts.values())
+        # In this order; of a single name itemgetter would give the cell itself.
+        self._ordered = itemgetter(*self.counts) if len(cells) > 1 else lambda cells: (*cells.values(),)
+
+    def unpacked(self, numbers: Sequence[float]) -> dict[str, Any]:
         """The cells by name."""
-        if not any(self.counts.values()):
+        if self._simple:
             return dict(zip(self.counts, numbers, strict=True))
         coming = iter(numbers)
         return {
             key: next(coming) if many is None else list(itertools.islice(coming, many))
             for key, many in self.counts.items()
         }
+
+    def read(self, memory: memoryview) -> dict[str, Any]:
+        """The cells, from the bytes of all."""
+        numbers = self._packed.unpack_from(memory, self._offset)
+        # As many as there are names: strict=True would cost a third more.
+        return dict(zip(self.counts, numbers)) if self._simple else self.unpacked(numbers)  # noqa: B905
+
+    def write(self, memory: memoryview, cells: Mapping[str, Any]) -> None:
+        """Put them there."""
+        flat = self._ordered(cells)
+        self._packed.pack_into(memory, self._offset, *(flat if self._simple else _flat(flat)))
 
 
 class Inputs:
@@ -52,20 +74,23 @@ class Inputs:
 
     Attributes:
         nodes: by name.
+        reactions: the names of those that a metric can be shown.
         memory: see above.
     """
 
     def __init__(self, nodes: Mapping[str, Input], device: torch.device) -> None:
         self.nodes: dict[str, Input] = {}
+        self.reactions: list[str] = []
         self._at: dict[str, _Field] = {}
         self._used = 0
         width = sum(_width(held) for held in nodes.values()) + _ROOM
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
-        # Reading and writing through numpy costs a tenth of what it costs through torch (fake tensors have no memory).
+        # Past torch, reading and writing costs a tenth of what it costs through it (fake tensors have no memory).
         plain = device.type == "cpu" and type(self.memory) is torch.Tensor
-        self._numbers = self.memory.numpy() if plain else None
+        self._bytes = memoryview(self.memory.numpy().data).cast("B") if plain else None
+        self._all = struct.Struct("")  # the numbers in use
         self.extend(nodes)
 
     @property
@@ -77,11 +102,6 @@ class Inputs:
     def version(self) -> int:
         """Raised by every write of torch's to a value, from anywhere. Does not synchronise."""
         return self.memory._version  # noqa: SLF001  torch has no public name for it
-
-    @property
-    def reactions(self) -> dict[str, Reaction]:
-        """Those that a metric can be shown."""
-        return {name: held for name, held in self.nodes.items() if isinstance(held, Reaction)}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """The value: a 0-dim float64 tensor, always the same one."""
@@ -120,11 +140,12 @@ class Inputs:
                 self.nodes[name] = held
             else:
                 cells = held._cells()  # noqa: SLF001  an input is described by its node
-                counts = {key: len(cell) if isinstance(cell, list) else None for key, cell in cells.items()}
                 self.nodes[name] = held
-                self._at[name] = _Field(self._used, _width(held), counts)
-                self._used += _width(held)
+                self._at[name] = _Field(self._used, cells)
+                self._used += self._at[name].width
                 self._put(name, cells)
+        self.reactions = [name for name, held in self.nodes.items() if isinstance(held, Reaction)]
+        self._all = struct.Struct(f"{self._used}d")
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
@@ -136,19 +157,21 @@ class Inputs:
 
         Does not synchronise, unless a metric is on a device and these inputs are on the CPU.
         """
-        on_host = self.device.type == "cpu" and not torch.compiler.is_compiling()
+        memory = None if torch.compiler.is_compiling() else self._bytes
         changed = False
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
-            if on_host:
-                x = metric.item() if isinstance(metric, torch.Tensor) else metric
-                before = self._on_host(name)
-                after = held._observed(before, float(x), FLOATS)  # noqa: SLF001
-                changed |= after["value"] != before["value"]
-                self._put_on_host(name, after)
-            else:
+            if memory is None:
                 self._react(name, held, metric)
                 changed = True
+                continue
+            # Asking a float whether it is a tensor costs more than the decision: torch's isinstance is Python.
+            x = metric if type(metric) is float else float(metric)
+            at = self._at[name]
+            before = at.read(memory)
+            after = held._observed(before, x, FLOATS)  # noqa: SLF001
+            changed |= after["value"] != before["value"]
+            at.write(memory, after)
         return changed
 
     @torch.no_grad()
@@ -172,23 +195,12 @@ class Inputs:
         at = self._at[name]
         return self.memory.narrow(0, at.start, at.width)
 
-    def all_cells(self) -> list[float]:
+    def all_cells(self) -> Sequence[float]:
         """Every number there is. Synchronises where they are on a device."""
-        numbers: list[float] = (self.memory if self._numbers is None else self._numbers)[
-            : self._used
-        ].tolist()
+        if self._bytes is not None:
+            return self._all.unpack_from(self._bytes)
+        numbers: list[float] = self.memory[: self._used].tolist()
         return numbers
-
-    def _on_host(self, name: str) -> dict[str, Any]:
-        at = self._at[name]
-        memory = self.memory if self._numbers is None else self._numbers
-        return at.unpacked(memory[at.start : at.start + at.width].tolist())
-
-    def _put_on_host(self, name: str, cells: Mapping[str, Any]) -> None:
-        at = self._at[name]
-        assert self._numbers is not None  # noqa: S101  it is on the CPU
-        flat = [cells[key] for key in at.counts]
-        self._numbers[at.start : at.start + at.width] = list(_flat(flat)) if any(at.counts.values()) else flat
 
     def _put(self, name: str, cells: Mapping[str, Any]) -> None:
         flat = list(_flat(cells[key] for key in self._at[name].counts))
