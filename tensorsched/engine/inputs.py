@@ -166,7 +166,7 @@ class Inputs:
                 changed = True
                 continue
             # Asking a float whether it is a tensor costs more than the decision: torch's isinstance is Python.
-            x = metric if type(metric) is float else float(metric)
+            x = metric if type(metric) is float else _number(metric)
             at = self._at[name]
             before = at.read(memory)
             after = held._observed(before, x, FLOATS)  # noqa: SLF001
@@ -275,6 +275,10 @@ class Inputs:
         self.extend(other.nodes)
         if self.memory is not other.memory:
             self.load(self.read(other.state()))
+
+
+def _number(metric: torch.Tensor | float) -> float:
+    return float(metric.item() if isinstance(metric, torch.Tensor) else metric)
 
 
 def _alike(held: Input, other: Input) -> bool:
