@@ -258,11 +258,12 @@ class ClockEngine(ScheduleEngine):
         return Where(*numbers)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.table, self.where)
+        return _again, (ClockEngine, self.table, self.where)
 
 
-def _again(table: ClockTable, where: Where) -> ClockEngine:
-    engine = ClockEngine.of(table)
+def _again(kind: type[Any], table: ClockTable, where: Where) -> Any:
+    """A copied or unpickled engine, at the same counts."""
+    engine = kind(table)
     engine.go(where)
     return engine
 
@@ -328,6 +329,9 @@ class ClockFloatEngine(FloatEngine):
     def count_in_graph(self, n: int | torch.Tensor) -> NoReturn:
         """A graph has no floats."""
         raise ScheduleError(f"a graph would count {n} once and for ever for a float slot")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (ClockFloatEngine, self.table, self.where)
 
     def _pieces(self, row: int) -> NoReturn:
         raise ScheduleError(f"no row is known ahead of the count, {row} neither")
