@@ -222,6 +222,8 @@ def ends(node: Schedule, t: float) -> tuple[float, float]:
     if hasattr(node, "points"):
         after = next((i for i, (at, _) in enumerate(node.points) if at > t), len(node.points) - 1)
         return node.points[max(after - 1, 0)][1], node.points[after][1]
+    if isinstance(node, ts.linear_growth):  # what is added to the start
+        return node.start, node.rate * t / node.every
     return getattr(node, "start", 0.0), getattr(node, "end", 0.0)
 
 

@@ -219,7 +219,7 @@ def test_there_is_no_circle():
     [
         ("tensorsched.schedules.node", "tensorsched.schedules.views.plot"),
         ("tensorsched.engine.table", "tensorsched.engine.engine"),
-        ("tensorsched.binding.movers", "tensorsched.binding.slots"),
+        ("tensorsched.binding.movers", "tensorsched.binding.parts"),
         ("tensorsched.compiled.graph_mode", "tensorsched.compiled.step"),
     ],
 )
@@ -228,6 +228,53 @@ def test_a_planted_circle_is_found(module, imported):
     graph[module].add(imported)
     with pytest.raises(CycleError):
         order(graph)
+
+
+LONGEST = 320
+"""Lines of a module: what a reader takes in at one sitting. A longer one has to say why it is not two."""
+LONGER = {
+    "binding.movers": (450, "all that runs at every step, in one place"),
+    "compiled.step": (360, "one compiled step, from the first call to its release"),
+    "engine.clocked": (340, "the counts of one clock, as floats and as tensors, line by line the same"),
+    "integrations.ignite.compositions": (350, "ignite's handlers that hold others, one function each"),
+    "plan.plan": (370, "most of it docstrings of the methods of one class"),
+    "schedules.live": (420, "the nodes that react, one class each"),
+    "schedules.node": (360, "what every node is"),
+    "schedules.parse": (470, "one grammar"),
+    "schedules.reference": (520, "the oracle: a scalar formula for each shape"),
+    "schedules.schedule": (455, "most of it docstrings of the methods of one class"),
+    "schedules.shapes.ramps": (340, "a class for each shape, with its picture, paper and example"),
+    "schedules.transforms": (340, "a class for each transform"),
+}
+
+
+def too_long(lengths: dict[str, int]) -> list[str]:
+    """Modules over their limit, and exceptions that no module needs any more."""
+    over = [f"{n}: {lines} lines" for n, lines in lengths.items() if lines > LONGER.get(n, (LONGEST,))[0]]
+    return over + [f"{n} needs no exception" for n in LONGER if lengths.get(n, 0) <= LONGEST]
+
+
+def lengths() -> dict[str, int]:
+    return {
+        module_name(path).removeprefix("tensorsched."): len(path.read_text(encoding="utf-8").splitlines())
+        for path in FILES
+    }
+
+
+def test_modules_stay_as_long_as_they_are_read():
+    assert too_long(lengths()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "lines", "found"),
+    [
+        ("binding.slots", LONGEST + 1, "binding.slots: 321 lines"),
+        ("binding.movers", 451, "binding.movers: 451 lines"),
+        ("binding.movers", LONGEST, "binding.movers needs no exception"),
+    ],
+)
+def test_a_module_that_grows_is_found(module, lines, found):
+    assert too_long(lengths() | {module: lines}) == [found]
 
 
 def imported_by(statement: str) -> set[str]:

@@ -16,10 +16,11 @@ import torch
 from tensorsched.binding.bound_groups import begun, other_groups, refuse_other_groups
 from tensorsched.binding.carried import Carrier, fingerprint_of
 from tensorsched.binding.clocked import Tally
+from tensorsched.binding.eager_mode import EagerMode, eager_mode
 from tensorsched.binding.group_names import index_of_group
 from tensorsched.binding.history import History
 from tensorsched.binding.hooks import Hooks, has_hooks
-from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
+from tensorsched.binding.modes import HandedMode, Mode
 from tensorsched.binding.placement import Options, live_device
 from tensorsched.binding.slots import Slot, give_back
 from tensorsched.binding.workers import refuse_in_worker
@@ -188,6 +189,10 @@ class AttachmentBase:
         # A group that was added, and that nobody has said anything about, is none of ours: the next check says so.
         self._bound = groups[: self._group_count]
         self._mode.bind(self.optimizer, self._bound)
+        self._tell_hooks()
+
+    def _tell_hooks(self) -> None:
+        """What the hooks do first at a step has changed: the mode was bound, or there is something to say."""
         self._hooks.follow(self._mode.fast(self))
 
     def _go(self, where: Where) -> None:

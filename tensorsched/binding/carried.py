@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from tensorsched.engine import Clock, Where
 from tensorsched.param_groups import Group, Place, as_float
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.validators import check_count, refuse
 
 __all__ = ["Carrier", "carries", "fingerprint_of", "initial_key"]
 
@@ -105,8 +105,12 @@ class Carrier(NamedTuple):
         if step is None or not fingerprint or None in counts:  # 0: our own placeholder
             return None
         found = [check_count("the step in the optimizer's checkpoint", n) for n in (step, *counts)]
+        if not isinstance(fingerprint, int):
+            raise refuse(
+                "what the schedules are known by in the optimizer's checkpoint", "a whole number", fingerprint
+            )
         where = Where(found[1], found[0], found[2]) if self.clock else Where.at_step(found[0])
-        return where, int(groups[0][self.schedules])
+        return where, fingerprint
 
 
 def carries(group: Mapping[str, Any]) -> bool:

@@ -97,10 +97,10 @@ def say(sched: AttachmentBase) -> None:
         if sched._face is None:
             refuse_pieces(sched.optimizer, sched._group_count)
         sched._unseen = False
-        sched._hooks.follow(sched._mode.fast(sched))
+        sched._tell_hooks()
     if sched._doubt:
         doubt, sched._doubt = sched._doubt, ""
-        sched._hooks.follow(sched._mode.fast(sched))
+        sched._tell_hooks()
         warnings.warn(doubt, UserWarning, stacklevel=2)
 
 

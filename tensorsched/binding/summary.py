@@ -8,7 +8,8 @@ import numpy as np
 
 from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.group_names import group_names
-from tensorsched.binding.slots import Slot, Slots
+from tensorsched.binding.reactive_parts import Part
+from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief
 
@@ -109,7 +110,7 @@ def last_used(sched: AttachmentBase) -> dict[str, float]:
     return {label: value for name, label in labels.items() if (value := found[name]) is not None}
 
 
-def _row(part: Slots, step: int) -> Iterator[tuple[str, float]]:
+def _row(part: Part, step: int) -> Iterator[tuple[str, float]]:
     table = part.engine.table
     row = min(step, table.last)
     values = table.layout.block(row, row + 1)[0].tolist()

@@ -196,7 +196,11 @@ def chain(parts: Iterable[Schedule | float]) -> Schedule:
     """
     if isinstance(parts, (str, Schedule)) or not isinstance(parts, Iterable):
         raise f.refuse("chain: parts", "a sequence of schedules", parts)
-    made = [as_schedule(part) for part in parts]
+    try:
+        entries = iter(parts)
+    except TypeError:  # a tensor or an array of one number
+        raise f.refuse("chain: parts", "a sequence of schedules", parts) from None
+    made = [as_schedule(part) for part in entries]
     if not made:
         raise f.refuse("chain: parts", "at least one schedule", [])
     return made[0] if len(made) == 1 else Sequence(tuple(made))

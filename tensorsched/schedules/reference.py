@@ -25,10 +25,11 @@ from tensorsched.schedules import shapes as s
 from tensorsched.schedules.algebra import Combine, Initial, Sequence, constant
 from tensorsched.schedules.clocks import Mirror, Span, Warp
 from tensorsched.schedules.live import Reaction, greedy, live, plateau, spike
+from tensorsched.schedules.node import brief
 from tensorsched.schedules.over import Over
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.transforms import Delay, HoldEach, Repeat, Skip, Stretch, Take
-from tensorsched.schedules.validators import MAX_STEPS, check_count
+from tensorsched.schedules.validators import MAX_STEPS, check_count, shown
 from tensorsched.schedules.whole import Floor, Round
 
 __all__ = ["value"]
@@ -64,7 +65,7 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
     """
     if not isinstance(schedule, Schedule):
         raise ScheduleError(
-            f"value() needs a schedule, got {schedule!r}; write a number as ts.constant(number)"
+            f"value() needs a schedule, got {shown(schedule)}; write a number as ts.constant(number)"
         )
     names = {getattr(held, "name", "") for held in schedule.inputs()}
     if unknown := sorted(set(inputs or ()) - names):
@@ -74,7 +75,7 @@ def value(schedule: Schedule, step: int, inputs: Mapping[str, float] | None = No
     if not math.isfinite(result):
         raise ScheduleError(
             f"the value at step {step} is {result}, not a finite number (a division by 0, or an overflow); clamp the "
-            f"schedule or change its end: {schedule!r}"
+            f"schedule or change its end: {brief(schedule)}"
         )
     return result
 
@@ -217,6 +218,15 @@ def _power_law(c: s.power_law, t: float) -> float:
 def _inverse_time(c: s.inverse_time, t: float) -> float:
     """f(t) = start / (1 + rate * t / every); t / every rounded down in a staircase."""
     return c.start / (1.0 + c.rate * (t // c.every if c.staircase else t / c.every))
+
+
+@formula(s.linear_growth)
+def _linear_growth(c: s.linear_growth, t: float) -> float:
+    """f(t) = start + rate * t / every; t / every rounded down in a staircase."""
+    if c.staircase:
+        return c.start + c.rate * (t // c.every)
+    grown = c.rate * t / c.every
+    return c.start + (grown if math.isfinite(grown) else c.rate * (t / c.every))
 
 
 @formula(s.logarithmic)
@@ -402,9 +412,11 @@ def _over(c: Over, t: float) -> float:
     """Read at the sum of the batch at the steps before t; once that changes no more it is a product."""
     settled = c.batch.constant_from
     summed = math.floor(t if settled is None else min(t, settled))
-    consumed = sum(Fraction(at(c.batch, float(s))) for s in range(summed))
-    consumed += (Fraction(t) - summed) * Fraction(at(c.batch, float(summed)))
-    return at(c.inner, min(float(consumed), float(MAX_STEPS)))
+    *before, now = (at(c.batch, float(s)) for s in range(summed + 1))
+    if not all(map(math.isfinite, (*before, now))):
+        return math.nan
+    consumed = sum(map(Fraction, before)) + (Fraction(t) - summed) * Fraction(now)
+    return at(c.inner, float(min(consumed, MAX_STEPS)))
 
 
 @formula(Floor)
@@ -421,7 +433,7 @@ def _round(c: Round, t: float) -> float:
 
 def _multiple(value: float, to: float, whole: Callable[[Fraction], int]) -> float:
     """Python rounds a fraction exactly, and halfway to the even number."""
-    multiple = float(whole(Fraction(value) / Fraction(to)))
+    multiple, _ = _parts(Fraction(whole(Fraction(value) / Fraction(to))))
     return multiple * to
 
 
@@ -448,8 +460,11 @@ def _line(t: float, n: float, start: float, end: float) -> float:
 
 
 def _parts(exact: Fraction) -> tuple[float, float]:
-    """The nearest float64, and the rest."""
-    nearest = float(exact)
+    """The nearest float64, and the rest; inf where there is none."""
+    try:
+        nearest = float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf, 0.0
     return nearest, float(exact - Fraction(nearest))
 
 

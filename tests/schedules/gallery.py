@@ -54,6 +54,7 @@ SHAPES = {
     "exponential_decay": "ts.exponential_decay(3e-4, 0.5, every=200)",
     "inverse_sqrt": "ts.inverse_sqrt(3e-4, timescale=100)",
     "inverse_time": "ts.inverse_time(3e-4, 1.0, every=200)",
+    "linear_growth": "ts.linear_growth(1e-5, 1e-5, every=100)",
     "power_law": "ts.power_law(3e-4, 0.51, timescale=100)",
     "from_values": "ts.from_values([1e-4, 3e-4, 2e-4, 1e-4, 0.0])",
 }

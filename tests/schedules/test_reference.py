@@ -96,6 +96,9 @@ TRUTH = {
     "inverse_time": lambda s, t: (
         s.start * s.every / (s.every + s.rate * (t - t % s.every if s.staircase else t))
     ),
+    "linear_growth": lambda s, t: (
+        (s.start * s.every + s.rate * (t - t % s.every if s.staircase else t)) / s.every
+    ),
     "inverse_sqrt": lambda s, t: s.peak * mpmath.sqrt(s.timescale) / mpmath.sqrt(s.timescale + t),
     "piecewise_constant": lambda s, t: s.levels[len([b for b in s.boundaries if b <= t])],
     "piecewise_linear": lambda s, t: interpolate(s.points, t),

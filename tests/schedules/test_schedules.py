@@ -175,10 +175,33 @@ def test_far_steps(source, step, expected, read):
     assert read(build(source), step) == expected
 
 
-def test_values_in_several_chunks_join_without_a_seam(monkeypatch):
-    schedule, whole = ts.cosine(1, 0, steps=50).repeat(), ts.cosine(1, 0, steps=50).repeat().values(200)
-    monkeypatch.setattr("tensorsched.schedules.node._CHUNK", 7)
-    assert schedule.values(200).tolist() == whole.tolist()
+@pytest.mark.parametrize(
+    "source",
+    [
+        "cosine(1, 0, steps=50).repeat()",
+        "cosine(1, 3, steps=100) >> polynomial(3, 1, 2, steps=50) >> tanh(1, 0, steps=30)",
+        "exponential(1, 3, steps=90).stretch(1.7)",
+        "polynomial(1, 3, 0.5, steps=150, of='elapsed')",
+        "from_values([0.1 * t for t in range(150)]).stretch(0.7).repeat()",
+    ],
+)
+def test_values_in_several_pieces_join_without_a_seam(source, monkeypatch):
+    """Long schedules are evaluated in chunks, and curves with many temporaries in smaller blocks: no bit depends on it."""
+    whole = build(source).values(200)
+    monkeypatch.setattr("tensorsched.schedules.node._CHUNK", 70)
+    monkeypatch.setattr("tensorsched.schedules.shapes.weights._BLOCK", 7)
+    assert build(source).values(200).tolist() == whole.tolist()
+    assert len(set(whole.tolist())) > 40
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3, 0), (3, 4)])
+def test_positions_of_any_shape(shape):
+    """Also of none: a part of a sequence that no step of a chunk is in."""
+    at = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
+    for source in ("cosine(1, 3, steps=7)", "exponential(1, 3, steps=7)", "tanh(1, 0, steps=7)", "table"):
+        found = build(source)._at(at)
+        assert found.shape == shape
+        assert found.ravel().tolist() == [build(source)(t) for t in range(at.size)]
 
 
 # -- what a number may be ---------------------------------------------------------------------------------------------

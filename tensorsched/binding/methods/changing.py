@@ -10,6 +10,7 @@ from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.events import take_in_new_groups
+from tensorsched.binding.group_names import check_address
 from tensorsched.binding.late_groups import read_adopted, take_in
 from tensorsched.binding.placement import read_rewrite
 from tensorsched.binding.slots import Slot, give_back
@@ -18,6 +19,7 @@ from tensorsched.param_groups import param_groups
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.recipes.common import Shape
 from tensorsched.schedules.split import bounded
+from tensorsched.schedules.validators import shown
 
 __all__ = ["adopt", "cool_down", "extend", "hand_over", "rewrite"]
 
@@ -199,6 +201,8 @@ def hand_over(sched: AttachmentBase, *keys: str, group: int | str | None = None)
     """
     sched._require_attached()
     take_in_new_groups(sched)
+    for key in keys:
+        check_address(key, 0 if group is None else group)
     index = None if group is None else sched._group(group)
     meant = [
         s
@@ -207,8 +211,9 @@ def hand_over(sched: AttachmentBase, *keys: str, group: int | str | None = None)
     ]
     if not keys or not meant:
         raise BindingError(
-            f"hand_over: no slot is {' or '.join(map(repr, keys)) or 'named'}"
-            f"{'' if group is None else f' of group {group}'}; there are {', '.join(s.name for s in sched.slots)}"
+            f"hand_over: no slot is {' or '.join(map(shown, keys)) or 'named'}"
+            f"{'' if group is None else f' of group {shown(group)}'}; "
+            f"there are {', '.join(s.name for s in sched.slots)}"
         )
     step = sched._made()
     if len(meant) == len(sched.slots) and not sched.free:

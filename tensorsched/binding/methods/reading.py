@@ -9,7 +9,7 @@ import torch
 
 from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.coverage import coverage
-from tensorsched.binding.group_names import group_names
+from tensorsched.binding.group_names import check_address, group_names
 from tensorsched.binding.history import Change, Used
 from tensorsched.binding.slots import Slot
 from tensorsched.binding.summary import last_used, slot_table
@@ -19,6 +19,7 @@ from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.check import Finding
 from tensorsched.schedules.node import brief
+from tensorsched.schedules.validators import shown
 from tensorsched.schedules.views.plot import plot_parts
 
 __all__ = ["check", "history", "log", "plot", "schedule", "text", "used", "value"]
@@ -45,6 +46,7 @@ def value(
     Does not synchronise.
     """
     refuse_in_worker("value()")
+    check_address(name, group, element)
     if name in sched.free:
         return sched._mode.free_value(name)
     return sched._mode.expected(_slot(sched, name, group, element))
@@ -69,6 +71,7 @@ def schedule(sched: AttachmentBase, name: str, group: int | str = 0, element: in
         >>> ts.attach(optimizer, lr=ts.initial * ts.linear(1.0, 0.0, steps=4)).schedule("lr")
         0.5 * linear(1.0, 0.0, steps=4)
     """
+    check_address(name, group, element)
     return sched.free[name] if name in sched.free else _slot(sched, name, group, element).schedule
 
 
@@ -248,14 +251,15 @@ def _slot(sched: AttachmentBase, name: str, group: int | str, element: int | Non
     found = [s for s in sched.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
     if len(found) != 1:
         raise BindingError(
-            f"{'no' if not found else 'more than one'} slot is {name!r} of group {group}"
-            f"{'' if element is None else f', element {element}'}; there are {', '.join(sched._schedules())}"
+            f"{'no' if not found else 'more than one'} slot is {shown(name)} of group {shown(group)}"
+            f"{'' if element is None else f', element {shown(element)}'}; there are {', '.join(sched._schedules())}"
         )
     return found[0]
 
 
 def _column(sched: AttachmentBase, name: str, group: int | str, element: int | None) -> str:
     """The name of what is, or was, scheduled there."""
+    check_address(name, group, element)
     ever = sched._history.names() | sched._schedules().keys()
     if name in sched.free or (element is None and name in ever):
         return name

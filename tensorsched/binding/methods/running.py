@@ -171,7 +171,7 @@ def lr_scheduler(sched: AttachmentBase) -> AttachmentLR:
         )
     if sched._face is None:
         sched._face = AttachmentLR(sched, sched._options.on_mismatch)
-        sched._hooks.follow(sched._mode.fast(sched))
+        sched._tell_hooks()
     face: AttachmentLR = sched._face
     return face
 

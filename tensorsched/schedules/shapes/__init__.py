@@ -30,6 +30,9 @@ from tensorsched.schedules.shapes.decays import (
     inverse_time as inverse_time,
 )
 from tensorsched.schedules.shapes.decays import (
+    linear_growth as linear_growth,
+)
+from tensorsched.schedules.shapes.decays import (
     power_law as power_law,
 )
 from tensorsched.schedules.shapes.points import (

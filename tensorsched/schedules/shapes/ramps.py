@@ -10,11 +10,13 @@ import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.doubles import HALF_PI, between, product, quotient, total
+from tensorsched.schedules.doubles import EXACT, HALF_PI, between, product, quotient, square, total
 from tensorsched.schedules.node import Array, node
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes.weights import (
     Weights,
+    before,
+    either,
     elapsed_weights,
     fraction,
     geometric,
@@ -89,24 +91,24 @@ class cosine(Schedule):
     def _weights(self, t: Array) -> Weights:
         n = self.steps
         first = 2.0 * t <= n
-        part = quotient(
-            total(np.where(first, 0.0, n), np.where(first, t, -t)), n
-        )  # to the nearer end: at most 1/2
-        angle, low = product(part[0], HALF_PI[0])
-        low = low + (part[0] * HALF_PI[1] + part[1] * HALF_PI[0])
+        off = np.where(first, t, n - t)  # from the nearer end; exact, since it is at most half of n
+        part, rest = quotient((off, EXACT), n)
+        angle, low = product(part, HALF_PI[0])
+        low = low + (part * HALF_PI[1] + rest * HALF_PI[0])
         sine, cosine = np.sin(angle), np.cos(angle)
-        near, near_low = product(cosine, cosine)
-        far, far_low = product(sine, sine)
+        near, near_low = square(cosine)
+        far, far_low = square(sine)
         turned = 2.0 * sine * cosine * low  # what the low part of the angle moves from one to the other
         near_low, far_low = near_low - turned, far_low + turned
         # The only parts of a half wave whose height is a fraction are its half and its thirds: exact, so that whole
         # numbers come out whole.
-        off = np.where(first, t, n - t)
         half, third = 2.0 * off == n, 3.0 * off == n
-        near, far = np.select([half, third], [0.5, 0.75], near), np.select([half, third], [0.5, 0.25], far)
-        near_low, far_low = (np.where(half | third, 0.0, part) for part in (near_low, far_low))
+        known = half | third
+        if known.any():
+            near[half], near[third], far[half], far[third] = 0.5, 0.75, 0.5, 0.25
+            near_low[known] = far_low[known] = 0.0
         pairs = ((near, far), (far, near), (near_low, far_low), (far_low, near_low))
-        return tuple(np.where(first, *pair) for pair in pairs)
+        return either(first, pairs)
 
 
 @node
@@ -199,12 +201,13 @@ class exponential(Schedule):
             )
 
     def _at(self, t: Array) -> Array:
-        out = np.full(t.shape, self.end)
-        running = t < self.steps
-        part = fraction(t[running], self.steps or 1)
         ratio = self.end / self.start
-        out[running] = between(self.start, self.end, self.start * geometric(ratio, part))
-        return out
+
+        def curve(t: Array) -> Array:
+            values = self.start * geometric(ratio, fraction(t, self.steps))
+            return between(self.start, self.end, values)
+
+        return before(t, self.steps, self.end, curve)
 
 
 @node
@@ -293,7 +296,7 @@ class tanh(Schedule):
         moved = small * (2.0 * np.sign(a[0]) * a[1]) / (whole * whole)  # by the low part of a
         falling = a[0] > 0.0
         pairs = ((small / whole, 1.0 / whole), (1.0 / whole, small / whole), (-moved, moved), (moved, -moved))
-        return tuple(np.where(falling, *pair) for pair in pairs)
+        return either(falling, pairs)
 
 
 @node
