@@ -9,15 +9,14 @@ nothing is read on the host. Both run the same lines, in float64.
 
 from __future__ import annotations
 
-import itertools
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from tensorsched.engine.fields import Field, flat
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.live import FLOATS, Arithmetic, Input, Reaction
 from tensorsched.schedules.validators import refuse
@@ -25,44 +24,6 @@ from tensorsched.schedules.validators import refuse
 __all__ = ["Inputs"]
 
 _ROOM = 256  # cells for inputs that come later, with other groups or schedules: the vector stays where it is
-
-
-class _Field:
-    """Where an input's numbers are.
-
-    Attributes:
-        start, width: the first, and how many.
-        counts: of each cell how many numbers it is; None: a number, no list.
-    """
-
-    def __init__(self, start: int, cells: Mapping[str, Any]) -> None:
-        self.start, self.width = start, len(list(_flat(cells.values())))
-        self.counts = {key: len(cell) if isinstance(cell, list) else None for key, cell in cells.items()}
-        self._packed, self._offset = struct.Struct(f"{self.width}d"), start * 8
-        self._simple = not any(self.counts.values())
-        # In this order; of a single name itemgetter would give the cell itself.
-        self._ordered = itemgetter(*self.counts) if len(cells) > 1 else lambda cells: (*cells.values(),)
-
-    def unpacked(self, numbers: Sequence[float]) -> dict[str, Any]:
-        """The cells by name."""
-        if self._simple:
-            return dict(zip(self.counts, numbers, strict=True))
-        coming = iter(numbers)
-        return {
-            key: next(coming) if many is None else list(itertools.islice(coming, many))
-            for key, many in self.counts.items()
-        }
-
-    def read(self, memory: memoryview) -> dict[str, Any]:
-        """The cells, from the bytes of all."""
-        numbers = self._packed.unpack_from(memory, self._offset)
-        # As many as there are names: strict=True would cost a third more.
-        return dict(zip(self.counts, numbers)) if self._simple else self.unpacked(numbers)  # noqa: B905
-
-    def write(self, memory: memoryview, cells: Mapping[str, Any]) -> None:
-        """Put them there."""
-        flat = self._ordered(cells)
-        self._packed.pack_into(memory, self._offset, *(flat if self._simple else _flat(flat)))
 
 
 class Inputs:
@@ -81,7 +42,7 @@ class Inputs:
     def __init__(self, nodes: Mapping[str, Input], device: torch.device) -> None:
         self.nodes: dict[str, Input] = {}
         self.reactions: list[str] = []
-        self._at: dict[str, _Field] = {}
+        self._at: dict[str, Field] = {}
         self._used = 0
         width = sum(_width(held) for held in nodes.values()) + _ROOM
         with torch.inference_mode(mode=False):  # it would have no version counter
@@ -141,7 +102,7 @@ class Inputs:
             else:
                 cells = held._cells()  # noqa: SLF001  an input is described by its node
                 self.nodes[name] = held
-                self._at[name] = _Field(self._used, cells)
+                self._at[name] = Field(self._used, cells)
                 self._used += self._at[name].width
                 self._put(name, cells)
         self.reactions = [name for name, held in self.nodes.items() if isinstance(held, Reaction)]
@@ -203,7 +164,7 @@ class Inputs:
         return numbers
 
     def _put(self, name: str, cells: Mapping[str, Any]) -> None:
-        flat = list(_flat(cells[key] for key in self._at[name].counts))
+        flat = list(flat(cells[key] for key in self._at[name].counts))
         with torch.no_grad():
             self._slice(name).copy_(torch.tensor(flat, dtype=torch.float64))
 
@@ -288,7 +249,7 @@ def _alike(held: Input, other: Input) -> bool:
 
 
 def _width(held: Input) -> int:
-    return len(list(_flat(held._cells().values())))  # noqa: SLF001  an input is described by its node
+    return len(list(flat(held._cells().values())))  # noqa: SLF001  an input is described by its node
 
 
 def _named(state: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -300,10 +261,6 @@ def _named(state: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
             else:
                 found[f"{name}.{key}"] = cell
     return found
-
-
-def _flat(cells: Iterable[Any]) -> Iterable[Any]:
-    return itertools.chain.from_iterable(cell if isinstance(cell, list) else [cell] for cell in cells)
 
 
 def _fits(saved: Any, start: Mapping[str, Any]) -> bool:

@@ -51,6 +51,7 @@ def _ours(kind: str, groups: int, *, resident: bool) -> Competitor:
     factor = ts.plateau(factor=FACTOR, patience=0, threshold=0.0, eps=0.0)
     curve = ts.cosine(1.0, 0.0, steps=STEPS)
     lr = [rate * curve * factor for rate in (0.1 * (1 + index / groups) for index in range(groups))]
+    optimizer.step = optimizer.step  # a step of its own: sched.step() counts every call
     sched = ts.attach(optimizer, lr=lr, advance="manual", resident=resident)
 
     def both() -> None:
