@@ -8,9 +8,10 @@ from typing import Any
 
 from tensorsched.binding import events, resuming
 from tensorsched.binding.base import AttachmentBase
-from tensorsched.binding.carried import Carrier
+from tensorsched.binding.carried import shared_out
 from tensorsched.binding.history import History
 from tensorsched.binding.hooks import unreported
+from tensorsched.binding.kept import LastUsed
 from tensorsched.binding.methods import changing, reading, running, saving
 from tensorsched.binding.placement import Options
 from tensorsched.binding.registry import attachments_of, remember
@@ -51,11 +52,10 @@ class Attachment(AttachmentBase):
         self, optimizer: Any, slots: Sequence[Slot], free: Mapping[str, Schedule], options: Options
     ) -> None:
         others = attachments_of(optimizer)
-        carrier = Carrier.beside((other._carrier for other in others), options.clock)
-        super().__init__(
-            optimizer, slots, free, options, carrier
-        )  # all that can fail; then the optimizer is touched
+        super().__init__(optimizer, slots, free, options)  # all that can fail; then the optimizer is touched
         groups = param_groups(optimizer)
+        known = [(self._carrier, self._fingerprint())]
+        (carrier,) = (self._carrier,) = shared_out(known, groups[0], [other._carrier for other in others])
         # Read before placeholders are put in their place.
         carried, numbers = carrier.read(groups), carrier.read_inputs(groups)
         other_clock = carried is None and bool(groups[0].get(carrier.schedules))
@@ -69,7 +69,7 @@ class Attachment(AttachmentBase):
             self._doubt = (
                 f"the optimizer's checkpoint was saved under schedules on another clock, and these begin at "
                 f"{self._words(self._mode.where)}: load the schedule's own state, call seek(), or attach with the "
-                "clock of before (of several attachments in the order of before)"
+                "clock of before"
             )
         self._bind()  # the values of the step that was gone on from; and the hooks hear of a doubt
         for other in others:
@@ -132,7 +132,8 @@ class Attachment(AttachmentBase):
         flags = self._graph.flags if self._graph is not None and self._mode.in_graph else []
         room = self._eager.room
         inputs = None if self._mode.inputs is None else self._mode.inputs.state()
-        more = (self._mode.where, room, flags, self._history.copy(), self._stepped, inputs)
+        last = self._last.all(self._mode)
+        more = (self._mode.where, room, flags, self._history.copy(), self._stepped, last, inputs)
         return _again, (self.optimizer, slots, self.free, self._options, *more)
 
 
@@ -146,6 +147,7 @@ def _again(  # noqa: PLR0917  pickle's
     flags: Sequence[dict[str, Any]],
     history: History,
     stepped: bool,  # noqa: FBT001
+    last: Mapping[str, float],
     inputs: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """An attachment from its copied or unpickled parts, at its step, with the same room for other schedules."""
@@ -156,5 +158,5 @@ def _again(  # noqa: PLR0917  pickle's
         attachment._mode.inputs.load(attachment._mode.inputs.read(inputs))
     attachment._options = options  # groups that are added later are not bound to that room
     attachment._go(where)
-    attachment._history, attachment._stepped = history, stepped
+    attachment._history, attachment._stepped, attachment._last = history, stepped, LastUsed(last)
     return attachment

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 
@@ -20,15 +20,18 @@ from tensorsched.binding.eager_mode import EagerMode, eager_mode
 from tensorsched.binding.group_names import index_of_group
 from tensorsched.binding.history import History
 from tensorsched.binding.hooks import Hooks, has_hooks
+from tensorsched.binding.kept import LastUsed
 from tensorsched.binding.modes import HandedMode, Mode
 from tensorsched.binding.placement import Options, live_device
+from tensorsched.binding.ranges import may_be
 from tensorsched.binding.slots import Slot, give_back
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import Place, param_groups
+from tensorsched.param_groups import Place, as_float, param_groups
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.split import bounded, inputs_of
+from tensorsched.schedules.validators import shown
 
 __all__ = ["AttachmentBase"]
 
@@ -43,7 +46,6 @@ class AttachmentBase:
         slots: which of them, from `placement`.
         free: the schedules that belong to none, by name.
         options: what the user chose at `attach`.
-        carrier: the names of what the optimizer's checkpoint carries.
 
     Raises:
         BindingError: a free name is that of a slot, or as `eager_mode`.
@@ -56,7 +58,6 @@ class AttachmentBase:
         slots: Sequence[Slot],
         free: Mapping[str, Schedule],
         options: Options,
-        carrier: Carrier,
     ) -> None:
         self.free = {name: bounded(schedule, options.steps) for name, schedule in free.items()}
         if clash := self.free.keys() & {slot.name for slot in slots}:
@@ -78,9 +79,10 @@ class AttachmentBase:
         self._began_before = begun(self._places, groups)
         self._hooks = Hooks()
         # What the optimizer's checkpoint carries, and what is to be known of the run's past.
-        self._carrier = carrier
+        self._carrier = Carrier(clocked=options.clock is not None)
         self._known_as: int | None = None
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
+        self._last = LastUsed()
         self._told = -1  # the step, or position, at which the user last said where to go on
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         # Who makes steps, and who counts them.
@@ -89,11 +91,12 @@ class AttachmentBase:
         self._found_inf: torch.Tensor | None = None  # of the last optimizer.step(), for step() by hand
         self._uncertain = True  # whether step() by hand counts without an optimizer step that was reported,
         self._stepped = True  # and whether one waits for it
+        self._ever_stepped = False  # whether one was reported
         self._told_uncounted = False
 
     @property
     def optimizer(self) -> Any:
-        """Whose hyperparameters follow the schedules. It is not kept alive by its schedules.
+        """Whose hyperparameters follow the schedules. It is not kept alive by them. Does not synchronise.
 
         Raises:
             BindingError: it is gone.
@@ -105,7 +108,10 @@ class AttachmentBase:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """Every scheduled (group, key, element): its place, its schedule, whether it is a tensor slot, and why."""
+        """Every scheduled (group, key, element): its place, its schedule, whether it is a tensor slot, and why.
+
+        Does not synchronise.
+        """
         at = self._mode.slot_at
         return tuple(at[place] for place in self._places)
 
@@ -137,7 +143,7 @@ class AttachmentBase:
         else it remembers stays.
 
         Raises:
-            BindingError: the schedule is detached.
+            BindingError: the schedule is detached; or there is no input of that name.
 
         Does not synchronise.
 
@@ -152,12 +158,23 @@ class AttachmentBase:
         """
         self._require_attached()
         inputs = self._mode.inputs
-        return types.MappingProxyType({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+        return types.MappingProxyType(
+            _Named({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
+        )
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
 
         Where a group held a tensor before, that same tensor gets the current value. A second call does nothing.
+
+        May synchronise, as `step_count`.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+            >>> optimizer.step(), sched.detach(), optimizer.param_groups[0]["lr"], sched.attached
+            (None, None, 0.75, False)
         """
         if not self.attached:
             return
@@ -173,7 +190,7 @@ class AttachmentBase:
             self._mode = self._eager
             self._mode.go(where)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, {s.name: self._mode.at(s.name, where.position) for s in self.slots})
+        give_back(self.slots, groups, self._present(self.slots))
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     # -- from one state to the next -----------------------------------------------------------------------------------
@@ -198,6 +215,7 @@ class AttachmentBase:
     def _go(self, where: Where) -> None:
         """Be there, as we were told."""
         self._told, self._doubt = where.position, ""
+        self._ever_stepped |= self._stepped
         self._stepped = self._uncertain  # a step that waits to be counted is none of those
         self._mode.go(where)
         if self._mode.tally is not None:
@@ -212,11 +230,19 @@ class AttachmentBase:
         in_use = self._graph is not None and self._graph.in_use
         if self._graph is not None:
             self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
+        before, numbered = inputs_of(list(self._schedules().values())), self._numbered()
         modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        for commit in [mode.rewrite(schedules, grow=not in_use) for mode in modes]:
+        commits = [mode.rewrite(schedules, grow=not in_use) for mode in modes]
+        self._last.keep(self._mode)
+        for commit in commits:
             commit()
         self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
         self._known_as = None
+        new = {n: node for n, node in inputs_of(list(self._schedules().values())).items() if n not in before}
+        for mode in modes if new else ():
+            mode.restart(new)
+        if numbered != self._numbered() and self._hooks.active:
+            self._carrier.mark(self._bound, self._originals(), self._numbered())
         self._bind()
 
     def _use(self, mode: Mode, where: Where | None = None) -> None:
@@ -224,6 +250,7 @@ class AttachmentBase:
         if mode.inputs is not None and self._mode.inputs is not None:
             mode.inputs.follow(self._mode.inputs)
         if mode.parts != self._mode.parts:  # else the same engines count on
+            self._last.switch(self._mode, mode)
             mode.go(self._mode.where if where is None else where)
         self._mode = mode
         self._bind()
@@ -277,6 +304,16 @@ class AttachmentBase:
             self._known_as = fingerprint_of(self._schedules(), self._options.clock)
         return self._known_as
 
+    def _present(self, slots: Iterable[Slot]) -> dict[str, float]:
+        """What each of these slots has now; or holds, where a live input was turned to what no step would take."""
+        position, groups, found = self._mode.where.position, self.optimizer.param_groups, {}
+        for slot in slots:
+            found[slot.name] = self._mode.at(slot.name, position)
+            if slot.schedule.inputs() and not may_be(slot, found[slot.name]) and slot.place.exists(groups):
+                held = as_float(slot.place.read(groups))
+                found[slot.name] = found[slot.name] if held is None else held
+        return found
+
     def _group(self, group: int | str) -> int:
         return index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
 
@@ -300,6 +337,18 @@ class AttachmentBase:
 
     def _drives(self, optimizer: object) -> bool:
         return self.attached and self._optimizer() is optimizer
+
+
+class _Named(dict[str, torch.Tensor]):
+    """Live inputs by name."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        known = (
+            f"there are {', '.join(map(repr, self))}"
+            if self
+            else "these schedules have none (ts.live, ts.plateau)"
+        )
+        raise BindingError(f"no live input is named {shown(name)}; {known}")
 
 
 def _weakly(optimizer: Any) -> Callable[[], Any]:

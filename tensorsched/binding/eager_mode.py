@@ -109,7 +109,7 @@ class EagerMode(Mode):
         puts = commits(others, schedules, grow=grow)
         moved = with_schedules(slots, schedules)
         nodes = inputs_of([slot.schedule for slot in moved])
-        inputs = self.inputs or Inputs({}, torch.device("cpu"))
+        inputs = self.home or Inputs({}, torch.device("cpu"))
         if inputs.device.type != "cpu":
             raise ScheduleError(
                 "live inputs on a device cannot be followed by float slots without a synchronisation at every step: "

@@ -72,7 +72,9 @@ def left_to_swalr(sched: AttachmentBase) -> bool:
     if sched.free or not all(taken_over(slot, groups) for slot in slots):
         return False
     held = [as_float(slot.place.read(groups)) for slot in slots]
+    step = sched._made()
     sched.detach()
+    sched._history.add("SWALR", step, after=dict.fromkeys(slot.name for slot in slots))
     for slot, value in zip(slots, held, strict=True):
         if value is not None:
             slot.place.fill(groups, value)

@@ -30,6 +30,7 @@ from tensorsched.engine import (
 )
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
+from tensorsched.schedules.live import Input
 
 __all__ = ["Driving", "HandedMode", "Mode", "Standing", "commits"]
 
@@ -76,6 +77,7 @@ class Mode:
     """
 
     in_graph = False
+    home: Inputs | None = None
     decays: Sequence[Decay] = ()
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
@@ -90,6 +92,9 @@ class Mode:
         self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
         # All read the same ones: there is one home of them on a device.
         self.inputs: Inputs | None = self.reactive[0].inputs if self.reactive else None
+        self.home = (
+            self.inputs or self.home
+        )  # handles of inputs that are none now stay good for when they are again
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
         self._counter = min(self.parts, key=lambda part: part.tensor)
@@ -215,6 +220,13 @@ class Mode:
                 each()
 
         return commit
+
+    def restart(self, nodes: Mapping[str, Input]) -> None:
+        """Let inputs begin anew that come into use again: their names were there before."""
+        if self.inputs is not None:
+            self.inputs.restart(nodes)
+            for part in self.reactive:
+                part.engine.seek(part.engine.step_count)
 
     def refresh(self, groups: Groups) -> None:
         """Put what the live inputs are now into effect; slots that somebody wrote to are left as they are.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from tensorsched.binding.base import AttachmentBase
+from tensorsched.binding.carried import shared_out
+from tensorsched.binding.registry import attachments_of
 from tensorsched.binding.slots import found_at, is_near
 from tensorsched.engine import Where
 from tensorsched.param_groups import param_groups
@@ -41,6 +43,10 @@ def loaded(sched: AttachmentBase) -> None:
     sched._make_graphs_stale()
     groups = param_groups(sched.optimizer)
     sched._refuse_other_groups(groups)
+    every = sorted(attachments_of(sched.optimizer), key=lambda each: each._carrier.number)
+    mine = shared_out([(each._carrier, each._fingerprint()) for each in every], groups[0])
+    for each, carrier in zip(every, mine, strict=True):
+        each._carrier = carrier
     carried = sched._carrier.read(groups)
     where, mode = sched._mode.where, sched._mode
     if carried is None and sched._told != where.position:
@@ -86,6 +92,7 @@ def go_on_from(
                     "load the schedule's own state"
                 )
     sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
+    sched._last.forget(sched._mode)
     sched._mode.go(where)
     if sched._mode.tally is not None:
         sched._mode.tally.moved(where)

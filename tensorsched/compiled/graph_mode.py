@@ -45,7 +45,7 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
-    def make_stale(self) -> None:
+    def _make_stale(self) -> None:
         """Be built anew before the next step."""
 
 
@@ -151,7 +151,7 @@ class GraphMode(HandedMode):
     def make_stale(self) -> None:
         """Compiled steps are built anew before they run again."""
         for step in self.users:
-            step.make_stale()
+            step._make_stale()
 
     def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
         """Refuse schedules that a compiled step's graph cannot follow.

@@ -50,5 +50,5 @@ class Field:
 
     def write(self, memory: memoryview, cells: Mapping[str, Any]) -> None:
         """Put them there."""
-        flat = self._ordered(cells)
-        self._packed.pack_into(memory, self._offset, *(flat if self._simple else flat(flat)))
+        found = self._ordered(cells)
+        self._packed.pack_into(memory, self._offset, *(found if self._simple else flat(found)))

@@ -48,6 +48,7 @@ class Inputs:
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
+        self._before: dict[str, dict[str, Any]] = {}  # what reactions remembered before the last metric
         # Past torch, reading and writing costs a tenth of what it costs through it (fake tensors have no memory).
         plain = device.type == "cpu" and type(self.memory) is torch.Tensor
         self._bytes = memoryview(self.memory.numpy().data).cast("B") if plain else None
@@ -120,6 +121,8 @@ class Inputs:
         """
         memory = None if torch.compiler.is_compiling() else self._bytes
         changed = False
+        if memory is not None:
+            self._before = {}
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
             if memory is None:
@@ -129,11 +132,18 @@ class Inputs:
             # Asking a float whether it is a tensor costs more than the decision: torch's isinstance is Python.
             x = metric if type(metric) is float else _number(metric)
             at = self._at[name]
-            before = at.read(memory)
+            before = self._before[name] = at.read(memory)
             after = held._observed(before, x, FLOATS)  # noqa: SLF001
             changed |= after["value"] != before["value"]
             at.write(memory, after)
         return changed
+
+    def take_back(self) -> None:
+        """As if the last `observe` had not been, where that was decided on the host."""
+        for name, before in self._before.items():
+            assert self._bytes is not None  # noqa: S101  it was decided there
+            self._at[name].write(self._bytes, before)
+        self._before = {}
 
     @torch.no_grad()
     def _react(self, name: str, held: Any, metric: torch.Tensor | float) -> None:
@@ -152,6 +162,11 @@ class Inputs:
         after = held._observed(cells, x, _TENSORS)  # noqa: SLF001  a reaction is described by its node
         part.copy_(torch.cat([after[key].reshape(-1) for key in fields]))
 
+    def restart(self, nodes: Mapping[str, Input]) -> None:
+        """Let these begin anew, of which nothing was in use: a run that is resumed has nothing of them either."""
+        for name, held in nodes.items():
+            self._put(name, held._cells())  # noqa: SLF001  an input is described by its node
+
     def _slice(self, name: str) -> torch.Tensor:
         at = self._at[name]
         return self.memory.narrow(0, at.start, at.width)
@@ -164,9 +179,9 @@ class Inputs:
         return numbers
 
     def _put(self, name: str, cells: Mapping[str, Any]) -> None:
-        flat = list(flat(cells[key] for key in self._at[name].counts))
+        numbers = list(flat(cells[key] for key in self._at[name].counts))
         with torch.no_grad():
-            self._slice(name).copy_(torch.tensor(flat, dtype=torch.float64))
+            self._slice(name).copy_(torch.tensor(numbers, dtype=torch.float64))
 
     # -- state ----------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ class ReactiveFloatEngine:
         self._following: Iterator[Sequence[float]] = iter(())
         self._runs = [_Run.of(batch) for batch in self._plan.batches]
         self._row: Sequence[float] = ()
+        self._found: list[float] = []  # the values that were computed last, and those of the last step
+        self._used: list[float] | None = None
         self.seek(0)
         self.row()  # whatever is not finite at the start
 
@@ -76,6 +78,7 @@ class ReactiveFloatEngine:
         Raises:
             ScheduleError: as `row`.
         """
+        self._used = self._found
         self._row = next(self._following)
         self._rows.step_count += 1
         return self._values(self._rest)
@@ -98,7 +101,17 @@ class ReactiveFloatEngine:
         total = sum(found)
         if total - total != 0.0:
             refuse_not_finite(found, self._plan, self._inputs, self.step_count)
+        self._found = found
         return found
+
+    def used(self) -> dict[str, float]:
+        """By name what the last step that was made here used."""
+        found = self._used
+        return {} if found is None else {name: found[at] for name, at in self.column_of.items()}
+
+    def forget_used(self) -> None:
+        """No step was made here."""
+        self._used = None
 
 
 Take = Callable[[Sequence[Any]], Any]

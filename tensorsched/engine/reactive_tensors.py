@@ -7,6 +7,7 @@ synchronises.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -16,7 +17,7 @@ from tensorsched.engine.engine import ScheduleEngine
 from tensorsched.engine.inputs import Inputs
 from tensorsched.engine.reactive_plan import Batch, Plan, refuse_not_finite
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.split import Op, evaluate
+from tensorsched.schedules.split import Op, evaluate, value_now
 
 __all__ = ["ReactiveEngine"]
 
@@ -34,6 +35,7 @@ class ReactiveEngine:
     Attributes:
         live: (1, R) float32, a value for each different schedule.
         column_of: for each name, which value is its.
+        keeps: whether each step leaves behind what it used: on a CPU, in graphs, and from the first question on.
         version: the version counter of live when the engine last wrote to it.
         seen: the version of the inputs from which the values were computed.
     """
@@ -44,9 +46,16 @@ class ReactiveEngine:
         self._columns = ScheduleEngine(self.table)
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.live = torch.zeros(1, len(self._plan.programs), dtype=torch.float32, device=inputs.device)
+            self._used = torch.full_like(self.live, math.nan)  # what the last step used, where it was kept
             self._cells = self.live.view(-1).unbind(0)
             self._batches = [_Tensors(batch, inputs.device) for batch in self._plan.batches]
             self._runs = self._bound()
+        self.keeps = self.on_host
+        plain = self.on_host and type(self.live) is torch.Tensor  # fake tensors have no memory
+        self._bytes = (
+            [memoryview(t.numpy().data).cast("B") for t in (self._used, self.live)] if plain else None
+        )
+        self._unkept: int | None = None  # the version of the inputs at a step that kept nothing
         self.seek(0)
         self.refresh()
 
@@ -63,6 +72,7 @@ class ReactiveEngine:
     @captured.setter
     def captured(self, yes: bool) -> None:
         self._columns.driver.captured = yes
+        self.keeps = True
 
     @property
     def on_host(self) -> bool:
@@ -80,8 +90,42 @@ class ReactiveEngine:
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Count one completed step, unless the tensor is not 0, and compute the values. Does not synchronise."""
+        if self._bytes is not None and found_inf is None:  # in CPU memory a copy of bytes costs the least
+            self._bytes[0][:] = self._bytes[1]
+        elif self.keeps:
+            self._keep(found_inf)
+        else:
+            self._unkept = self.inputs.version
         self._columns.driver.advance(found_inf)
         self.fill()
+
+    def _keep(self, found_inf: torch.Tensor | None) -> None:
+        """The values of a step that was made, before those of the next one take their place."""
+        if found_inf is None:
+            self._used.copy_(self.live)
+        else:
+            made = found_inf.to(self.live.device).reshape(1) == 0
+            self._used.copy_(torch.where(made, self.live, self._used))
+
+    def used(self) -> dict[str, float]:
+        """By name what the last step that was made here used. Synchronises where the device is not a CPU.
+
+        From the first call on each step leaves that behind, one kernel more on a device; of a step before it is known
+        as long as no input was written since.
+        """
+        if not self.keeps:
+            self.keeps = True
+            if self._unkept == self.inputs.version and (steps := self.known_steps):
+                given, at = self.inputs.values(), {at: name for name, at in self.column_of.items()}
+                values = [value_now(self.schedules[at[n]], steps - 1, given) for n in range(len(at))]
+                self._used.copy_(torch.tensor([values], dtype=torch.float64))
+        row = self._used[0].tolist()
+        return {name: row[at] for name, at in self.column_of.items() if not math.isnan(row[at])}
+
+    def forget_used(self) -> None:
+        """No step was made here. Does not synchronise."""
+        self._used.fill_(math.nan)
+        self._unkept = None
 
     def fill(self) -> None:
         """Compute the values of the present step, with what the inputs are now. Does not synchronise."""
@@ -101,6 +145,7 @@ class ReactiveEngine:
 
     def seek(self, step: int) -> None:
         """Set the step counter to `step` and compute its values. Does not synchronise."""
+        self._unkept = None
         self._columns.seek(step)
         self.fill()
 
@@ -117,6 +162,7 @@ class ReactiveEngine:
 
     def advance_in_graph(self, found_inf: torch.Tensor | None = None) -> None:
         """As `advance`, in plain tensor operations; what ran it in a graph calls `written` afterwards."""
+        self._keep(found_inf)
         self._columns.advance_in_graph(found_inf)
         self.live.copy_(self.current().view(1, -1))
 
@@ -133,7 +179,7 @@ class ReactiveEngine:
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """What a graph reads and writes in place: they stay where they are as long as the engine lives."""
         own = [tensor for batch in self._batches for tensor in batch.tensors]
-        return (self.live, self.inputs.memory, *own, *self._columns.tensors)
+        return (self.live, self._used, self.inputs.memory, *own, *self._columns.tensors)
 
     @property
     def step_count(self) -> int:

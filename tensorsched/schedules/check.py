@@ -241,9 +241,13 @@ def _stays_on_purpose(schedule: Schedule) -> bool:
             return levels[-1] == max(levels) or levels[-1] == levels[-2]
         case from_values():
             return bool(schedule.entries[-1] == max(schedule.entries))
-    if schedule.children():  # read at other steps: as its inner schedule
-        return _stays_on_purpose(cast("Schedule", schedule.children()[0]))
-    return bool(getattr(schedule, "start", 0.0) < getattr(schedule, "end", 0.0))
+        case _:  # one that is read at other steps is as its inner schedule
+            inner = schedule.children()
+            return (
+                _stays_on_purpose(cast("Schedule", inner[0]))
+                if inner
+                else bool(getattr(schedule, "start", 0.0) < getattr(schedule, "end", 0.0))
+            )
 
 
 def _against_the_peak(schedule: Schedule, values: Array, peak: float | None) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """Nodes that read a bounded schedule on another clock: there and back, unevenly, over a fraction of a step.
 
-They are built by `.mirror()`, `.warp(k)` and `.span(length)`. The others (repeat, delay, take, ...) are in
-`transforms`.
+They are built by `.mirror()`, `.warp(k)` and `.span(length)`. The others (delay, take, ...) are in `transforms`.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class Span(_Bounded):
 
     inner: Schedule = f.declare(check_schedule)
     length: float = f.positive()
-    offset: float = f.declare(f.check_not_negative, default=0.0)
+    offset: float = f.declare(f.check_not_negative)
 
     def _length(self, inner: int) -> int:  # noqa: ARG002  as long as it says, whatever inner is
         return max(0, math.ceil(self.length - self.offset))

@@ -361,7 +361,8 @@ def test_initial_has_no_value(schedule):
 def test_a_kind_without_a_formula(monkeypatch):
     monkeypatch.delitem(reference.FORMULAS, ts.linear)
     with pytest.raises(
-        ScheduleError, match=r"no formula for linear: add a scalar one to tensorsched/schedules/reference\.py"
+        ScheduleError,
+        match=r"no formula for linear: add a scalar one to tensorsched/schedules/reference/shapes\.py",
     ):
         reference.value(2.0 * ts.linear(0, 1, steps=4), 0)
 

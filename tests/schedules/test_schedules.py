@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ import tensorsched as ts
 from tensorsched import ScheduleError, reference
 from tensorsched.schedules import algebra
 from tensorsched.schedules import validators as fields
+from tensorsched.schedules.live import Input
 from tensorsched.schedules.node import NODES, SHAPES, node
 from tensorsched.schedules.parse import parse
 from tensorsched.schedules.validators import MAX_STEPS
-from tensorsched.schedules.views.picture import phases
+from tensorsched.schedules.views.phases import phases
+from tests import strategies
+from tests.schedules import test_reference
 
 SQRT2 = math.sqrt(2.0)
 up = ts.linear(0.0, 1.0, steps=4)
@@ -390,6 +394,26 @@ def test_a_new_shape_is_one_class_and_one_formula(monkeypatch):
     assert [phase.what for phase in phases(schedule)][:2] == ["halving, cycle 1", "halving, cycle 2"]
     with pytest.raises(ScheduleError, match="halving: start must be a finite number, got nan"):
         halving(math.nan, steps=2)
+
+
+def test_a_shape_is_four_edits():
+    """Nothing in the package names the newest shape but its class and its formula; in the tests, two tables.
+
+    (The gallery shows it, and a line of `rounding` says at what a line that crosses 0 is measured.)
+    """
+    package = Path(ts.__file__).parent
+    named = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "linear_growth" in path.read_text(encoding="utf-8")
+    }
+    assert named == {
+        "schedules/shapes/decays.py",
+        "schedules/shapes/__init__.py",
+        "schedules/reference/shapes.py",
+    }
+    shapes = {name for name, kind in SHAPES.items() if not issubclass(kind, Input)}
+    assert shapes == set(strategies.SHAPES) == set(test_reference.TRUTH)
 
 
 def test_every_shape_and_recipe_is_public():

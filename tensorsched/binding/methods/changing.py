@@ -271,8 +271,8 @@ def _let_go(sched: AttachmentBase, slots: Sequence[Slot]) -> None:
         BindingError: a weight_decay that stays multiplies by 1 - lr * weight_decay, and the lr would go. Nothing has
             changed.
     """
-    mode, places = sched._mode, {slot.place for slot in slots}
-    present = {slot.name: mode.at(slot.name, mode.where.position) for slot in slots}
+    places = {slot.place for slot in slots}
+    present = sched._present(slots)
     going = {slot.place.group for slot in slots if slot.place.part == "lr"}
     if left := [s for s in sched.slots if s.decays and s.place.group in going and s.place not in places]:
         raise BindingError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -11,8 +11,9 @@ from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.coverage import coverage
 from tensorsched.binding.group_names import check_address, group_names
 from tensorsched.binding.history import Change, Used
+from tensorsched.binding.last_used import last_used
 from tensorsched.binding.slots import Slot
-from tensorsched.binding.summary import last_used, slot_table
+from tensorsched.binding.summary import slot_table
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
@@ -82,7 +83,8 @@ def history(sched: AttachmentBase) -> list[Change]:
 
     Returns:
         A list of `Change`s: step, what, goes_on (another step where the counter was set), and schedules (by name,
-        before and after); `print(*sched.history(), sep="\n")` shows a line each.
+        before and after), and unit: on a clock step and goes_on are positions. `print(*sched.history(), sep="\n")`
+        shows a line each.
 
     Synchronises as `step_count` where a change was made while only the device knew the step.
 
@@ -96,26 +98,40 @@ def history(sched: AttachmentBase) -> list[Change]:
         step 0, attach: lr[group 0]: no schedule -> constant(1.0)
         step 1, cool_down: lr[group 0]: constant(1.0) -> constant(1.0, steps=1) >> linear(1.0, 0.0, steps=4)
     """
-    return sched._history.changes()
+    clock = sched._options.clock
+    return sched._history.changes("step" if clock is None else clock.unit)
 
 
-def used(sched: AttachmentBase, name: str, group: int | str = 0, element: int | None = None) -> Used:
+def used(
+    sched: AttachmentBase,
+    name: str,
+    group: int | str = 0,
+    element: int | None = None,
+    *,
+    at: Sequence[int] | None = None,
+) -> Used:
     """What a slot or free name really used at every completed step of the run, across changes and checkpoints.
+
+    On a clock that is told by the position; at which positions steps were made is not kept (log `sched.position`).
 
     Args:
         name: the param_group key, or a name from `free`.
         group: index of the param_group, or its name.
         element: index into a tuple such as betas; not needed where only one element was scheduled.
+        at: the steps, or positions, that are wanted, ints that the run has passed; of those that it has passed twice
+            the last time counts.
 
     Returns:
         `Used`, two arrays with an entry for each completed step that is known of, in the order in which they were
         made: steps (int64) and values (float64; a tensor slot used their rounding to float32). Steps come twice
         where the run was set back. Unknown is what was before a `seek` at the start, or before a checkpoint of the
-        optimizer alone, or of version 1.
+        optimizer alone, or of version 1. On a clock steps are up to 1024 evenly spaced positions from each change of
+        the plan to the next, and values what a step there used, within the clock's `error`.
 
     Raises:
-        BindingError: nothing of that name was ever scheduled; or the values depend on a clock's positions or on
-            live inputs, which are not kept for each step.
+        BindingError: nothing of that name was ever scheduled, or not at one of `at`; or the values depend on live
+            inputs, and what these were at each step is not kept: `log()` after each tells.
+        ScheduleError: `at` is no list of whole numbers.
 
     Synchronises as `step_count` does.
 
@@ -130,8 +146,18 @@ def used(sched: AttachmentBase, name: str, group: int | str = 0, element: int | 
         [1.0, 1.0, 0.5]
     """
     column = _column(sched, name, group, element)
-    _refuse_unknown(sched, "used()", sched._history.ever(column))
-    return sched._history.used(column, sched.step_count)
+    if live := [s for s in sched._history.ever(column) if s.inputs()]:
+        raise BindingError(
+            f"used() is not known of a schedule with live inputs ({brief(live[0])}): what these were at each step is "
+            "not kept; call sched.log() after each optimizer.step() and keep that"
+        )
+    now, clock = sched.position, sched._options.clock
+    each = clock.resolution or 1 if clock is not None and clock.between == "hold" else 1
+    if at is not None:
+        return sched._history.used_at(column, now, at, each)
+    if clock is not None:
+        return sched._history.used_on_clock(column, now, each)
+    return sched._history.used(column, now)
 
 
 def log(sched: AttachmentBase) -> dict[str, float]:
@@ -144,13 +170,16 @@ def log(sched: AttachmentBase) -> dict[str, float]:
         A value for each slot, "lr/0" of group 0, "lr/decay" where groups have different "name"s, "betas[1]/0" of an
         element, and for each free name, "kl". Of a tensor slot the float32 that it held. Nothing before the first
         step that is known of (`used`), and nothing when all was handed over or is detached: others' steps follow.
+        On a clock, and with live inputs, nothing before the first step since a checkpoint was loaded; and of tensor
+        slots with live inputs on a device nothing at the first call, if an input was written since the last step: from
+        then on each step leaves there what it used.
 
     Raises:
-        BindingError: the values depend on a clock's position or on live inputs, which are not kept; or it is asked
-            for in a worker of a DataLoader.
+        BindingError: it is asked for in a worker of a DataLoader.
 
-    Does not synchronise, unless only the device knows which step that was: after a fused step under GradScaler, and
-    while steps run in a graph. (Values that a group holds between two steps are those of the next one.)
+    Does not synchronise where all slots are float slots. Of tensor slots on a device that is no CPU it reads the device
+    where only that knows: the step, after a fused step under GradScaler and while steps run in a graph; the position of
+    a clock; values that depend on live inputs. (What a group holds between two steps is what the next one uses.)
 
     Example:
         >>> import torch, tensorsched as ts
@@ -160,7 +189,6 @@ def log(sched: AttachmentBase) -> dict[str, float]:
         ({}, None, {'lr/0': 1.0, 'kl': 0.5})
     """
     refuse_in_worker("log()")
-    _refuse_unknown(sched, "log()", sched._schedules().values())
     return last_used(sched) if sched.attached else {}
 
 
@@ -225,7 +253,8 @@ def plot(sched: AttachmentBase, *, steps: int | None = None, log: bool | None = 
     for name, schedule in sched.free.items():
         line = sched._history.drawn(name, schedule, now, fixed)
         parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {line: []}
-    return list(plot_parts(parts, now, steps=steps, log=log))
+    clock = sched._options.clock
+    return list(plot_parts(parts, now, steps=steps, log=log, unit="step" if clock is None else clock.unit))
 
 
 def text(sched: AttachmentBase) -> str:
@@ -250,9 +279,12 @@ def _slot(sched: AttachmentBase, name: str, group: int | str, element: int | Non
     index = sched._group(group)
     found = [s for s in sched.slots if s.place[:2] == (index, name) and element in (None, s.place.element)]
     if len(found) != 1:
+        one = element is not None and any(s.place == (index, name, None) for s in sched.slots)
         raise BindingError(
             f"{'no' if not found else 'more than one'} slot is {shown(name)} of group {shown(group)}"
-            f"{'' if element is None else f', element {shown(element)}'}; there are {', '.join(sched._schedules())}"
+            f"{'' if element is None else f', element {shown(element)}'}"
+            f"{' (it is one number and no tuple: leave element out)' if one else ''}; "
+            f"there are {', '.join(sched._schedules())}"
         )
     return found[0]
 
@@ -265,17 +297,3 @@ def _column(sched: AttachmentBase, name: str, group: int | str, element: int | N
         return name
     column = Place(sched._group(group), name, element).name
     return column if column in ever else _slot(sched, name, group, element).name
-
-
-def _refuse_unknown(sched: AttachmentBase, what: str, schedules: Iterable[Schedule]) -> None:
-    """What steps used is not kept: it follows from the step, unless there is more that it depends on."""
-    clock, live = sched._options.clock, [s for s in schedules if s.inputs()]
-    if clock is None and not live:
-        return
-    if clock is not None:
-        why = f"on a clock of {clock.unit}: at which positions steps were made"
-    else:
-        why = f"of a schedule with live inputs ({brief(live[0])}): what these were at each step"
-    raise BindingError(
-        f"{what} is not known {why} is not kept; log sched.value(...) before each optimizer.step()"
-    )

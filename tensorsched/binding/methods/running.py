@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 
 from tensorsched.binding.arguments import read_metrics
 from tensorsched.binding.base import AttachmentBase
+from tensorsched.binding.callers import scaler_is_there
 from tensorsched.binding.clocked import check_counted
 from tensorsched.binding.events import advance, settle
 from tensorsched.binding.lr_scheduler import AttachmentLR
-from tensorsched.errors import BindingError
+from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules.validators import MAX_STEPS
 
 __all__ = ["count", "lr_scheduler", "observe", "progress", "step"]
@@ -21,12 +23,14 @@ __all__ = ["count", "lr_scheduler", "observe", "progress", "step"]
 def step(sched: AttachmentBase) -> None:
     """Advance by one step (only with advance="manual"), after `optimizer.step()`. Does not synchronise.
 
-    Without an optimizer step since the last call nothing is counted, and that is said once: a wrapper that steps
-    only every few calls (gradient accumulation in Accelerate), or a step that GradScaler skipped. Of an object
-    without torch's hooks nothing is known: every call counts.
+    Without an optimizer step since the last call nothing is counted, and that is said once: a step that GradScaler
+    skipped, or that you skipped. Before the first optimizer step of all it is refused, unless there is a GradScaler,
+    which may have skipped it: gradients are accumulated, and the call stands beside the optimizer's and not behind it.
+    Of an object without torch's hooks nothing is known: every call counts.
 
     Raises:
-        BindingError: the schedule advances by itself, is detached, or something else wrote to a slot.
+        BindingError: the schedule advances by itself, is detached, something else wrote to a slot, or the optimizer has
+            made no step yet. Nothing has changed.
     """
     if sched._options.auto or not sched.attached:
         sched._require_attached()
@@ -39,6 +43,7 @@ def step(sched: AttachmentBase) -> None:
         if not sched._stepped:
             _say_uncounted(sched)
             return
+        sched._ever_stepped = True
     elif not sched._mode.check(sched.optimizer.param_groups):
         settle(sched)
     advance(sched, sched._found_inf)
@@ -115,12 +120,14 @@ def observe(sched: AttachmentBase, metric: Any = None, /, **metrics: Any) -> Non
         **metrics: for each by its `name`.
 
     Raises:
-        BindingError: nothing reacts, no metric, an unknown name, or something that is no number. Nothing has
-            changed.
+        BindingError: nothing reacts, no metric, an unknown name, or something that is no number; or, where float slots
+            react, a value would be out of range. Nothing has changed.
+        ScheduleError: there, a value would not be finite. Nothing has changed.
 
     Where tensor slots depend on it, it is decided on the device and nothing synchronises; it may be part of a graph
     of yours, and of what torch.compile traces. Where float slots do, a tensor on a device is read, which waits for
-    it. In a distributed run each process decides for itself, and the same if the metric is: all_reduce it first.
+    it. In a distributed run each process decides for itself, and the same if the metric is: `dist.all_reduce(loss)`,
+    `loss /= dist.get_world_size()`, `sched.observe(loss)`.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -134,8 +141,21 @@ def observe(sched: AttachmentBase, metric: Any = None, /, **metrics: Any) -> Non
     shown_metrics = read_metrics(sched._reactions(), metric, metrics)
     assert inputs is not None  # noqa: S101  something reacts
     changed = inputs.observe(shown_metrics)
-    if changed and not torch.compiler.is_compiling():  # else the next step looks
+    if not changed or torch.compiler.is_compiling():
+        return  # the next step looks
+    try:
         sched._mode.refresh(sched.optimizer.param_groups)
+    except (BindingError, ScheduleError):
+        take_back(sched)
+        raise
+
+
+def take_back(sched: AttachmentBase) -> None:
+    """As if the last `observe` had not been, where that was decided on the host."""
+    if (inputs := sched._mode.inputs) is not None:
+        inputs.take_back()
+        with contextlib.suppress(BindingError, ScheduleError):  # somebody has turned another input, too
+            sched._mode.refresh(sched.optimizer.param_groups)
 
 
 def lr_scheduler(sched: AttachmentBase) -> AttachmentLR:
@@ -190,11 +210,22 @@ def _count_between_graphs(sched: AttachmentBase, n: int | torch.Tensor) -> None:
 
 
 def _say_uncounted(sched: AttachmentBase) -> None:
-    """Warn, once, of a step() by hand that no optimizer step came before."""
+    """Warn, once, of a step() by hand that no optimizer step came before; at the start of a run that is an error.
+
+    In the middle of one it is not: whoever leaves out steps with gradients that are not finite would lose the run.
+    """
+    name = type(sched.optimizer).__name__
+    if not sched._ever_stepped and not scaler_is_there():
+        raise BindingError(
+            f"sched.step() was called and {name}.step() was not yet, so the schedule would run ahead of the optimizer: "
+            "where gradients are accumulated, or steps are left out, call sched.step() right behind optimizer.step(), "
+            "as often as that (in Accelerate if accelerator.sync_gradients). With advance='auto' (the default) there "
+            "is nothing to call; a trainer takes sched.lr_scheduler()"
+        )
     if not sched._told_uncounted:
         sched._told_uncounted = True
         warnings.warn(
-            f"sched.step() was called and {type(sched.optimizer).__name__}.step() was not since the last time, so "
+            f"sched.step() was called and {name}.step() was not since the last time, so "
             "nothing is counted: gradients are accumulated, or GradScaler skipped the step. With advance='auto' "
             "(the default) there is nothing to call; a trainer takes sched.lr_scheduler()",
             UserWarning,

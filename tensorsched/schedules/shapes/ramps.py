@@ -10,19 +10,20 @@ import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.doubles import EXACT, HALF_PI, between, product, quotient, square, total
+from tensorsched.schedules.doubles import between
 from tensorsched.schedules.node import Array, node
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes.weights import (
     Weights,
     before,
-    either,
     elapsed_weights,
     fraction,
     geometric,
     mix,
     power_weights,
     straight,
+    tanh_weights,
+    wave_weights,
 )
 
 
@@ -86,29 +87,7 @@ class cosine(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return mix(t, self.steps, self.start, self.end, self._weights)
-
-    def _weights(self, t: Array) -> Weights:
-        n = self.steps
-        first = 2.0 * t <= n
-        off = np.where(first, t, n - t)  # from the nearer end; exact, since it is at most half of n
-        part, rest = quotient((off, EXACT), n)
-        angle, low = product(part, HALF_PI[0])
-        low = low + (part * HALF_PI[1] + rest * HALF_PI[0])
-        sine, cosine = np.sin(angle), np.cos(angle)
-        near, near_low = square(cosine)
-        far, far_low = square(sine)
-        turned = 2.0 * sine * cosine * low  # what the low part of the angle moves from one to the other
-        near_low, far_low = near_low - turned, far_low + turned
-        # The only parts of a half wave whose height is a fraction are its half and its thirds: exact, so that whole
-        # numbers come out whole.
-        half, third = 2.0 * off == n, 3.0 * off == n
-        known = half | third
-        if known.any():
-            near[half], near[third], far[half], far[third] = 0.5, 0.75, 0.5, 0.25
-            near_low[known] = far_low[known] = 0.0
-        pairs = ((near, far), (far, near), (near_low, far_low), (far_low, near_low))
-        return either(first, pairs)
+        return mix(t, self.steps, self.start, self.end, lambda t: wave_weights(t, self.steps))
 
 
 @node
@@ -284,19 +263,10 @@ class tanh(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return mix(t, self.steps, self.start, self.end, self._weights)
+        def weights(t: Array) -> Weights:
+            return tanh_weights(t, self.steps, self.lower, self.upper)
 
-    def _weights(self, t: Array) -> Weights:
-        """1 / (1 + exp(2 a)) and 1 / (1 + exp(-2 a)), where a is the argument of tanh."""
-        before, passed = product(self.lower, self.steps - t), product(self.upper, t)
-        high, low = total(before[0], passed[0])
-        a = quotient((high, low + (before[1] + passed[1])), self.steps)
-        small = np.exp(-2.0 * np.abs(a[0]))
-        whole = 1.0 + small
-        moved = small * (2.0 * np.sign(a[0]) * a[1]) / (whole * whole)  # by the low part of a
-        falling = a[0] > 0.0
-        pairs = ((small / whole, 1.0 / whole), (1.0 / whole, small / whole), (-moved, moved), (moved, -moved))
-        return either(falling, pairs)
+        return mix(t, self.steps, self.start, self.end, weights)
 
 
 @node

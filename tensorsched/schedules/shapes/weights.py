@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tensorsched.schedules.doubles import EXACT, Pair, between, quotient, total
+from tensorsched.schedules.doubles import EXACT, HALF_PI, Pair, between, product, quotient, square, total
 from tensorsched.schedules.node import Array
 
 Weights = tuple[Array, ...]
@@ -68,7 +68,7 @@ def straight(t: Array, n: Array | int, start: Array | float, end: Array | float)
 
 
 def scaled(factor: float, t: Array, n: int) -> Array:
-    """Factor * t / n for 0 <= t: whole numbers stay whole."""
+    """The product factor * t / n for 0 <= t: whole numbers stay whole."""
     values = factor * t / n
     if np.isfinite(values).all():
         return values
@@ -94,6 +94,29 @@ def _corrected(value: Array, relative: Array) -> Array:
 def geometric(ratio: float, exponent: Pair) -> Array:
     """ratio**exponent, where ratio > 0."""
     return _corrected(np.power(ratio, exponent[0]), math.log(ratio) * exponent[1])
+
+
+def wave_weights(t: Array, n: int) -> Weights:
+    """cos(pi t / 2 n)**2 and sin(pi t / 2 n)**2, for 0 <= t < n."""
+    first = 2.0 * t <= n
+    off = np.where(first, t, n - t)  # from the nearer end; exact, since it is at most half of n
+    part, rest = quotient((off, EXACT), n)
+    angle, low = product(part, HALF_PI[0])
+    low = low + (part * HALF_PI[1] + rest * HALF_PI[0])
+    sine, cosine = np.sin(angle), np.cos(angle)
+    near, near_low = square(cosine)
+    far, far_low = square(sine)
+    turned = 2.0 * sine * cosine * low  # what the low part of the angle moves from one to the other
+    near_low, far_low = near_low - turned, far_low + turned
+    # The only parts of a half wave whose height is a fraction are its half and its thirds: exact, so that whole
+    # numbers come out whole.
+    half, third = 2.0 * off == n, 3.0 * off == n
+    known = half | third
+    if known.any():
+        near[half], near[third], far[half], far[third] = 0.5, 0.75, 0.5, 0.25
+        near_low[known] = far_low[known] = 0.0
+    pairs = ((near, far), (far, near), (near_low, far_low), (far_low, near_low))
+    return either(first, pairs)
 
 
 def power_weights(t: Array, n: int, exponent: float) -> Weights:
@@ -127,3 +150,16 @@ def _rest(raised: Array, exponent: float, log: Callable[[Mask], Array]) -> Array
     if near.any():
         rest[near] = -np.expm1(exponent * log(near))
     return rest
+
+
+def tanh_weights(t: Array, n: int, lower: float, upper: float) -> Weights:
+    """1 / (1 + exp(2 a)) and 1 / (1 + exp(-2 a)), where a = (lower * (n - t) + upper * t) / n."""
+    left, passed = product(lower, n - t), product(upper, t)
+    high, low = total(left[0], passed[0])
+    a = quotient((high, low + (left[1] + passed[1])), n)
+    small = np.exp(-2.0 * np.abs(a[0]))
+    whole = 1.0 + small
+    moved = small * (2.0 * np.sign(a[0]) * a[1]) / (whole * whole)  # by the low part of a
+    falling = a[0] > 0.0
+    pairs = ((small / whole, 1.0 / whole), (1.0 / whole, small / whole), (-moved, moved), (moved, -moved))
+    return either(falling, pairs)
