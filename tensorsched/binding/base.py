@@ -308,7 +308,7 @@ class AttachmentBase:
         return [] if self._mode.inputs is None else self._mode.inputs.names()
 
     def _reactions(self) -> list[str]:
-        return [] if self._mode.inputs is None else list(self._mode.inputs.reactions)
+        return [] if self._mode.inputs is None else self._mode.inputs.reactions
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
