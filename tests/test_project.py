@@ -238,9 +238,9 @@ LONGEST = 320
 LONGER = {
     "binding.movers": (450, "all that runs at every step, in one place"),
     "compiled.step": (360, "one compiled step, from the first call to its release"),
-    "engine.clocked": (340, "the counts of one clock, as floats and as tensors, line by line the same"),
+    "engine.clocked": (370, "the counts of one clock, as floats and as tensors, line by line the same"),
     "integrations.ignite.compositions": (350, "ignite's handlers that hold others, one function each"),
-    "plan.plan": (370, "most of it docstrings of the methods of one class"),
+    "plan.plan": (385, "most of it docstrings of the methods of one class"),
     "schedules.live": (420, "the nodes that react, one class each"),
     "schedules.node": (360, "what every node is"),
     "schedules.parse": (470, "one grammar"),
