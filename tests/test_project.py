@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import pickle
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -370,6 +372,37 @@ def test_a_public_name_exists_and_is_documented(name):
     doc = getattr(ts, name).__doc__
     assert doc
     assert not doc.startswith(f"{name}(")  # what dataclass writes where nobody wrote anything
+
+
+RETURNED = {"Clock", "CompiledStep", "Finding", "ScheduleTable", "__version__"}
+"""Public names that the page of the package does not list: what others give, and the version."""
+
+
+@pytest.mark.parametrize("name", sorted(set(ts.__all__) - RETURNED))
+def test_the_page_of_the_package_says_where_a_name_belongs(name):
+    assert f"`{name}`" in ts.__doc__
+
+
+def on_an_optimizer() -> Iterator[tuple[str, str]]:
+    """What may touch a device, with its docstring: functions, and methods and properties of classes (with the class's)."""
+    for name in ts.__all__:
+        held = getattr(ts, name)
+        if inspect.isclass(held) and not held.__module__.startswith(
+            ("tensorsched.schedules", "tensorsched.errors")
+        ):
+            whole = re.search("[Nn]othing here synchronises", held.__doc__) is not None
+            for method in (each for each in dir(held) if not each.startswith("_")):
+                doc = inspect.getdoc(inspect.getattr_static(held, method)) or ""
+                if isinstance(getattr(held, method), property) or callable(getattr(held, method)):
+                    yield f"{name}.{method}", doc + held.__doc__ * whole
+        elif inspect.isfunction(held) and not held.__module__.startswith("tensorsched.schedules"):
+            yield name, held.__doc__
+
+
+def test_what_works_on_an_optimizer_says_whether_it_synchronises():
+    found = dict(on_an_optimizer())
+    assert {"attach", "Attachment.log", "Plan.extend", "ScheduleEngine.seek"} <= found.keys()
+    assert [name for name, doc in found.items() if not re.search("synchronis", doc, re.IGNORECASE)] == []
 
 
 def test_no_public_name_is_listed_twice():

@@ -9,10 +9,10 @@ From the top down; each room knows those below it:
     events, resuming, late_groups           what happens at a step, around a checkpoint, when groups are added
     base                                    the state of an attachment, and how it passes from one to the next
     hooks, rare_steps                       what is on the optimizer
-    modes, eager_mode                       where the values are while steps run (another one: compiled/graph_mode.py)
+    modes, eager_mode                       where the values are while steps run (the other: compiled/graph_mode.py)
     parts, reactive_parts, filled, decay    slots, and the engines that feed them
     slots                                   the places that follow a schedule
-    kept, last_used                         what the last step used, for who asks afterwards
+    kept, last_used                         what the last step used, for those who ask afterwards
     movers                                  what runs at every step
 
 Beside them stand small rooms of facts and checks, which nobody has to read first.

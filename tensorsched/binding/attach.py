@@ -132,6 +132,8 @@ def _eagerly(optimizer: Any) -> Iterator[None]:
 def detach(optimizer: Any) -> None:
     """Detach every schedule from an optimizer: `Attachment.detach` of each, for when the handles are lost.
 
+    Without any it does nothing. May synchronise, as `Attachment.step_count`.
+
     Example:
         >>> import torch, tensorsched as ts
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)

@@ -94,7 +94,7 @@ class AttachmentBase:
 
     @property
     def optimizer(self) -> Any:
-        """Whose hyperparameters follow the schedules. It is not kept alive by its schedules.
+        """Whose hyperparameters follow the schedules. It is not kept alive by them. Does not synchronise.
 
         Raises:
             BindingError: it is gone.
@@ -106,7 +106,10 @@ class AttachmentBase:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """Every scheduled (group, key, element): its place, its schedule, whether it is a tensor slot, and why."""
+        """Every scheduled (group, key, element): its place, its schedule, whether it is a tensor slot, and why.
+
+        Does not synchronise.
+        """
         at = self._mode.slot_at
         return tuple(at[place] for place in self._places)
 
@@ -159,6 +162,15 @@ class AttachmentBase:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
 
         Where a group held a tensor before, that same tensor gets the current value. A second call does nothing.
+
+        May synchronise, as `step_count`.
+
+        Example:
+            >>> import torch, tensorsched as ts
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+            >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+            >>> optimizer.step(), sched.detach(), optimizer.param_groups[0]["lr"], sched.attached
+            (None, None, 0.75, False)
         """
         if not self.attached:
             return

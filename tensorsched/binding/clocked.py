@@ -90,7 +90,8 @@ class Tally:
             )
         if self.clock.progress is not None:
             raise BindingError(
-                "this clock asks the function that it was made with, so progress() would be overwritten"
+                "this clock asks the function that it was made with, so progress() would be overwritten; make it with "
+                "ts.clock(progress=True)"
             )
 
     def go_to(self, clocks: Clocks, part: Any) -> None:

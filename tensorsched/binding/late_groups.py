@@ -58,7 +58,9 @@ def read_adopted(groups: Groups, first: int, hyperparameters: Mapping[str, Any])
     for key, given in hyperparameters.items():
         value = list_by_group(groups[first:], key, given) if isinstance(given, Mapping) else given
         if isinstance(value, list) and len(value) != new:
-            raise BindingError(f"{key}: the list has {len(value)} entries and {new} param_groups were added")
+            raise BindingError(
+                f"{key}: the list has {len(value)} entries and {new} param_groups were added; give one for each"
+            )
         entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
     return read_schedules(groups, entries) if entries else {}
 

@@ -45,9 +45,9 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
-    remake: Callable[[], None]  # be built anew now: functions that users compile have traced the old one
+    _remake: Callable[[], None]  # be built anew now: functions that users compile have traced the old one
 
-    def make_stale(self) -> None:
+    def _make_stale(self) -> None:
         """Be built anew before the next step."""
 
 
@@ -155,13 +155,13 @@ class GraphMode(HandedMode):
     def make_stale(self) -> None:
         """Compiled steps are built anew before they run again."""
         for step in self.users:
-            step.make_stale()
+            step._make_stale()
 
     def remake(self) -> None:
         """What compiled steps read is in other tensors from now on: each is compiled once more."""
         self.outdated = True
         for step in list(self.users):
-            step.remake()
+            step._remake()
 
     def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
         """Refuse schedules that a compiled step's graph cannot follow.
@@ -267,8 +267,8 @@ def enter(sched: Attachment) -> GraphMode:
     sched._require_attached()
     sched._take_in_new_groups()
     graph = sched._graph
-    old = not isinstance(graph, GraphMode) or graph.outdated or graph.eager is not sched._eager
-    if old:  # or none, or groups were adopted since
+    # None, or other parts are there since, or groups were adopted.
+    if not isinstance(graph, GraphMode) or graph.outdated or graph.eager is not sched._eager:
         graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
     if not sched._mode.in_graph:
         sched._use(graph)

@@ -34,7 +34,7 @@ _PIECE = (
 
 
 class ScheduleEngine:
-    """Reads a table by its own step counter.
+    """Reads a table by its own step counter. Nothing here synchronises where it does not say so.
 
     Args:
         table: from `tabulate`.

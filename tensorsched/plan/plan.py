@@ -96,7 +96,10 @@ class Plan:
 
     @property
     def attachments(self) -> Mapping[str, Attachment]:
-        """Each attachment by its name, in the order in which a compiled step steps their optimizers."""
+        """Each attachment by its name, in the order in which a compiled step steps their optimizers.
+
+        Does not synchronise.
+        """
         return MappingProxyType(self._attachments)
 
     def __getitem__(self, name: str) -> Attachment:
@@ -130,6 +133,8 @@ class Plan:
             ScheduleError: step is negative or not an int. Nothing has changed.
             BindingError: an attachment is detached, or its groups are others; or they are on clocks of different
                 units, of which one number is no place. Nothing has changed.
+
+        Synchronises as `step_counts` does, to go back where one refuses.
         """
         refuse_different_units(self._attachments)
         with all_or_none(self._attachments):
@@ -242,6 +247,8 @@ class Plan:
         Raises:
             ScheduleError: the state is malformed; the message starts with the field. Nothing has changed.
             BindingError: it has other names, or an attachment refuses its part. Nothing has changed.
+
+        May synchronise, as `Attachment.load_state_dict`.
         """
         states = read_state(state, self._attachments)
         with all_or_none(self._attachments):
@@ -262,6 +269,8 @@ class Plan:
 
         Raises:
             BindingError: as `Attachment.lr_scheduler`, with the name. None of them waits for a trainer then.
+
+        Does not synchronise, but where `step_counts` does.
         """
         if self._face is None:
             alone = [sched for sched in self._attachments.values() if sched._face is None]
@@ -319,16 +328,19 @@ class Plan:
         """
         parts: dict[str, dict[Schedule, list[int]]] = {}
         marks: list[int] = []
+        units: list[str] = []
         for name, sched in self._attachments.items():
             for slot in sched.slots:
                 panel = parts.setdefault(f"{name}: {slot.place.part}", {})
                 panel.setdefault(slot.schedule, []).append(slot.place.group)
             parts |= {f"{name}: {key} (free)": {schedule: []} for key, schedule in sched.free.items()}
-            marks += [sched.position] * (len(parts) - len(marks))
-        return list(plot_parts(parts, marks, steps=steps, log=log))
+            new, clock = len(parts) - len(marks), sched._options.clock
+            marks += [sched.position] * new
+            units += ["step" if clock is None else clock.unit] * new
+        return list(plot_parts(parts, marks, steps=steps, log=log, unit=units))
 
     def detach(self) -> None:
-        """Give every optimizer back: `Attachment.detach` of each."""
+        """Give every optimizer back: `Attachment.detach` of each. May synchronise, as that."""
         if self._drift is not None:
             self._drift.stop()
         for sched in self._attachments.values():

@@ -19,6 +19,7 @@ import pytest
 import tensorsched as ts
 from tensorsched.cli.main import main
 from tensorsched.schedules.check import CODES
+from tensorsched.schedules.views.numerals import number
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -57,7 +58,7 @@ def test_a_pipe_carries_documents_and_no_colour():
     document = json.dumps(SCHEDULE.to_dict())
     done = shell(f"{SHELL} show - --width 60 --height 6", input=document)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "20000 steps" in done.stdout
+    assert "20,000 steps" in done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -117,20 +118,21 @@ def test_show_says_what_the_schedule_is(run):
     status, out, err = run("show", COSINE)
     assert (status, err) == (0, "")
     lines = out.split("\n")
-    assert lines[0] == repr(SCHEDULE)
+    assert lines[0] == "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19500)"
+    assert ts.parse(lines[0]) == SCHEDULE
     facts = dict(re.findall(r"^(first|peak|lowest|last|length|area) +(.*)$", out, re.MULTILINE))
     area = float(SCHEDULE.values().sum())
     assert facts == {
         "first": "0 at step 0",
-        "peak": "0.0003 at step 500",
+        "peak": "3e-4 at step 500",
         "lowest": "0 at step 0",
-        "last": "3e-05 from step 20000 on (holds)",
-        "length": "20000 steps",
-        "area": f"{area:.6g}, the sum of the values at steps 0..19999; mean {area / 20_000:.6g}",
+        "last": "3e-5 from step 20,000 on (holds)",
+        "length": "20,000 steps",
+        "area": f"{area:.6g}, the sum of the values at steps 0..19,999; mean {number(area / 20_000)}",
     }
-    assert re.search(r"^linear +0 +499 +0 ", out, re.MULTILINE)
-    assert re.search(r"^cosine +500 +19999 +0.0003 ", out, re.MULTILINE)
-    assert re.search(r"^holds +20000 +3e-05$", out, re.MULTILINE)
+    assert re.search(r"^warm-up +linear +0 +499 +0 ", out, re.MULTILINE)
+    assert re.search(r"^decay +cosine +500 +19,999 +3e-4 ", out, re.MULTILINE)
+    assert re.search(r"^holds +20,000 +3e-5$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("wide", [30, 80])
@@ -171,6 +173,67 @@ def test_show_draws_everything(run, expression, size):
     status, out, err = run("show", expression, "--width", size[0], "--height", size[1])
     assert (status, err) == (0, "")
     assert "nan" not in out.replace("initial", "")
+
+
+def rows_of(out: str) -> list[str]:
+    return [re.split("[│┤]", line)[1] for line in out.split("\n") if re.search("[│┤]", line)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_show_names_every_one_of_several(run, count):
+    curves = [f"linear(1, {i / 16}, steps=100)" for i in range(count)]
+    status, out, err = run("show", *curves, "--width", "100", "--height", "40")
+    assert (status, err) == (0, "")
+    letters = "abcdefghijklmnop"[:count]
+    drawn = rows_of(out)
+    assert set("".join(drawn)) - {" "} == set(letters)
+    assert [row.rstrip()[-1] for row in drawn if row.strip()][-1] == "a"  # the lowest end is the first's
+    for letter, curve in zip(letters, curves, strict=True):
+        (told,) = re.findall(rf"^{letter}  (linear.*)$", out, re.MULTILINE)
+        assert ts.parse(told) == ts.parse(curve)
+        assert re.search(rf"^{letter} +1 +1 +0 ", out, re.MULTILINE)
+
+
+def test_show_lets_equal_curves_take_turns(run):
+    _, out, _ = run("show", "constant(1)", "constant(1)")
+    assert "abab" in out
+
+
+def test_show_has_letters_for_sixteen(run):
+    status, out, err = run("show", *["constant(1)"] * 17)
+    assert (status, out) == (2, "")
+    assert "show draws up to 16 schedules, got 17" in err
+
+
+def test_show_draws_steps_as_steps(run):
+    """Between two levels one column is filled, over all the rows there; of a line there are many."""
+
+    def widest(expression):
+        _, out, _ = run("show", expression, "--width", "80", "--height", "20")
+        columns = [{i for i, c in enumerate(row) if c != " "} for row in rows_of(out)]
+        return max(len(filled) for filled in columns[1:-1])
+
+    assert widest("piecewise_constant([1, 0], [500])") == 1
+    assert widest("linear(1, 0, steps=600)") > 1
+
+
+def test_show_cuts_a_log_axis(run):
+    def labelled(*arguments):
+        _, out, _ = run("show", *arguments)
+        return re.findall(r"^ *([\d.e-]+) ┤", out, re.MULTILINE)
+
+    assert labelled("cosine(1, 0, steps=1000)", "--scale", "log")[-1] == "1e-4"
+    assert labelled("exponential(1e-7, 10, steps=300)")[-1] == "1e-7"
+
+
+def test_show_says_what_is_counted(run):
+    _, out, _ = run("show", "batch_steps('0:768 250B:1536')", "--unit", "tokens")
+    assert re.search(r"^tokens  0 +", out, re.MULTILINE)
+    assert "1536 at 250,000,000,000 tokens" in out
+    for wrong in ("", "x" * 13, "\x1bc"):
+        status, _, err = run("show", "1", "--unit", wrong)
+        assert status == 2
+        assert "--unit" in err
 
 
 # -- values -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from tensorsched.schedules.live import Input
 from tensorsched.schedules.node import NODES, SHAPES, node
 from tensorsched.schedules.parse import parse
 from tensorsched.schedules.validators import MAX_STEPS
-from tensorsched.schedules.views.picture import phases
+from tensorsched.schedules.views.phases import phases
 from tests import strategies
 from tests.schedules import test_reference
 

@@ -254,7 +254,8 @@ def plot(sched: AttachmentBase, *, steps: int | None = None, log: bool | None = 
     for name, schedule in sched.free.items():
         line = sched._history.drawn(name, schedule, now, fixed)
         parts[f"{name} (free){_AS_NOW if schedule.inputs() else ''}"] = {line: []}
-    return list(plot_parts(parts, now, steps=steps, log=log))
+    clock = sched._options.clock
+    return list(plot_parts(parts, now, steps=steps, log=log, unit="step" if clock is None else clock.unit))
 
 
 def text(sched: AttachmentBase) -> str:

@@ -65,6 +65,19 @@ def load_state_dict(
         ScheduleError: the state is malformed; the message starts with the field. Nothing has changed.
         BindingError: it was saved under other schedules (both are shown, and the first step at which they
             differ), or this one is detached. Nothing has changed.
+
+    May synchronise, as `step_count`; with "saved" as `rewrite`.
+
+    Example:
+        >>> import torch, tensorsched as ts
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))])
+        >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+        >>> optimizer.step()
+        >>> state = sched.state_dict()  # torch.save(state, path)
+        >>> ts.detach(optimizer)
+        >>> sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+        >>> sched.load_state_dict(state), sched.step_count, sched.value("lr")
+        (None, 1, 0.75)
     """
     sched._require_attached()
     take_in_new_groups(sched)

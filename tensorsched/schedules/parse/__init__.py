@@ -32,8 +32,8 @@ def parse(text: str, **known: float) -> Schedule:
     """The schedule that the text describes, for example `linear(0, 3e-4, steps=500) >> cosine(3e-4, 0, steps=9500)`.
 
     Args:
-        text: a Python expression over the names and operators above; line breaks are white space. `name=?` stands for a
-            number that is not known yet.
+        text: a Python expression over the shapes, recipes and operators of this package; line breaks are white
+            space. `name=?` stands for a number that is not known yet.
         known: the numbers that stand for `?`, by the name in front of it.
 
     Returns:
@@ -70,17 +70,22 @@ def _parse(text: str, known: Mapping[str, float]) -> Schedule:
     return value if isinstance(value, Schedule) else constant(value)
 
 
-def argument(text: str) -> Schedule:
+def argument(text: str | float | Schedule) -> Schedule:
     """`parse` for argparse: `parser.add_argument("--lr", type=ts.argument)`; argparse shows the message as it is.
 
+    For jsonargparse and Lightning's command line, which write the configuration as well, a type of its own:
+    `register_type(ts.Schedule, serializer=repr, deserializer=ts.argument)`, then `lr: ts.Schedule`.
+
     Args:
-        text: what stands on the command line; `?` for a number that is not known yet.
+        text: what stands on the command line; `?` for a number that is not known yet. A schedule is given back, since
+            jsonargparse calls a type again with what came of it; a number is a constant, as in its config files.
 
     Returns:
         The schedule, or a `Template`.
 
     Raises:
-        argparse.ArgumentTypeError: it is no schedule; the message points at the column.
+        argparse.ArgumentTypeError: the text is no schedule; the message points at the column.
+        ScheduleError: it is neither text nor any of the others.
 
     Example:
         >>> import argparse, tensorsched as ts
@@ -89,6 +94,10 @@ def argument(text: str) -> Schedule:
         >>> parser.parse_args(["--lr", "cosine(3e-4, 0, steps=100)"]).lr
         cosine(0.0003, 0.0, steps=100)
     """
+    if isinstance(text, Schedule):
+        return text
+    if not isinstance(text, str):
+        return constant(text)
     try:
         return parse(text)
     except ScheduleError as error:
