@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -45,7 +45,7 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
-    _remake: Callable[[], None]  # be built anew now: functions that users compile have traced the old one
+    def _remake(self) -> None: ...  # built anew now: functions that users compile have traced the old one
 
     def _make_stale(self) -> None:
         """Be built anew before the next step."""
