@@ -240,10 +240,10 @@ LONGEST = 330
 LONGER = {
     "binding.base": (360, "an attachment's state, and the few changes of it that all others are made of"),
     "binding.movers": (445, "all that runs at every step, in one place"),
-    "compiled.step": (380, "one compiled step, from the first call to its release"),
+    "compiled.step": (390, "one compiled step, from the first call to its release"),
     "engine.clocked": (370, "the counts of one clock, as floats and as tensors, line by line the same"),
     "integrations.ignite.compositions": (345, "ignite's handlers that hold others, one function each"),
-    "plan.plan": (395, "most of it docstrings of the methods of one class"),
+    "plan.plan": (400, "most of it docstrings of the methods of one class"),
     "schedules.node": (360, "what every node is"),
     "schedules.schedule": (470, "most of it docstrings of the methods of one class"),
 }

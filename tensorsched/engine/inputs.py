@@ -48,7 +48,9 @@ class Inputs:
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
-        self._before: dict[str, dict[str, Any]] = {}  # what reactions remembered before the last metric
+        self.before: dict[
+            str, dict[str, Any]
+        ] = {}  # what reactions remembered before the last metric, on the host
         # Past torch, reading and writing costs a tenth of what it costs through it (fake tensors have no memory).
         plain = device.type == "cpu" and type(self.memory) is torch.Tensor
         self._bytes = memoryview(self.memory.numpy().data).cast("B") if plain else None
@@ -122,7 +124,7 @@ class Inputs:
         memory = None if torch.compiler.is_compiling() else self._bytes
         changed = False
         if memory is not None:
-            self._before = {}
+            self.before = {}
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
             if memory is None:
@@ -132,18 +134,11 @@ class Inputs:
             # Asking a float whether it is a tensor costs more than the decision: torch's isinstance is Python.
             x = metric if type(metric) is float else _number(metric)
             at = self._at[name]
-            before = self._before[name] = at.read(memory)
+            before = self.before[name] = at.read(memory)
             after = held._observed(before, x, FLOATS)  # noqa: SLF001
             changed |= after["value"] != before["value"]
             at.write(memory, after)
         return changed
-
-    def take_back(self) -> None:
-        """As if the last `observe` had not been, where that was decided on the host."""
-        for name, before in self._before.items():
-            assert self._bytes is not None  # noqa: S101  it was decided there
-            self._at[name].write(self._bytes, before)
-        self._before = {}
 
     @torch.no_grad()
     def _react(self, name: str, held: Any, metric: torch.Tensor | float) -> None:
@@ -161,11 +156,6 @@ class Inputs:
         }
         after = held._observed(cells, x, _TENSORS)  # noqa: SLF001  a reaction is described by its node
         part.copy_(torch.cat([after[key].reshape(-1) for key in fields]))
-
-    def restart(self, nodes: Mapping[str, Input]) -> None:
-        """Let these begin anew, of which nothing was in use: a run that is resumed has nothing of them either."""
-        for name, held in nodes.items():
-            self._put(name, held._cells())  # noqa: SLF001  an input is described by its node
 
     def _slice(self, name: str) -> torch.Tensor:
         at = self._at[name]

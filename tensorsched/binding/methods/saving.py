@@ -9,6 +9,7 @@ from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.checkpoint import read_state
 from tensorsched.binding.clocked import write_clock
 from tensorsched.binding.events import take_in_new_groups
+from tensorsched.binding.following import follow
 from tensorsched.binding.state_format import write_state
 from tensorsched.engine import Where
 from tensorsched.schedules.validators import check_count
@@ -83,7 +84,7 @@ def load_state_dict(
     how = sched._options.on_mismatch if on_mismatch is None else on_mismatch
     where, schedules, cells, history = read_state(state, sched._schedules(), how, sched._options.clock)
     if schedules:
-        sched._follow(schedules)
+        follow(sched, schedules)
     if sched._mode.inputs is not None:
         sched._mode.inputs.load(cells)
     sched._last.forget(sched._mode)
