@@ -11,7 +11,7 @@ import torch
 from torch import nn, optim
 
 import tensorsched as ts
-from tensorsched.binding.movers import Mover, float_mover, joined, tensor_mover
+from tensorsched.binding.movers import Mover, fill_all, float_mover, joined, tensor_mover
 from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
 from tensorsched.param_groups import Place
 
@@ -287,3 +287,12 @@ def test_the_handle_shows_what_users_use():
 def test_an_attachment_that_is_never_compiled_carries_nothing_of_it():
     sched = ts.attach(optim.SGD([nn.Parameter(torch.ones(1))]), lr=0.5)
     assert sched._graph is None
+
+
+def test_a_tensor_that_a_group_holds_is_filled_and_stays():
+    tensor, last = torch.tensor(0.5), 0.25
+    groups = [{"lr": last}, {"lr": tensor}]
+    fill_all(groups, "lr", last, 0.125)
+    assert groups == [{"lr": 0.125}, {"lr": tensor}]
+    assert groups[1]["lr"] is tensor
+    assert tensor.item() == 0.125
