@@ -145,9 +145,13 @@ def _way_out(given: object) -> str:
 
 def as_float(held: object) -> float | None:
     """A number or one-element tensor as a float (a tensor on a device synchronises); None for anything else."""
-    if isinstance(held, torch.Tensor) and held.numel() == 1:
-        return float(held.item())
-    return float(held) if isinstance(held, numbers.Real) and not isinstance(held, bool) else None
+    found = held.item() if isinstance(held, torch.Tensor) and held.numel() == 1 else held
+    if not isinstance(found, numbers.Real) or (isinstance(found, bool) and found is held):
+        return None
+    try:
+        return float(found)
+    except OverflowError:  # an int of hundreds of digits
+        return None
 
 
 def known_keys(group: Mapping[str, Any], missing: str) -> str:

@@ -21,7 +21,7 @@ from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import as_schedule, has_initial, substitute_initial
 from tensorsched.schedules.node import brief
 from tensorsched.schedules.template import fill_in, templates
-from tensorsched.schedules.validators import check_count, check_real
+from tensorsched.schedules.validators import check_count, check_real, shown
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -137,6 +137,15 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
     return found
 
 
+def _fits_float64(number: numbers.Real) -> bool:
+    """Also inf and nan: a loss may be either."""
+    try:
+        float(number)
+    except OverflowError:
+        return False
+    return True
+
+
 def read_metrics(
     reactions: Sequence[str], metric: Any, metrics: Mapping[str, Any]
 ) -> dict[str, torch.Tensor | float]:
@@ -156,18 +165,18 @@ def read_metrics(
         )
     if unknown := sorted(set(metrics) - set(reactions)):
         raise BindingError(
-            f"observe(): nothing that reacts is named {unknown[0]!r}; there are {', '.join(reactions)}"
+            f"observe(): nothing that reacts is named {shown(unknown[0])}; there are {', '.join(reactions)}"
         )
     found: dict[str, torch.Tensor | float] = dict(metrics) if metrics else dict.fromkeys(reactions, metric)
     for name, given in found.items():
         fits = (
             given.numel() == 1 and not given.is_complex()
             if isinstance(given, torch.Tensor)
-            else isinstance(given, numbers.Real) and not isinstance(given, bool)
+            else isinstance(given, numbers.Real) and not isinstance(given, bool) and _fits_float64(given)
         )
         if not fits:
             what = (
-                f"a tensor of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else repr(given)
+                f"a tensor of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else shown(given)
             )
             raise BindingError(
                 f"observe(): the metric for {name!r} must be a number or a tensor of one element, got {what}; take its "

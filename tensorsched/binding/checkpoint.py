@@ -13,17 +13,18 @@ from tensorsched.binding.clocked import read_clock
 from tensorsched.binding.history import History
 from tensorsched.binding.state_format import parse_state
 from tensorsched.engine import Clock, Inputs, Where
-from tensorsched.errors import BindingError
+from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, sample
 from tensorsched.schedules.split import inputs_of
-from tensorsched.schedules.validators import refuse
+from tensorsched.schedules.validators import refuse, shown
 
 ON_MISMATCH = ("error", "saved", "keep_step", "restart")
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
+_MOST_GROUPS = 100_000  # and elements of a tuple: whoever damages a name is not to fill the memory
 _ROUNDING = 2.0**-40
-_NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d+)\])?\[group (?P<group>\d+)\]")  # of Place.name
+_NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d{1,4})\])?\[group (?P<group>\d{1,9})\]")  # of Place.name
 
 
 def read_state(
@@ -141,6 +142,10 @@ def schedules_of(state: Mapping[str, Any]) -> dict[str, Any]:
         element = None if found["element"] is None else int(found["element"])
         places.setdefault(found["key"], {}).setdefault(int(found["group"]), {})[element] = schedule
     count = 1 + max((group for groups in places.values() for group in groups), default=0)
+    if count > _MOST_GROUPS:  # as many entries are listed for each hyperparameter
+        raise ScheduleError(
+            f"schedules: a name is of group {shown(count - 1)}, and groups are at most {_MOST_GROUPS}"
+        )
     result: dict[str, Any] = {
         key: [_entry(groups.get(index)) for index in range(count)] for key, groups in places.items()
     }

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorsched.errors import BindingError
-from tensorsched.schedules.validators import shown
+from tensorsched.schedules.validators import is_whole, refuse, shown
 
-__all__ = ["entry_of_group", "group_label", "group_names", "index_of_group", "list_by_group"]
+__all__ = ["check_address", "entry_of_group", "group_label", "group_names", "index_of_group", "list_by_group"]
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -17,6 +17,20 @@ Groups = Sequence[Mapping[str, Any]]
 def group_names(groups: Groups) -> list[str | None]:
     """The name of each group, None where it has none."""
     return [name if isinstance(name := group.get("name"), str) else None for group in groups]
+
+
+def check_address(name: object, group: object = 0, element: object = None) -> None:
+    """Refuse what is no name of a hyperparameter, no group and no element: a list, an array, a schedule.
+
+    Raises:
+        BindingError: it is none.
+    """
+    if not isinstance(name, str):
+        raise BindingError(str(refuse("name", "that of a hyperparameter, such as 'lr'", name)))
+    if not isinstance(group, str) and not is_whole(group):
+        raise BindingError(str(refuse("group", "the index of a param_group, or its name", group)))
+    if element is not None and not is_whole(element):
+        raise BindingError(str(refuse("element", "an index into a tuple such as betas", element)))
 
 
 def group_label(groups: Groups, index: int) -> str:
@@ -97,7 +111,7 @@ def _not_one(groups: Groups, group: str, found: Sequence[int]) -> BindingError:
     known = [name for name in group_names(groups) if name is not None]
     near = difflib.get_close_matches(group, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return BindingError(f"no param_group is named {group!r}; {hint}{_there_are(groups)}")
+    return BindingError(f"no param_group is named {shown(group)}; {hint}{_there_are(groups)}")
 
 
 def _there_are(groups: Groups) -> str:

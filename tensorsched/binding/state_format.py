@@ -77,7 +77,7 @@ def parse_state(state: Any) -> Saved:
     """
     if not isinstance(state, Mapping):
         raise refuse("state", "the dict that state_dict() returned", state)
-    if state.get("format") != FORMAT:
+    if not isinstance(state.get("format"), str) or state["format"] != FORMAT:
         raise refuse("format", repr(FORMAT), state.get("format"))
     version = state.get("version")
     if type(version) is not int or version not in _ENTRIES:
@@ -88,9 +88,10 @@ def parse_state(state: Any) -> Saved:
             version,
         )
     if (found := set(state) - {"clock", "inputs"}) != _ENTRIES[version]:
-        wrong = min(map(str, found ^ _ENTRIES[version]))
+        wrong = min(found ^ _ENTRIES[version], key=str)
+        name = wrong if wrong in _ENTRIES[version] else shown(wrong)
         raise ScheduleError(
-            f"{wrong}: {'missing from' if wrong in _ENTRIES[version] else 'unknown entry of'} the state"
+            f"{name}: {'missing from' if wrong in _ENTRIES[version] else 'unknown entry of'} the state"
         )
     step = check_count("step", state["step"])
     if version == 1:

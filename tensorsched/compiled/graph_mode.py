@@ -21,17 +21,15 @@ from tensorsched.binding.capture import refuse_frozen_capture
 from tensorsched.binding.known import record_of
 from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
+from tensorsched.binding.parts import FloatSlots, TensorSlots, tensor_slots
 from tensorsched.binding.placement import live_device
-from tensorsched.binding.slots import (
-    FloatSlots,
+from tensorsched.binding.reactive_parts import (
+    Part,
     ReactiveFloatSlots,
     ReactiveTensorSlots,
-    Slot,
-    Slots,
-    TensorSlots,
     reactive_tensor_slots,
-    tensor_slots,
 )
+from tensorsched.binding.slots import Slot
 from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
 from tensorsched.engine import Inputs, Where, tabulate
@@ -47,7 +45,10 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
-    def make_stale(self) -> None:
+    def _remake(self) -> None:
+        """Be built anew now: functions that users compile have traced the old one."""
+
+    def _make_stale(self) -> None:
         """Be built anew before the next step."""
 
 
@@ -65,7 +66,7 @@ class GraphMode(HandedMode):
         self.eager = sched._eager
         self._kind, self._clock = type(sched.optimizer), sched._options.clock
         device = live_device(sched.optimizer.param_groups)
-        known = {} if before is None else {_columns(part): part for part in before.parts}
+        known = {} if before is None else {_followed(part): part for part in before.parts}
         inputs = self.eager.inputs if before is None or before.inputs is None else before.inputs
         if inputs is not None and inputs.device != device:
             inputs = Inputs(inputs.nodes, device)
@@ -76,6 +77,10 @@ class GraphMode(HandedMode):
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
+        self.captured = (
+            before is not None and before.captured
+        )  # by the user, in a CUDA graph: its tensors stay
+        self.outdated = False  # the eager mode's slots are in other parts by now
         fits = record_of(sched.optimizer).one_graph or frozenset()
         self._loops = {place.group for place in self.slot_at if place.part not in fits}
         self._own: list[tuple[dict[str, Any], dict[str, Any]]] = []  # of each group: its dict, its own flags
@@ -117,9 +122,7 @@ class GraphMode(HandedMode):
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """An eager step that entered this mode in between; it has been counted by nobody."""
-        if self.advance(sched.optimizer.param_groups, found_inf) is False:
-            sched._settle()
-            self.advance(sched.optimizer.param_groups, found_inf)
+        self.move(sched, found_inf)
 
     def before_capture(self, sched: Driving) -> None:  # noqa: ARG002  of the other modes
         """An eager step would be captured, with values that belong to compiled ones.
@@ -155,7 +158,13 @@ class GraphMode(HandedMode):
     def make_stale(self) -> None:
         """Compiled steps are built anew before they run again."""
         for step in self.users:
-            step.make_stale()
+            step._make_stale()
+
+    def remake(self) -> None:
+        """What compiled steps read is in other tensors from now on: each is compiled once more."""
+        self.outdated = True
+        for step in list(self.users):
+            step._remake()
 
     def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
         """Refuse schedules that a compiled step's graph cannot follow.
@@ -235,6 +244,7 @@ class InGraphStep(Mode):
     def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+        self._graph.captured = True
 
     def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
         """As in graph mode."""
@@ -261,7 +271,7 @@ def enter(sched: Attachment) -> GraphMode:
     sched._take_in_new_groups()
     graph = sched._graph
     if (
-        not isinstance(graph, GraphMode) or graph.eager is not sched._eager
+        not isinstance(graph, GraphMode) or graph.outdated or graph.eager is not sched._eager
     ):  # none, or groups were adopted since
         graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
     if not sched._mode.in_graph:
@@ -269,21 +279,23 @@ def enter(sched: Attachment) -> GraphMode:
     return graph
 
 
-def _columns(part: Slots) -> tuple[str, ...]:
-    return tuple(part.columns)
+def _followed(part: Part) -> tuple[tuple[str, Schedule], ...]:
+    """What a part is known by: its names, and what they follow."""
+    held = part.engine if isinstance(part, (ReactiveFloatSlots, ReactiveTensorSlots)) else part.engine.table
+    return tuple((name, held.schedules[name]) for name in part.columns)
 
 
 def _on_device(
-    parts: Iterable[Slots],
+    parts: Iterable[Part],
     device: torch.device,
-    known: Mapping[tuple[str, ...], Slots],
+    known: Mapping[tuple[tuple[str, Schedule], ...], Part],
     inputs: Inputs | None,
-) -> list[Slots]:
+) -> list[Part]:
     """The parts with every slot a tensor slot; those that are `known` already are what they were.
 
     Float slots join the tensor slots that were bound with them, in one engine: a graph then counts and looks up once.
     """
-    found: list[Slots] = []
+    found: list[Part] = []
     for part in parts:
         if isinstance(part, (TensorSlots, ReactiveTensorSlots)):
             found.append(part)
@@ -291,11 +303,11 @@ def _on_device(
         slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
         table = part.engine.table
         beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
-        names = _columns(part)
+        names = _followed(part)
         if isinstance(part, ReactiveFloatSlots):
             assert inputs is not None  # noqa: S101  there are such slots
             found.append(known.get(names) or reactive_tensor_slots(slots, {}, inputs, table.last))
-        elif beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
+        elif beside and (both := known.get((*_followed(beside), *names)) or _joined(beside, slots, part)):
             found[-1] = both
         else:
             found.append(known.get(names) or tensor_slots(slots, {}, device, table.last, clock=table.clock))

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.errors import BindingError, ScheduleError
-from tensorsched.schedules.validators import refuse, shown
+from tensorsched.schedules.validators import cut, refuse, shown
 
 FORMAT, VERSION = "tensorsched/plan", 1
 _ENTRIES = {"format", "version", "attachments"}
@@ -35,7 +35,7 @@ def read_attachments(given: Any, named: Mapping[str, Any]) -> dict[str, Attachme
             f"Plan: give each attachment a name, ts.Plan(muon=ts.attach(...), adamw=ts.attach(...)); got {shown(given)}"
         )
     if twice := (given or {}).keys() & named.keys():
-        raise BindingError(f"Plan: {min(twice)!r} is given twice")
+        raise BindingError(f"Plan: {min(twice)!r} is given twice; give each attachment a name of its own")
     found: dict[str, Attachment] = {}
     optimizers: dict[int, str] = {}
     for name, sched in {**(given or {}), **named}.items():
@@ -56,7 +56,9 @@ def read_attachments(given: Any, named: Mapping[str, Any]) -> dict[str, Attachme
         optimizers[id(optimizer)] = name
         found[name] = sched
     if not found:
-        raise BindingError("Plan: there is no attachment; ts.Plan(muon=ts.attach(...), adamw=ts.attach(...))")
+        raise BindingError(
+            "Plan: it needs at least one attachment: ts.Plan(muon=ts.attach(...), adamw=ts.attach(...))"
+        )
     keys = {key for sched in found.values() for group in sched.optimizer.param_groups for key in group}
     if clash := found.keys() & keys:
         raise BindingError(f"Plan: {min(clash)!r} is a hyperparameter of an optimizer; give another name")
@@ -101,20 +103,21 @@ def read_state(state: Any, names: Collection[str]) -> Mapping[str, Any]:
     """
     if not isinstance(state, Mapping):
         raise refuse("state", "the dict that state_dict() returned", state)
-    if state.get("format") != FORMAT:
+    if not isinstance(state.get("format"), str) or state["format"] != FORMAT:
         hint = " (one attachment's: plan[name].load_state_dict)" if "step" in state else ""
         raise refuse("format", f"{FORMAT!r}{hint}", state.get("format"))
     if type(state.get("version")) is not int or state["version"] != VERSION:
         raise refuse("version", str(VERSION), state.get("version"))
-    if wrong := sorted(map(str, set(state) ^ _ENTRIES)):
-        what = "missing from" if wrong[0] in _ENTRIES else "unknown entry of"
-        raise ScheduleError(f"{wrong[0]}: {what} the state")
+    if wrong := sorted(set(state) ^ _ENTRIES, key=str):
+        missing = wrong[0] in _ENTRIES
+        name = wrong[0] if missing else shown(wrong[0])
+        raise ScheduleError(f"{name}: {'missing from' if missing else 'unknown entry of'} the state")
     states = state["attachments"]
     if not isinstance(states, Mapping):
         raise refuse("attachments", "a dict", states)
     if set(states) != set(names):
         raise BindingError(
-            f"this state is of a plan of {', '.join(map(str, states))}, and this plan is of {', '.join(names)}; give "
+            f"this state is of a plan of {cut(', '.join(map(shown, states)), 400)}, and this plan is of {', '.join(names)}; give "
             "the same names, or load each part by plan[name].load_state_dict(state['attachments'][name])"
         )
     return states

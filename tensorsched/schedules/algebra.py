@@ -1,7 +1,7 @@
 """The nodes that expressions are made of: a constant, `initial`, `a >> b`, and `+ - * / **`, minimum and maximum.
 
 They are built by the operators of `Schedule`. The nodes that read their inner schedule at another position (repeat,
-delay, ...) are in `transforms`; what a node is, in `node`.
+delay, ...) are in `transforms`, `repeat` and `clocks`; what a node is, in `node`.
 """
 
 from __future__ import annotations
@@ -196,7 +196,11 @@ def chain(parts: Iterable[Schedule | float]) -> Schedule:
     """
     if isinstance(parts, (str, Schedule)) or not isinstance(parts, Iterable):
         raise f.refuse("chain: parts", "a sequence of schedules", parts)
-    made = [as_schedule(part) for part in parts]
+    try:
+        entries = iter(parts)
+    except TypeError:  # a tensor or an array of one number
+        raise f.refuse("chain: parts", "a sequence of schedules", parts) from None
+    made = [as_schedule(part) for part in entries]
     if not made:
         raise f.refuse("chain: parts", "at least one schedule", [])
     return made[0] if len(made) == 1 else Sequence(tuple(made))

@@ -1,7 +1,6 @@
 """Nodes that read a bounded schedule on another clock: there and back, unevenly, over a fraction of a step.
 
-They are built by `.mirror()`, `.warp(k)` and `.span(length)`. The others (repeat, delay, take, ...) are in
-`transforms`.
+They are built by `.mirror()`, `.warp(k)` and `.span(length)`. The others (delay, take, ...) are in `transforms`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from tensorsched.schedules.node import CALL, Array, Mark, brief, node
 from tensorsched.schedules.schedule import Schedule, check_schedule
 from tensorsched.schedules.transforms import Moved, receiver
 
+_MOST_LEFT_OUT = 10_000  # phases that are over at the offset of a span; of more, none shows
 _MOST_MIRRORED = 10_000  # phases that are walked backwards; of more, the way back is one
 
 
@@ -119,10 +119,17 @@ class Span(_Bounded):
 
     def _marks(self) -> Iterator[Mark]:
         """Those of inner that are not over at `offset`; what runs there starts at 0."""
-        moved = [(self._moved(at), what) for at, what in self.inner._marks_before(float(self._inner_steps))]
-        running = [what for at, what in moved if at == 0.0]
-        yield 0.0, running[-1] if running else self.kind
-        yield from ((at, what) for at, what in moved if at > 0.0)
+        inner = self.inner._marks_before(float(self._inner_steps))
+        moved = ((self._moved(at), what) for at, what in inner)
+        running = self.kind
+        for at, what in itertools.islice(moved, _MOST_LEFT_OUT):
+            if at > 0.0:
+                yield 0.0, running
+                yield at, what
+                yield from moved
+                return
+            running = what
+        yield 0.0, running
 
     def _source(self) -> tuple[str, int]:
         offset = f", {self.offset!r}" if self.offset else ""

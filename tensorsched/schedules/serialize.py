@@ -60,12 +60,12 @@ def _read(document: Any) -> Schedule:
         raise ScheduleError(f"a schedule document must be a dict, got {type(document).__name__}")
     if "kind" in document and "format" not in document:
         return _configured(document, "", 1)
-    if document.get("format") != FORMAT:
+    if not isinstance(document.get("format"), str) or document["format"] != FORMAT:
         raise ScheduleError(
             f"format: must be {FORMAT!r}, got {shown(document.get('format'))}; is this a to_dict() document?"
         )
     version = document.get("version")
-    if version != VERSION or isinstance(version, (bool, float)):
+    if type(version) is not int or version != VERSION:
         newer = isinstance(version, int) and version > VERSION
         way_out = "update tensorsched" if newer else "write it again with to_dict()"
         raise ScheduleError(
@@ -106,13 +106,13 @@ def _configured(entry: Mapping[Any, Any], path: str, depth: int) -> Schedule:
         near = hint(kind, FUNCTIONS) if isinstance(kind, str) else ""
         raise ScheduleError(f"{_where(path)}unknown kind {shown(kind)}{near}")
     options = {name: value for name, value in entry.items() if name != "kind"}
-    # A name stands in messages from here on, and in text where a ? is beside it.
-    if wrong := [name for name in options if not isinstance(name, str) or not name.isidentifier()]:
+    # A name stands in messages from here on, and in text where a ? is beside it. (A constructor has its self.)
+    if wrong := [
+        name for name in options if not isinstance(name, str) or not name.isidentifier() or name == "self"
+    ]:
         raise ScheduleError(f"{_where(path)}{kind} has no argument {shown(wrong[0])}")
-    if "?" in options.values():
-        written = ", ".join(
-            f"{name}={'?' if value == '?' else _scalar(name, value)}" for name, value in options.items()
-        )
+    if any(isinstance(value, str) and value == "?" for value in options.values()):
+        written = ", ".join(f"{name}={_scalar(name, value)}" for name, value in options.items())
         return parse(f"{kind}({written})")
     made = {name: _configured_argument(value, f"{path}{cut(name)}", depth) for name, value in options.items()}
     try:
@@ -123,6 +123,8 @@ def _configured(entry: Mapping[Any, Any], path: str, depth: int) -> Schedule:
 
 def _scalar(name: str, value: Any) -> str:
     made = _number(value)
+    if isinstance(made, str) and made == "?":
+        return "?"
     if not isinstance(made, (int, float, str)):
         raise ScheduleError(
             f"{name}: beside a ? there is room for numbers and words only, got {shown(value)}"
@@ -134,6 +136,8 @@ def _configured_argument(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, Mapping) and "kind" in value:
         return _configured(value, f"{path}: ", depth + 1)
     if isinstance(value, (list, tuple)):
+        if depth > MAX_DEPTH:
+            raise ScheduleError(f"{_where(path)}: nested more than {MAX_DEPTH} levels deep")
         return [_configured_argument(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
     return _number(value)
 

@@ -35,10 +35,12 @@ TORCH = [
     Row("ExponentialLR(optimizer, 0.9)", "ts.exponential_decay(lr, 0.9, every=1)"),
     Row("PolynomialLR(optimizer, 100, power=2.0)", "ts.polynomial(lr, 0.0, 2.0, steps=100)"),
     Row("CosineAnnealingLR(optimizer, 100, eta_min=0.001)", "ts.cosine(lr, 0.001, steps=100)", "ours holds 0.001 after step 100, torch's rises again", 101),
+    Row("CosineAnnealingLR(optimizer, 50, eta_min=0.001)", "ts.cosine(lr, 0.001, steps=50).mirror().repeat()", "the wave that torch's is past T_max"),
     Row("CosineAnnealingWarmRestarts(optimizer, 10, T_mult=2)", "ts.warm_restarts(lr, period=10, length_mult=2)"),
     Row('CyclicLR(optimizer, 0.01, 0.1, 20, mode="triangular2")', 'ts.cyclic(0.01, 0.1, up=20, mode="triangular2")'),
     Row('CyclicLR(optimizer, 0.01, 0.1, 20, mode="triangular2")', 'ts.cyclic(0.9, 0.8, up=20, mode="triangular2")', "its momentum", key="momentum"),
     Row("OneCycleLR(optimizer, 0.1, 100)", "ts.one_cycle(0.1, total=100, last_step_ends=True)", "torch raises after step 100", 100),
+    Row("OneCycleLR(optimizer, 0.1, 100, pct_start=0.4, three_phase=True)", "ts.one_cycle(0.1, total=100, rise=0.4, three_phase=True, last_step_ends=True)", "", 100),
     Row("OneCycleLR(optimizer, 0.1, 100)", "ts.one_cycle(0.85, total=100, start=0.95, end=0.95, last_step_ends=True)", "its momentum", 100, "momentum"),
     Row("SequentialLR(optimizer, [LinearLR(optimizer, 0.1, 1.0, 5), CosineAnnealingLR(optimizer, 95)], [5])", "ts.linear(0.1 * lr, lr, steps=5) >> ts.cosine(lr, 0.0, steps=95)", "ours holds 0 after step 100", 101),
     Row("ChainedScheduler([ConstantLR(optimizer, 0.5, 5), ExponentialLR(optimizer, 0.9)])", "(ts.constant(0.5, steps=5) >> 1.0) * ts.exponential_decay(lr, 0.9, every=1)"),
@@ -50,12 +52,16 @@ TRANSFORMERS = [
     Row('get_scheduler("constant_with_warmup", optimizer, 10)', "ts.warmup_constant(lr, warmup=10)"),
     Row('get_scheduler("linear", optimizer, 10, 100)', "ts.warmup_linear(lr, total=100, warmup=10)"),
     Row('get_scheduler("cosine", optimizer, 10, 100)', "ts.warmup_cosine(lr, total=100, warmup=10)", "ours holds 0 after step 100, theirs rises again", 101),
+    Row('get_scheduler("cosine", optimizer, 10, 100, {"num_cycles": 1.5})', "ts.wave(lr, total=100, warmup=10, cycles=1.5)", "as cosine", 101),
     Row('get_scheduler("cosine_with_restarts", optimizer, 20, 100, {"num_cycles": 4})', "ts.linear(0.0, lr, steps=20) >> ts.cosine(lr, 0.0, steps=20).repeat(4)"),
+    Row('get_scheduler("cosine_with_restarts", optimizer, 20, 100, {"num_cycles": 3})', "ts.linear(0.0, lr, steps=20) >> ts.cosine(lr, 0.0, steps=80).repeat(3).span(80)", "cycles of 26 2/3 steps"),
     Row('get_scheduler("polynomial", optimizer, 10, 100, {"power": 2.0, "lr_end": 1e-3})', "ts.linear(0.0, lr, steps=10) >> ts.polynomial(lr, 1e-3, 2.0, steps=90)"),
     Row('get_scheduler("inverse_sqrt", optimizer, 10)', "ts.warmup_inverse_sqrt(lr, warmup=10)"),
     Row('get_scheduler("cosine_with_min_lr", optimizer, 10, 100, {"min_lr": 0.01})', "ts.warmup_cosine(lr, total=100, warmup=10, floor=0.01)", "as cosine", 101),
     Row('get_scheduler("cosine_warmup_with_min_lr", optimizer, 10, 100, {"min_lr_rate": 0.1})', "ts.warmup_cosine(lr, total=100, warmup=10, floor=0.1 * lr).skip(1)", "the whole curve is one step early", 100),
+    Row('get_scheduler("cosine_warmup_with_min_lr", optimizer, 10, 100, {"min_lr_rate": 0.1, "warmup_lr_rate": 0.05})', "ts.linear(0.05 * lr, lr, steps=9) >> ts.cosine(lr, 0.1 * lr, steps=90)", "the warm-up has 9 steps; theirs rises after step 99", 100),
     Row('get_scheduler("warmup_stable_decay", optimizer, 10, 100, {"num_decay_steps": 20})', 'ts.wsd(lr, total=100, warmup=10, decay=20, shape="cosine")'),
+    Row('get_scheduler("warmup_stable_decay", optimizer, 10, 100, {"num_decay_steps": 20, "min_lr_ratio": 0.1, "decay_type": "1-sqrt"})', 'ts.wsd(lr, total=100, warmup=10, decay=20, shape="1-sqrt", floor=0.1 * lr, start=0.1 * lr)', "the warm-up starts at the floor"),
     Row('get_scheduler("reduce_lr_on_plateau", optimizer)', "", "follows a metric: `lr * ts.plateau(...)` and `sched.observe(metric)`"),
     Row('get_scheduler("greedy", optimizer)', "", "follows a metric: `lr * ts.greedy(...)` and `sched.observe(metric)`"),
 ]  # fmt: skip
@@ -64,17 +70,25 @@ OPTAX = [
     Row("constant_schedule(0.1)", "ts.constant(0.1)"),
     Row("linear_schedule(0.1, 0.0, 100)", "ts.linear(0.1, 0.0, steps=100)"),
     Row("cosine_decay_schedule(0.1, 100, alpha=0.1)", "ts.cosine(0.1, 0.1 * 0.1, steps=100)"),
+    Row("cosine_decay_schedule(0.1, 100, alpha=0.1, exponent=2.0)", "0.1 * (0.1 + 0.9 * ts.cosine(1.0, 0.0, steps=100) ** 2.0)"),
     Row("polynomial_schedule(0.1, 0.0, 2.0, 100)", "ts.polynomial(0.1, 0.0, 2.0, steps=100)"),
     Row("exponential_decay(0.1, 20, 0.5)", "ts.exponential_decay(0.1, 0.5, every=20)"),
+    Row("exponential_decay(0.1, 20, 0.5, transition_begin=10, staircase=True)", "ts.step_decay(0.1, every=20, factor=0.5).delay(10)", "transition_begin is a delay everywhere"),
+    Row("warmup_exponential_decay_schedule(0.0, 0.1, 10, 20, 0.5, end_value=0.02)", "ts.linear(0.0, 0.1, steps=10) >> ts.maximum(ts.exponential_decay(0.1, 0.5, every=20), 0.02)"),
     Row("piecewise_constant_schedule(0.1, {30: 0.5, 80: 0.1})", "ts.piecewise_constant([0.1, 0.05, 0.005], [30, 80])", "theirs are factors"),
     Row("warmup_cosine_decay_schedule(0.0, 0.1, 10, 100, 0.01)", "ts.warmup_cosine(0.1, total=100, warmup=10, floor=0.01)"),
     Row("warmup_constant_schedule(0.0, 0.1, 10)", "ts.warmup_constant(0.1, warmup=10)"),
     Row("cosine_onecycle_schedule(100, 0.1)", "ts.one_cycle(0.1, total=100)"),
+    Row("linear_onecycle_schedule(100, 0.1)", "ts.piecewise_linear([(0, 0.1 / 25), (30, 0.1), (85, 0.1 / 25), (100, 0.1 / 25 / 1e4)])", "it has a third phase"),
+    Row('piecewise_interpolate_schedule("cosine", 0.1, {30: 0.5, 80: 0.1})', "ts.cosine(0.1, 0.05, steps=30) >> ts.cosine(0.05, 0.005, steps=50)", '"linear": `ts.piecewise_linear`'),
+    Row("sgdr_schedule([dict(init_value=0.0, peak_value=peak, decay_steps=n, warmup_steps=5, end_value=0.01) for peak, n in [(0.1, 40), (0.05, 60)]])", "ts.chain([ts.warmup_cosine(peak, total=n, warmup=5, floor=0.01) for peak, n in [(0.1, 40), (0.05, 60)]])"),
     Row("join_schedules([linear_schedule(0.0, 0.1, 10), constant_schedule(0.1)], [10])", "ts.linear(0.0, 0.1, steps=10) >> 0.1"),
 ]  # fmt: skip
 
 IGNITE = [
     Row('CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.0, 40)', "ts.cosine(0.1, 0.0, steps=40).repeat()"),
+    Row('CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.01, 20, start_value_mult=0.5, end_value_mult=0.8)', "ts.cosine(0.1, 0.0, steps=20).repeat(value_mult=0.5) + ts.cosine(0.0, 0.01, steps=20).repeat(value_mult=0.8)", "each end by itself; cycle_mult: `length_mult`"),
+    Row('LinearCyclicalScheduler(optimizer, "lr", 0.1, 0.01, 20, monotonic=True, warmup_duration=5)', "(ts.linear(0.1, 0.01, steps=20) >> ts.linear(0.01, 0.1, steps=5)).repeat()"),
     Row('LinearCyclicalScheduler(optimizer, "lr", 0.1, 0.0, 40)', "ts.cyclic(0.1, 0.0, up=20)"),
     Row('PiecewiseLinear(optimizer, "lr", [(10, 0.5), (20, 0.45), (30, 0.1)])', "ts.piecewise_linear([(10, 0.5), (20, 0.45), (30, 0.1)])"),
     Row('ConcatScheduler([LinearCyclicalScheduler(optimizer, "lr", 0.0, 0.1, 20), CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.0, 40)], [10])', "ts.linear(0.0, 0.1, steps=10) >> ts.cosine(0.1, 0.0, steps=40).repeat()"),
@@ -88,6 +102,7 @@ TIMM = [
     Row("CosineLRScheduler(optimizer, t_initial=100, k_decay=1.5, t_in_epochs=False)", "ts.cosine(lr, 0.0, steps=100).warp(1.5)"),
     Row("CosineLRScheduler(optimizer, t_initial=20, cycle_mul=1.5, cycle_decay=0.5, cycle_limit=3, lr_min=0.001, t_in_epochs=False)", 'ts.warm_restarts(lr, period=20, floor=0.001, length_mult=1.5, peak_mult=0.5, mult_of="peak", round_lengths=False).take(95) >> 0.001', "after the cycles (20 + 30 + 45 steps) it holds lr_min"),
     Row("PolyLRScheduler(optimizer, t_initial=100, power=2.0, t_in_epochs=False)", "ts.polynomial(lr, 0.0, 2.0, steps=100)"),
+    Row("PolyLRScheduler(optimizer, t_initial=30, cycle_limit=2, cycle_decay=0.5, lr_min=0.001, t_in_epochs=False)", "ts.polynomial(lr, 0.001, 0.5, steps=30) >> ts.polynomial(0.5 * lr, 0.001, 0.5, steps=30) >> 0.001", "noise_range_t: `ts.record`"),
     Row("TanhLRScheduler(optimizer, t_initial=100, t_in_epochs=False)", "ts.tanh(lr, 0.0, lower=-7.0, steps=100)", "below step 1 theirs is lr by its constructor"),
     Row("StepLRScheduler(optimizer, decay_t=30, decay_rate=0.1, t_in_epochs=False)", "ts.step_decay(lr, every=30, factor=0.1)"),
     Row("MultiStepLRScheduler(optimizer, decay_t=[30, 80], decay_rate=0.1, t_in_epochs=False)", "ts.multistep(lr, [29, 79], factor=0.1)", "theirs switches one step early"),
@@ -118,9 +133,10 @@ DEEPSPEED = [
     Row('WarmupDecayLR(optimizer, 100, 0.01, 0.1, warmup_num_steps=10, warmup_type="linear")', "ts.warmup_linear(0.1, total=100, warmup=10, start=0.01, floor=0.01).delay(1)", "it ends at warmup_min_lr"),
     Row("WarmupDecayLR(optimizer, 100, 0.0, 0.1, warmup_num_steps=10)", "(ts.logarithmic(0.0, 0.1, steps=9).take(10) >> ts.linear(0.1, 0.0, steps=90)).delay(1)"),
     Row('WarmupCosineLR(optimizer, 100, warmup_num_steps=10, cos_min_ratio=0.1, warmup_type="linear")', "(ts.linear(0.0, lr, steps=10) >> ts.cosine(lr, 0.1 * lr, steps=90).skip(1)).delay(1)", "it never shows the peak; with warmup_min_ratio its very first lr is still 0"),
-    Row("LRRangeTest(optimizer, 0.01, lr_range_test_step_size=10, lr_range_test_step_rate=2.0)", "ts.linear(0.01, 0.01 * (1 + 2.0 * 12), steps=120)", "theirs rises for ever"),
-    Row("LRRangeTest(optimizer, 0.01, lr_range_test_step_size=10, lr_range_test_step_rate=2.0, lr_range_test_staircase=True)", "ts.linear(0.01, 0.01 * (1 + 2.0 * 12), steps=12).hold_each(10)"),
+    Row("LRRangeTest(optimizer, 0.01, lr_range_test_step_size=10, lr_range_test_step_rate=2.0)", "ts.linear_growth(0.01, 0.01 * 2.0, every=10)"),
+    Row("LRRangeTest(optimizer, 0.01, lr_range_test_step_size=10, lr_range_test_step_rate=2.0, lr_range_test_staircase=True)", "ts.linear_growth(0.01, 0.01 * 2.0, every=10, staircase=True)"),
     Row("OneCycle(optimizer, 0.01, 0.1, decay_lr_rate=0.5, cycle_first_step_size=10, cycle_second_step_size=20, decay_step_size=10, cycle_momentum=False)", "ts.linear(0.01, 0.1, steps=10) >> ts.linear(0.1, 0.01, steps=20) >> ts.inverse_time(0.01, 0.5, every=10)"),
+    Row("OneCycle(optimizer, 0.01, 0.1, cycle_first_step_size=10, cycle_second_step_size=20, cycle_first_stair_count=4, cycle_momentum=False)", "0.01 + 0.09 / 4 * (ts.linear(0.0, 4.0, steps=10).floor() >> ts.linear(4.0, 0.0, steps=20).floor())", "stairs"),
 ]  # fmt: skip
 
 NEMO = [
@@ -247,7 +263,7 @@ for _ in range(STEPS):
 # The same as an expression: the numbers agree to rounding, since torch multiplies its way down.
 fresh = torch.optim.SGD([weight], lr=0.1)
 expression = ts.expression(torch.optim.lr_scheduler.CosineAnnealingLR(fresh, STEPS))
-print(abs(expression["lr"].values(STEPS) - recorded["lr"].values()).max())
+assert abs(expression["lr"].values(STEPS) - recorded["lr"].values()).max() < 1e-15
 expression["lr"]"""
 
 
@@ -266,7 +282,6 @@ def page() -> str:
     v4 = nbformat.v4
     cells = [v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(TWO_MINUTES), v4.new_code_cell(ATTACHED)]
     cells += [v4.new_markdown_cell(table(name, rows)) for name, rows in TABLES.items()]
-    cells[2].metadata["tags"] = ["varies"]  # it prints a rounding error
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02}"
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

@@ -15,6 +15,7 @@ from tensorsched.schedules.shapes import piecewise_constant
 from tensorsched.schedules.words import worded
 from tensorsched.schedules.work import spend
 
+_PIECE = 1 << 16
 _EXACT = 1 << 22  # steps looked at one by one for a peak; of longer schedules an even selection
 
 
@@ -150,7 +151,10 @@ def _peak(name: str, lr: Schedule, given: float | None) -> float:
     steps: Array = (
         np.arange(last + 1, dtype=np.float64) if last < _EXACT else np.linspace(0, last, _EXACT).round()
     )
-    top = float(sample(lr, np.concatenate((steps, _edges(lr, last)))).max())
+    looked_at = np.concatenate((steps, _edges(lr, last)))
+    # Piece by piece: each node in lr holds arrays of this length at a time.
+    pieces = (looked_at[start : start + _PIECE] for start in range(0, len(looked_at), _PIECE))
+    top = max(float(sample(lr, piece).max()) for piece in pieces)
     if top <= 0.0:
         raise ScheduleError(f"{name}: lr has no value above 0: {brief(lr)}; pass peak")
     return top

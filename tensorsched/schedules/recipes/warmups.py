@@ -234,6 +234,8 @@ def wave(
     n = f.check_count("wave: total", total)
     w = duration("wave: warmup", warmup, n)
     waves = f.check_positive("wave: cycles", cycles)
+    if waves > f.MAX_STEPS:  # far beyond one a step; its double may not be finite
+        raise f.refuse("wave: cycles", "at most 2**53", waves)
     halves = math.ceil(2.0 * waves)
     swing = cosine(peak, floor, steps=1).mirror().repeat((halves + 1) // 2).take(halves)
     up = climb("wave", start, peak, w, ramp)

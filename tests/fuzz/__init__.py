@@ -1,0 +1,1 @@
+"""A fuzzer of what comes from outside; `python -m tests.fuzz` runs it."""
