@@ -35,7 +35,7 @@ from tensorsched.binding.lr_scheduler import AttachmentLR
 from tensorsched.binding.modes import EagerMode, HandedMode, Mode, eager_mode
 from tensorsched.binding.placement import Options, live_device, read_rewrite
 from tensorsched.binding.registry import attachments_of, forget, remember
-from tensorsched.binding.resuming import go_on_from, loaded, saved
+from tensorsched.binding.resuming import apart, go_on_from, loaded, saved
 from tensorsched.binding.slots import Slot, displaced, give_back, holds, same_number, taken_over
 from tensorsched.binding.state_format import write_state
 from tensorsched.binding.summary import last_used, slot_table
@@ -107,6 +107,7 @@ class Attachment:
         self._told_uncounted = False
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
         self._unseen = options.auto  # no step has been made yet: who makes it is looked at once
+        self._read_from: tuple[str, Where] | None = None  # the file that said it, "optimizer" or "state"; see resuming
         self._told = -1  # the step, or position, at which the user last said where to go on
         carried, numbers = self._carrier.read(groups), self._carrier.read_inputs(groups)
         other_clock = carried is None and bool(groups[0].get(self._carrier.schedules))
@@ -364,12 +365,18 @@ class Attachment:
         self._take_in_new_groups()
         how = self._options.on_mismatch if on_mismatch is None else on_mismatch
         where, schedules, cells, history = read_state(state, self._schedules(), how, self._options.clock)
+        restarts = how == "restart" and where.position == 0  # on purpose
+        other = "" if restarts else apart(self, "state", where)
         if schedules:
             self._follow(schedules)
         if self._mode.inputs is not None:
             self._mode.inputs.load(cells)
         self._go(where)
         self._history = history
+        self._read_from = None if restarts else ("state", where)
+        if other:
+            self._doubt = f"{other} {self._words(where)}"
+            self._hooks.follow(self._mode.fast(self))
 
     @named_only("sched.rewrite(lr={})")
     def rewrite(self, *, free: Mapping[str, Any] | None = None, **hyperparameters: Any) -> None:
@@ -963,7 +970,7 @@ class Attachment:
 
     def _go(self, where: Where) -> None:
         """Be there, as we were told."""
-        self._told, self._doubt = where.position, ""
+        self._told, self._doubt, self._read_from = where.position, "", None
         self._stepped = self._uncertain  # a step that waits to be counted is none of those
         self._mode.go(where)
         if self._mode.tally is not None:

@@ -70,6 +70,7 @@ class Driving(Protocol):
     _known_as: int | None
     _doubt: str
     _told: int
+    _read_from: tuple[str, Where] | None
     attached: bool
     _face: Any  # of a trainer: the schedule moves when that is stepped
     _unseen: bool  # whether no step has been made yet: who makes it is looked at once
