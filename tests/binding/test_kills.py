@@ -149,8 +149,9 @@ def _between(name: str) -> list[int]:
 @pytest.mark.parametrize("name", ["floats", "clock, tensors", "plan"])
 def test_a_run_that_resumes_a_step_off_is_found(name):
     """Control: `judged` would notice."""
-    line = len(whole(name).in_saves) // 3
+    in_saves = whole(name).in_saves
+    line = in_saves.index(False, len(in_saves) // 3)  # both files are there
     found = resume(name, kill(name, line), schedule_first=False, then="a step off")
     for how in HOWS:
-        with pytest.raises(AssertionError, match=f"{name}, {how}, from step {EVERY}"):
+        with pytest.raises(AssertionError, match=f"{name}, {how}, from step [48]"):
             judged(name, how, found[how])
