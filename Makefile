@@ -24,6 +24,8 @@ PEERS_VENV  := .venv-peers
 PEERS_PIP   := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_STAMP := $(PEERS_VENV)/.stamp$(patsubst $(VENV)/.stamp%,%,$(TORCH_STAMP))
 PEERS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers-alone"])
+PEERS_TESTS := tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py \
+	tests/schedules/test_config.py tests/binding/test_filled.py
 # Trainers, likewise. Composer wants an older torch and torchtitan older datasets; timm, fastai and Composer want
 # torchvision, whose wheels are built for CUDA and import all the same (tests/frameworks/launch.py).
 FRAMEWORKS_VENV  := .venv-frameworks
@@ -60,8 +62,8 @@ test-torch:  ## Run the tests with another torch, in an environment of its own: 
 fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states and command lines for ten minutes (ARGS='--minutes 1')
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-test-peers: $(PEERS_STAMP)  ## Compare with the schedulers of thirteen libraries, installed in .venv-peers; none may be missing
-	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 tests/recording tests/schedules/test_peers.py tests/schedules/test_installed_peers.py $(ARGS)
+test-peers: $(PEERS_STAMP)  ## Compare with the schedulers, configs and optimizers of sixteen libraries; none may be missing
+	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 $(PEERS_TESTS) $(ARGS)
 
 test-h100-code: $(H100_STAMP)  ## Look at the code that inductor generates for an H100, on any machine
 	$(BIN)/python -m pytest -n 2 tests/without_gpu/test_h100_code.py $(ARGS)
@@ -88,7 +90,7 @@ notebooks: $(DEV_STAMP)  ## Execute every notebook and compare with its stored o
 
 # pdoc documents the names that a module has, and some of ours are there when they are first asked for.
 docs: $(DEV_STAMP)  ## Write the API pages from the docstrings, to build/docs
-	$(BIN)/python -c 'from tensorsched import *; from pdoc.__main__ import cli; cli()' --docformat google --output-directory build/docs tensorsched '!tensorsched.demo'
+	$(BIN)/python -c 'from tensorsched import *; from pdoc.__main__ import cli; cli()' --docformat google --output-directory build/docs tensorsched tensorsched.integrations.ignite '!tensorsched.demo'
 
 bench: $(DEV_STAMP)  ## Time schedules and optimizer steps beside those of torch and other libraries
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
@@ -97,14 +99,14 @@ bench-graph: $(DEV_STAMP)  ## Time compiled optimizer steps with and without sch
 	$(BIN)/python tests/benchmarks/one_graph.py $(ARGS)
 
 # On a GPU machine: with the torch that it has, and pytest and hypothesis beside it.
-test-gpu:  ## Run the tests that need a GPU, with $(PYTHON) itself
+test-gpu:  ## Run the tests that need a GPU, with the python3 and torch at hand (or PYTHON=...), not .venv
 	PYTHONPATH=. $(PYTHON) -m pytest tests/gpu $(ARGS)
 
-gpu-day:  ## All that a GPU is for, meant for ten minutes: tests, then benchmarks; with $(PYTHON) itself
+gpu-day:  ## All that a GPU is for, meant for ten minutes: tests, then benchmarks; with the python3 at hand
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py --tests $(ARGS)
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/readme.py
 
-bench-gpu:  ## Time schedules on a GPU, with $(PYTHON) itself; writes tests/benchmarks/results/<gpu-name>.json
+bench-gpu:  ## Time schedules on a GPU, with the python3 at hand; writes tests/benchmarks/results/<gpu-name>.json
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu.py $(ARGS)
 
 readme: $(DEV_STAMP)  ## Write the figures and the picture of README, from the numbers that `make bench ARGS=--out` wrote

@@ -1,9 +1,33 @@
-"""tensorsched: schedules for PyTorch hyperparameters, compiled once into tensors and read by step.
+"""Hyperparameter schedules for PyTorch: described once, compiled into a table, moved by `optimizer.step()`.
 
-The language (shapes, recipes, operators, text, checks) needs numpy only and is imported here, shapes and recipes with
-`*`: one that is defined in `schedules.shapes` or `schedules.recipes` is public. What works on an optimizer needs torch,
-which takes seconds to import, and is imported when it is first asked for (PEP 562): `tensorsched show` never asks.
+    import tensorsched as ts
+
+    sched = ts.attach(optimizer, lr=ts.warmup_cosine(3e-4, total=20_000, warmup=500))
+
+A schedule is a function of the step: an int that counts completed optimizer steps from 0. Durations are in steps (or
+in the unit of a `clock`), values are float64 and rounded once where an optimizer holds them otherwise.
+
+- Shapes: `constant`, `linear`, `cosine`, `polynomial`, `exponential`, `rex`, `tanh`, `logarithmic`,
+  `exponential_decay`, `inverse_time`, `inverse_sqrt`, `power_law`, `piecewise_constant`, `piecewise_linear`,
+  `spline`, `from_values`, `from_function`.
+- Put together: the operators and methods of `Schedule`, `chain`, `minimum`, `maximum`, and `initial`, which stands for
+  what a group holds.
+- Recipes: `warmup_cosine`, `warmup_linear`, `warmup_constant`, `warmup_polynomial`, `warmup_inverse_sqrt`, `wsd`,
+  `wsd_s`, `infinite`, `decay_to_zero`, `one_cycle`, `warm_restarts`, `cyclic`, `wave`, `noam`, `power`, `step_decay`,
+  `multistep`; `adamc` and `independent` for weight decay, `seesaw` and `batch_steps` for batch sizes.
+- What the run itself decides: `live`, `plateau`, `greedy`, `spike`.
+- Text and files: `parse`, `argument`, `from_dict`, `from_json`. Looked at: `check`, `compare`, `reference`.
+- On an optimizer: `attach`, whose `Attachment` has the rest; `detach`, `by_parameter`, `clock`, `register_optimizer`,
+  `schedules_of`. Several optimizers: `Plan`. In a graph: `compile_step`. From elsewhere: `record`, `expression`,
+  `tensorsched.integrations.ignite`.
+- Without an optimizer: `tabulate` and `ScheduleEngine`. Batches of planned sizes: `BatchSampler`.
+
+Mistakes are a `ScheduleError` or a `BindingError`, both `ValueError`s, and nothing has changed after one.
 """
+
+# The language needs numpy only and is imported here, shapes and recipes with `*`: one that is defined in
+# schedules.shapes or schedules.recipes is public. What works on an optimizer needs torch, which takes seconds to
+# import, and is imported when it is first asked for (PEP 562): `tensorsched show` never asks.
 
 # ruff: noqa: I001  it would give each `x as x`, which says that x is exported, a line of its own
 from __future__ import annotations

@@ -48,7 +48,7 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
         ScheduleError: sampler has no length or is empty, or a size is no whole number of at least 1 (when it is asked
             for).
 
-    Reads no tensor and does not synchronise.
+    Reads no tensor: nothing here synchronises.
 
     Example:
         >>> import tensorsched as ts
@@ -114,7 +114,9 @@ class BatchSampler(torch.utils.data.Sampler[list[Any]]):
         whole = self._passes * len(self._sampler)
         after = self._consumed.step_of(whole + 1)
         if after is None:
-            raise ScheduleError("BatchSampler: the batch is 0 for ever")
+            raise ScheduleError(
+                "BatchSampler: batch is 0 at every step from some step on, which never ends; give it .clamp(1)"
+            )
         return after - 1
 
     def _indices(self, number: int, skipped: int) -> Iterator[Any]:

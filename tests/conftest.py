@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Generator
 
 import pytest
 import torch
 from hypothesis import settings
 
 from tensorsched.engine import clocked, drivers
+from tests.recording import installed
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
@@ -19,7 +21,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device-driver", action="store_true", help="move CPU tensors as a device's are moved")
-    parser.addoption("--kills", type=int, default=30, help="how often tests/binding/test_kills.py kills a run")
+    parser.addoption(
+        "--kills", type=int, default=30, help="how often tests/binding/test_kills.py kills a run"
+    )
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden/*.json anew, and fail")
 
 
@@ -48,3 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, (there, reason) in skips.items():
             if mark in item.keywords and not there:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where the peers have to be there (make test-peers), a test that skips for want of one fails, whoever skipped it."""
+    report = yield
+    if installed.NEEDED and report.skipped:
+        report.outcome = "failed"
+    return report

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -41,6 +41,7 @@ from unittest import mock
 import tensorsched as ts
 from tensorsched import Schedule, reference
 from tensorsched.schedules import Floor, Round
+from tensorsched.schedules.reference import arithmetic
 
 U = 2.0**-53 * 1.001  # the thousandth covers the roundings of this arithmetic itself
 TINY = 2.0**-1070  # a few subnormals
@@ -175,14 +176,13 @@ def _instrumented() -> Iterator[list[str]]:
         return call
 
     formulas = {kind: partial(_formula, formula) for kind, formula in reference.FORMULAS.items()}
-    chosen = {op: _chosen(reference.OPERATORS[op]) for op in ("minimum", "maximum")}
-    with (
-        mock.patch.object(
-            reference, "math", SimpleNamespace(**{**vars(math), **{name: noted(name) for name in LIBRARY}})
-        ),
-        mock.patch.dict(reference.FORMULAS, formulas),
-        mock.patch.dict(reference.OPERATORS, chosen),
-    ):
+    chosen = {op: _chosen(arithmetic.OPERATORS[op]) for op in ("minimum", "maximum")}
+    library = SimpleNamespace(**{**vars(math), **{name: noted(name) for name in LIBRARY}})
+    with ExitStack() as patched:
+        for module in (arithmetic, reference.shapes, reference.combinators):
+            patched.enter_context(mock.patch.object(module, "math", library))
+        patched.enter_context(mock.patch.dict(reference.FORMULAS, formulas))
+        patched.enter_context(mock.patch.dict(arithmetic.OPERATORS, chosen))
         yield calls
 
 
@@ -222,6 +222,8 @@ def ends(node: Schedule, t: float) -> tuple[float, float]:
     if hasattr(node, "points"):
         after = next((i for i, (at, _) in enumerate(node.points) if at > t), len(node.points) - 1)
         return node.points[max(after - 1, 0)][1], node.points[after][1]
+    if isinstance(node, ts.linear_growth):  # what is added to the start
+        return node.start, node.rate * t / node.every
     return getattr(node, "start", 0.0), getattr(node, "end", 0.0)
 
 

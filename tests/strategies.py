@@ -74,6 +74,7 @@ SHAPES: dict[str, st.SearchStrategy[ts.Schedule]] = {
     "logarithmic": st.builds(ts.logarithmic, values, values, steps=lengths),
     "power_law": st.builds(ts.power_law, values, positive, timescale=positive),
     "inverse_time": st.builds(ts.inverse_time, values, positive, every=counts, staircase=st.booleans()),
+    "linear_growth": st.builds(ts.linear_growth, values, values, every=counts, staircase=st.booleans()),
     "inverse_sqrt": st.builds(ts.inverse_sqrt, values, timescale=positive),
     "piecewise_constant": levels.map(lambda pair: ts.piecewise_constant(*pair)),
     "piecewise_linear": st.builds(ts.piecewise_linear, points),

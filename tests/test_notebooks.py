@@ -108,4 +108,4 @@ def test_every_page_has_its_outputs(path: Path):
         f"make notebooks ARGS='--write notebooks/{path.name}'"
     )
     assert any(shown(cell) for cell in code)
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 150_000

@@ -143,7 +143,7 @@ def test_the_picture_is_small_and_shows_the_loop_s_schedules():
     words, lines = parts_of(picture)
     assert picture.stat().st_size < 60_000
     assert f"]({picture.relative_to(ROOT)})" in TEXT
-    assert {"lr", "weight_decay", "6000"} <= set(words.split())
+    assert {"lr", "weight_decay", "6,000"} <= set(words.split())
     assert lines > 2
 
 

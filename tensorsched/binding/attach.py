@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tensorsched.binding.arguments import bind_total, read_free, read_schedules
@@ -88,20 +88,11 @@ def attach(
         (None, 0.00025, 1)
     """
     groups = param_groups(optimizer)
-    if advance not in ("auto", "manual"):
-        raise _bad_option("advance", "'auto' or 'manual'", advance)
-    if not (resident == "auto" or isinstance(resident, bool)):
-        raise _bad_option("resident", "'auto', True or False", resident)
-    if new_groups is not None and not callable(new_groups) and not isinstance(new_groups, Mapping):
-        raise _bad_option(
-            "new_groups", "a dict like the hyperparameters, or a function that returns one", new_groups
-        )
-    if on_mismatch not in ON_MISMATCH:
-        raise _bad_option("on_mismatch", "one of " + ", ".join(map(repr, ON_MISMATCH)), on_mismatch)
+    _check_words(
+        advance=advance, resident=resident, new_groups=new_groups, on_mismatch=on_mismatch, clock=clock
+    )
     if advance == "auto":
         require_hooks(optimizer)
-    if clock is not None and not isinstance(clock, Clock):
-        raise _bad_option("clock", "what ts.clock(...) returned", clock)
     if steps is not None:
         check_count("attach: steps", steps)
     if capacity is not None:
@@ -141,6 +132,8 @@ def _eagerly(optimizer: Any) -> Iterator[None]:
 def detach(optimizer: Any) -> None:
     """Detach every schedule from an optimizer: `Attachment.detach` of each, for when the handles are lost.
 
+    Without any it does nothing. May synchronise, as `Attachment.step_count`.
+
     Example:
         >>> import torch, tensorsched as ts
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
@@ -152,5 +145,21 @@ def detach(optimizer: Any) -> None:
         attachment.detach()
 
 
-def _bad_option(name: str, rule: str, value: object) -> BindingError:
-    return BindingError(str(refuse(f"attach: {name}", rule, value)))
+_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "advance": (lambda given: given in ("auto", "manual"), "'auto' or 'manual'"),
+    "resident": (lambda given: given == "auto" or isinstance(given, bool), "'auto', True or False"),
+    "new_groups": (
+        lambda given: given is None or callable(given) or isinstance(given, Mapping),
+        "a dict like the hyperparameters, or a function that returns one",
+    ),
+    "on_mismatch": (lambda given: given in ON_MISMATCH, "one of " + ", ".join(map(repr, ON_MISMATCH))),
+    "clock": (lambda given: given is None or isinstance(given, Clock), "what ts.clock(...) returned"),
+}
+"""What an option may be, and that in words."""
+
+
+def _check_words(**options: Any) -> None:
+    for name, given in options.items():
+        fits, rule = _WORDS[name]
+        if not fits(given):
+            raise BindingError(str(refuse(f"attach: {name}", rule, given)))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from types import FrameType
 
 from tensorsched.errors import BindingError
 
-__all__ = ["refuse_pieces"]
+__all__ = ["refuse_pieces", "scaler_is_there"]
+
+_SCALERS = (
+    "GradScaler",
+    "LossScaler",
+)  # in their class's name, or a base's: torch's, Megatron's, apex's, DeepSpeed's
 
 # Modules that make one step of several calls, or the optimizer's state by a call more, with nothing in the arguments
 # or the groups that tells so; and what to do instead.
@@ -40,3 +46,18 @@ def refuse_pieces(optimizer: object, groups: int) -> None:
                 "then steps it"
             )
         frame = frame.f_back
+
+
+def scaler_is_there() -> bool:
+    """Whether somebody in this process may skip steps on the host because gradients are not finite.
+
+    All objects are looked at, so it is asked once, before an error. A disabled scaler skips nothing.
+    """
+    kinds = {
+        kind
+        for kind in {type(each) for each in gc.get_objects()}
+        if any(name in base.__name__ for base in kind.__mro__ for name in _SCALERS)
+    }
+    if gc.get_freeze_count():  # what is frozen is not among the objects
+        return True
+    return any(type(each) in kinds and getattr(each, "_enabled", True) for each in gc.get_objects())

@@ -16,8 +16,8 @@ what `ts.initial` means.
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tensorsched.engine import Clock, Where
@@ -25,27 +25,47 @@ from tensorsched.param_groups import Group, Place, as_float
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import check_count, refuse
 
-__all__ = ["Carrier", "carries", "fingerprint_of", "initial_key"]
+__all__ = ["Carrier", "carries", "fingerprint_of", "initial_key", "shared_out"]
+
+
+_ENTRY = re.compile(r"schedule_fingerprint(_(?P<number>\d{1,6}))?")
 
 
 class Carrier(NamedTuple):
-    """The names of one attachment's entries; a second attachment on an optimizer has others."""
+    """The names of one attachment's entries; a second attachment on an optimizer has others.
 
-    step: str
-    schedules: str
-    clock: tuple[str, ...] = ()  # of its position, and of what was counted
-    inputs: str = (
-        "schedule_input"  # of live inputs each number is an entry of its own, behind this name and a dot
-    )
+    Attributes:
+        number: which attachment it is: 0 for the first.
+        clocked: whether it is on a clock that does not count steps.
+    """
 
-    @classmethod
-    def beside(cls, others: Iterable[Carrier], clock: Clock | None = None) -> Carrier:
-        """Names that no other attachment on the optimizer has: those of the first, or of the second, ..."""
-        taken = {other.step for other in others}
-        suffix = next(suffix for suffix in _suffixes() if f"schedule_step{suffix}" not in taken)
-        counts = () if clock is None else (f"schedule_position{suffix}", f"schedule_counted{suffix}")
-        inputs = f"schedule_input{suffix}"
-        return cls(f"schedule_step{suffix}", f"schedule_fingerprint{suffix}", counts, inputs)
+    number: int = 0
+    clocked: bool = False
+
+    @property
+    def _suffix(self) -> str:
+        return f"_{self.number}" if self.number else ""
+
+    @property
+    def step(self) -> str:
+        """Of the step."""
+        return f"schedule_step{self._suffix}"
+
+    @property
+    def schedules(self) -> str:
+        """Of what the schedules are known by."""
+        return f"schedule_fingerprint{self._suffix}"
+
+    @property
+    def clock(self) -> tuple[str, ...]:
+        """Of a clock's position, and of what was counted."""
+        numbers = ("schedule_position", "schedule_counted") if self.clocked else ()
+        return tuple(f"{name}{self._suffix}" for name in numbers)
+
+    @property
+    def inputs(self) -> str:
+        """Of live inputs each number is an entry of its own, behind this name and a dot."""
+        return f"schedule_input{self._suffix}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,9 +75,11 @@ class Carrier(NamedTuple):
     def mark(
         self, groups: Sequence[Group], originals: Mapping[Place, Any], inputs: Iterable[str] = ()
     ) -> None:
-        """Put the placeholders into live groups, and what each place held before its schedule."""
+        """Put the placeholders into live groups, those of other inputs out, and in what each place held before."""
         held = dict.fromkeys(self.names, 0) | {f"{self.inputs}.{name}": 0.0 for name in inputs}
         for group in groups:
+            for name in [k for k in group if k.startswith(f"{self.inputs}.") and k not in held]:
+                del group[name]
             group.update(held)
         for place, original in originals.items():
             if place.element is None and (number := as_float(original)) is not None:
@@ -106,14 +128,47 @@ class Carrier(NamedTuple):
             return None
         found = [check_count("the step in the optimizer's checkpoint", n) for n in (step, *counts)]
         if not isinstance(fingerprint, int):
-            raise refuse("what the schedules are known by in the optimizer's checkpoint", "a whole number", fingerprint)
+            raise refuse(
+                "what the schedules are known by in the optimizer's checkpoint", "a whole number", fingerprint
+            )
         where = Where(found[1], found[0], found[2]) if self.clock else Where.at_step(found[0])
         return where, fingerprint
 
 
 def carries(group: Mapping[str, Any]) -> bool:
     """Whether a group comes from a checkpoint that was saved under a schedule."""
-    return Carrier.beside(()).read([group]) is not None
+    return Carrier().read([group]) is not None
+
+
+def shared_out(
+    wanted: Sequence[tuple[Carrier, int]], group: Mapping[str, Any], taken: Iterable[Carrier] = ()
+) -> list[Carrier]:
+    """The entries of each of several attachments on an optimizer, whatever order they were made in.
+
+    Args:
+        wanted: the entries that each has, or would have, and its fingerprint.
+        group: the first one, perhaps from a checkpoint: who finds its fingerprint under another number is that one.
+        taken: entries of others, which stay theirs.
+    """
+    others = {other.number for other in taken}
+    free = [n for n in range(_most(group) + len(wanted) + len(others)) if n not in others]
+    saved = {_whole(group.get(Carrier(number).schedules)): number for number in reversed(free)}
+    found: dict[int, int] = {}
+    for at, (_, fingerprint) in enumerate(wanted):
+        if (number := saved.get(fingerprint)) in free:
+            found[at] = number
+            free.remove(number)
+    for at, (mine, _) in enumerate(wanted):
+        if at not in found:
+            found[at] = mine.number if mine.number in free else free[0]
+            free.remove(found[at])
+    return [mine._replace(number=found[at]) for at, (mine, _) in enumerate(wanted)]
+
+
+def _most(group: Mapping[str, Any]) -> int:
+    """The first number behind those of a group's entries."""
+    found = [_ENTRY.fullmatch(str(key)) for key in group]
+    return max((1 + int(entry["number"] or 0) for entry in found if entry), default=0)
 
 
 def _whole(found: Any) -> float | None:
@@ -122,11 +177,6 @@ def _whole(found: Any) -> float | None:
         return found
     number = as_float(found)
     return int(number) if number is not None and number.is_integer() else number
-
-
-def _suffixes() -> Iterator[str]:
-    yield ""
-    yield from (f"_{number}" for number in itertools.count(1))
 
 
 def initial_key(key: str) -> str:

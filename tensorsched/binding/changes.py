@@ -144,7 +144,9 @@ def chosen(
     for key in asked:
         if not any(key in (whole, part) for whole, part, *_ in every):
             known = ", ".join(dict.fromkeys(whole for whole, *_ in every))
-            raise BindingError(f"{what}: nothing is scheduled under {shown(key)}; there are schedules for {known}")
+            raise BindingError(
+                f"{what}: nothing is scheduled under {shown(key)}; there are schedules for {known}"
+            )
     return {n: s for whole, part, n, s in every if whole in asked or part in asked}
 
 

@@ -145,7 +145,9 @@ def schedules_of(state: Mapping[str, Any]) -> dict[str, Any]:
         places.setdefault(found["key"], {}).setdefault(int(found["group"]), {})[element] = schedule
     count = 1 + max((group for groups in places.values() for group in groups), default=0)
     if count > _MOST_GROUPS:  # as many entries are listed for each hyperparameter
-        raise ScheduleError(f"schedules: a name is of group {shown(count - 1)}, and groups are at most {_MOST_GROUPS}")
+        raise ScheduleError(
+            f"schedules: a name is of group {shown(count - 1)}, and groups are at most {_MOST_GROUPS}"
+        )
     result: dict[str, Any] = {
         key: [_entry(groups.get(index)) for index in range(count)] for key, groups in places.items()
     }
@@ -168,7 +170,9 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule],
     lines = []
     for name in [*saved, *(name for name in present if name not in saved)]:
         if name not in present:
-            lines.append(f"{cut(name) if name.isprintable() else shown(name)}: saved {brief(saved[name])}, not scheduled now")
+            lines.append(
+                f"{cut(name) if name.isprintable() else shown(name)}: saved {brief(saved[name])}, not scheduled now"
+            )
         elif name not in saved:
             lines.append(f"{name}: not in the state, now {brief(present[name])}")
         elif saved[name] != present[name]:

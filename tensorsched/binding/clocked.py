@@ -43,6 +43,8 @@ class Tally:
         self.clock = clock
         self.fresh = False
         self.told = 0
+        by_hand = "count" if clock.total is None else "progress"
+        self._told_by = by_hand if clock.progress is None else ""
 
     def moved(self, where: Where) -> None:
         """Somebody went there: what was counted for a step that is not made is part of it."""
@@ -79,6 +81,8 @@ class Tally:
         Raises:
             BindingError: count() of a progress clock, progress() of another, or anything of one that asks by itself.
         """
+        if call == self._told_by:
+            return
         if (call == "progress") != (self.clock.total is not None):
             other = "progress(x)" if self.clock.total is not None else "count(n)"
             raise BindingError(
@@ -86,7 +90,8 @@ class Tally:
             )
         if self.clock.progress is not None:
             raise BindingError(
-                "this clock asks the function that it was made with, so progress() would be overwritten"
+                "this clock asks the function that it was made with, so progress() would be overwritten; make it with "
+                "ts.clock(progress=True)"
             )
 
     def go_to(self, clocks: Clocks, part: Any) -> None:
@@ -135,7 +140,8 @@ def watched(mover: Mover, tally: Tally, clocks: Clocks, *, floats: bool) -> Move
         return check(groups)
 
     def advance_counted(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
-        tally.require(clocks)
+        if not tally.fresh or dropping:
+            tally.require(clocks)
         moved = advance(groups, found_inf)
         if moved is not False:
             tally.fresh = False

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from tensorsched.binding.known import record_of
-from tensorsched.binding.slots import Slot, TensorSlots
+from tensorsched.binding.parts import TensorSlots
+from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
 
 __all__ = ["Decay", "decay_of", "obstacle"]

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from tensorsched.binding.movers import Groups, Mover, filled_mover
-from tensorsched.binding.ranges import refuse_out_of_range
-from tensorsched.binding.slots import FloatSlots, Slot, Slots, TensorSlots, float_slots
-from tensorsched.engine import Clock, ClockEngine, ScheduleEngine, tabulate, tabulate_on_clock
+from tensorsched.binding.parts import FloatSlots, TensorSlots, float_slots, tensor_engine
+from tensorsched.binding.slots import Slot
+from tensorsched.engine import Clock
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
@@ -63,6 +63,8 @@ class FilledFloats(_Filled, FloatSlots):
 class FilledTensors(_Filled, TensorSlots):
     """Filled slots whose tensors are on a device, filled from the engine's live values there."""
 
+    may_part = False
+
     def bind(self, groups: Groups) -> Mover:
         """Put the tensors into the optimizer's groups, filled; what fills them from now on."""
         engine, slots = self.engine, self.slots
@@ -82,14 +84,16 @@ class FilledTensors(_Filled, TensorSlots):
         return filled_mover(groups, {slot.place: slot.original for slot in slots}, forward, fill)
 
 
-def filled_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None) -> list[Slots]:
+def filled_slots(
+    slots: Sequence[Slot], capacity: int | None, clock: Clock | None = None
+) -> list[FloatSlots | TensorSlots]:
     """Tables, engines and slots, for each device that has such tensors; nothing of the optimizer changes.
 
     Raises:
         BindingError: a value is out of its slot's range.
         ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity.
     """
-    parts: list[Slots] = []
+    parts: list[FloatSlots | TensorSlots] = []
     for device in dict.fromkeys(slot.original.device for slot in slots):
         mine = [slot for slot in slots if slot.original.device == device]
         if on_host(device):
@@ -98,16 +102,10 @@ def filled_slots(slots: Sequence[Slot], capacity: int | None, clock: Clock | Non
         single = all(slot.original.dtype == torch.float32 for slot in mine)
         dtype = (
             torch.float32 if single else torch.float64
-        )  # what is wider, or narrower, is rounded when it is filled in
+        )  # what is wider, or narrower, is rounded as it is filled in
         columns = {slot.name: slot.schedule for slot in mine}
-        if clock is not None:
-            on_clock = tabulate_on_clock(columns, clock, device=device, dtype=dtype, capacity=capacity)
-            refuse_out_of_range(mine, on_clock)
-            parts.append(FilledTensors(ClockEngine.of(on_clock), mine))
-            continue
-        table = tabulate(columns, device=device, dtype=dtype, capacity=capacity)
-        refuse_out_of_range(mine, table)
-        parts.append(FilledTensors(ScheduleEngine(table), mine))
+        engine = tensor_engine(columns, mine, device, capacity, dtype=dtype, clock=clock)
+        parts.append(FilledTensors(engine, mine))
     return parts
 
 

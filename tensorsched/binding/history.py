@@ -15,12 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tensorsched.errors import BindingError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.algebra import chain
-from tensorsched.schedules.node import brief, evaluate
+from tensorsched.schedules.node import brief, evaluate, sample
 from tensorsched.schedules.pieces import head, tail
+from tensorsched.schedules.validators import check_count, items
 
 __all__ = ["Change", "History", "Used"]
+
+MOST_POSITIONS = 1 << 10
+"""Of a stretch on a clock, which may be billions of units long."""
 
 MOST = 10_000
 """Changes that are kept: a loop that seeks at every step would fill the checkpoint with them."""
@@ -34,18 +39,20 @@ class Change(NamedTuple):
     """One change of the plan, from `Attachment.history`.
 
     Attributes:
-        step: completed steps when it was made.
-        what: "attach", "rewrite", "cool_down", "extend", "adopt", "hand_over", "seek", "load_state_dict", or
-            "optimizer.load_state_dict".
+        step: completed steps when it was made; on a clock the position.
+        what: "attach", "rewrite", "cool_down", "extend", "adopt", "hand_over", "SWALR" (which took over), "seek",
+            "load_state_dict", or "optimizer.load_state_dict".
         goes_on: the step that came next: `step`, unless the counter was set.
         schedules: for each name that changed ("lr[group 0]") what it followed before and after; None where it did not
             follow a schedule.
+        unit: what `step` and `goes_on` count: "step", or the unit of the clock.
     """
 
     step: int
     what: str
     goes_on: int
     schedules: dict[str, tuple[Schedule | None, Schedule | None]]
+    unit: str = "step"
 
     def __str__(self) -> str:
         """In one line; names whose schedules changed alike are named together."""
@@ -54,15 +61,18 @@ class Change(NamedTuple):
             alike.setdefault(pair, []).append(name)
         parts = [f"{_names(names)}: {_text(a)} -> {_text(b)}" for (a, b), names in alike.items()]
         if self.goes_on != self.step:
-            parts.insert(0, f"goes on at step {self.goes_on}")
-        return f"step {self.step}, {self.what}" + (f": {'; '.join(parts)}" if parts else "")
+            parts.insert(0, f"goes on at {self._at(self.goes_on)}")
+        return f"{self._at(self.step)}, {self.what}" + (f": {'; '.join(parts)}" if parts else "")
+
+    def _at(self, number: int) -> str:
+        return f"step {number}" if self.unit == "step" else f"{self.unit} {number:,}"
 
 
 class Used(NamedTuple):
     """What a slot used, from `Attachment.used`: an entry for each completed step, in the order in which they were made.
 
     Attributes:
-        steps: the step, int64 of shape (n,): 0, 1, 2, ... unless the counter was set in between.
+        steps: the step, int64 of shape (n,): 0, 1, 2, ... unless the counter was set in between. On a clock positions.
         values: what it used, float64 of shape (n,).
     """
 
@@ -119,14 +129,15 @@ class History:
         other._entries, other._dropped = list(self._entries), self._dropped
         return other
 
-    def changes(self) -> list[Change]:
+    def changes(self, unit: str = "step") -> list[Change]:
         """Every change, in order. Synchronises where one was made while only the device knew the step."""
         follows: dict[str, Schedule] = {}
         found = []
         for at, entry in enumerate(self._entries):
             step = self._resolved(at)
             pairs = {name: (follows.get(name), after) for name, after in entry.after.items()}
-            found.append(Change(step, entry.what, step if entry.goes_on is None else entry.goes_on, pairs))
+            goes_on = step if entry.goes_on is None else entry.goes_on
+            found.append(Change(step, entry.what, goes_on, pairs, unit))
             _follow(follows, entry.after)
         return found
 
@@ -161,12 +172,46 @@ class History:
             values.append(evaluate(schedule, start, stop))
         return Used(np.concatenate(steps), np.concatenate(values))
 
-    def last_used(self, name: str, now: int) -> float | None:
-        """What `name` used at the last completed step; None where none was made."""
+    def used_on_clock(self, name: str, now: int, each: int = 1) -> Used:
+        """What was used at evenly spaced positions of each stretch; at which of them steps were made is not kept.
+
+        A value is held for `each` units.
+        """
+        steps, values = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+        for start, stop, schedule in self.stretches(name, now):
+            count = min(stop - start, MOST_POSITIONS)
+            apart = (stop - 1 - start) / max(1, count - 1)
+            steps.append(start + np.floor(apart * np.arange(count)).astype(np.int64))
+            values.append(_held(schedule, steps[-1], each))
+        return Used(np.concatenate(steps), np.concatenate(values))
+
+    def used_at(self, name: str, now: int, steps: object, each: int = 1) -> Used:
+        """What was used at these steps, or positions; at one that was passed twice, the last time.
+
+        Raises:
+            BindingError: a position that was not passed while `name` followed a schedule.
+            ScheduleError: these are no list of whole numbers.
+        """
+        wanted = items("used: at", steps, "steps, or of positions on a clock")
+        at = np.array([check_count("used: at", step) for step in wanted], dtype=np.int64)
+        values, passed = np.zeros(at.shape), np.zeros(at.shape, dtype=bool)
+        for start, stop, schedule in self.stretches(name, now):
+            here = (start <= at) & (at < stop)
+            values[here] = _held(schedule, at[here], each)
+            passed |= here
+        if not passed.all():
+            raise BindingError(
+                f"used: {name} used nothing at {at[~passed][0]}: the run is at {now}, and what it passed under a "
+                "schedule is in history()"
+            )
+        return Used(at, values)
+
+    def last_followed(self, name: str, now: int) -> tuple[Schedule, int] | None:
+        """What `name` followed at the last completed step, and that step; None where none was made."""
         found = None
         for _, stop, schedule in self.stretches(name, now):
             found = schedule, stop - 1
-        return None if found is None else found[0](found[1])
+        return found
 
     def drawn(
         self, name: str, plan: Schedule, now: int, fixed: Callable[[Schedule], Schedule] = lambda s: s
@@ -236,6 +281,10 @@ class History:
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _held(schedule: Schedule, steps: npt.NDArray[np.int64], each: int) -> npt.NDArray[np.float64]:
+    return sample(schedule, (steps - steps % each).astype(np.float64))
 
 
 def _begin(entry: _Entry) -> int | torch.Tensor:

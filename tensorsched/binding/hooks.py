@@ -15,18 +15,15 @@ A step that only makes an optimizer's state does not advance the schedule (dummy
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._C._dynamo import eval_frame
 
-from tensorsched.binding.dummy_steps import is_dummy, is_dummy_by_name
 from tensorsched.binding.modes import Driving
 from tensorsched.binding.movers import NEVER, Mover
+from tensorsched.binding.rare_steps import RareSteps, Watch, is_stepping
 from tensorsched.errors import BindingError
 
 if TYPE_CHECKING:
@@ -42,9 +39,6 @@ _OTHER_DOORS = {
     "and call sched.step() once an iteration",
     ("fused_backward",): "pass advance='manual' to attach() and call sched.step() once an iteration",
 }
-_WRAPPER = (
-    torch.optim.Optimizer.profile_hook_step.__code__.co_filename
-)  # where the frame that runs the hooks is from
 _HOOKS = ("step_pre", "step_post", "state_dict_post", "load_state_dict_post")
 
 
@@ -66,7 +60,10 @@ def has_hooks(optimizer: object) -> bool:
 def unreported(optimizer: object) -> bool:
     """Whether steps of an optimizer with hooks may be made without them: by another door, or by a step of its own."""
     doors = any(all(callable(getattr(optimizer, d, None)) for d in names) for names in _OTHER_DOORS)
-    return doors or "step" in getattr(optimizer, "__dict__", {})
+    # A method is a new object at each look, an attribute is not. Its __dict__ would say the same: but CPython keeps
+    # attributes in a faster way until somebody looks at that, and torch's step reads some for each parameter.
+    first, second = (getattr(optimizer, "step", None) for _ in range(2))
+    return doors or first is second
 
 
 def require_hooks(optimizer: object) -> None:
@@ -106,7 +103,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
-        self._alive = [True]
+        self._watch: Watch | None = None
         self.active = False
         self.follow: Callable[[Mover], None] = lambda _: None
 
@@ -114,32 +111,24 @@ class Hooks:
         """Put them on the optimizer, whose slots are bound, if it has hooks."""
         if not has_hooks(optimizer):
             return
-        overwritten, alive = False, self._alive
+        watch = self._watch = Watch(optimizer, sched._mode.fast(sched))
+        before, after, follow = _step_hooks(sched, watch, auto=auto)
+        # A load_state_dict of its own may go on after torch's: ZeroRedundancyOptimizer then copies the checkpoint's
+        # values over ours. So we bind once more, before the next step.
         may_overwrite = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
 
-        def rebind() -> None:
-            nonlocal overwritten
-            if overwritten:
-                overwritten = False
-                sched._bind()
-
         def saved(_: Any, state_dict: dict[str, Any]) -> None:
-            if alive:
+            if watch.alive:
                 sched._saved(state_dict["param_groups"])
                 sched._mode.saved_state(sched.optimizer, state_dict)
 
         def loaded(_: Any) -> None:
-            nonlocal overwritten
-            if not alive:
-                return
-            sched._loaded()
-            # A load_state_dict of its own may go on after torch's: ZeroRedundancyOptimizer then copies the checkpoint's
-            # values over ours. So once more, before the next step.
-            overwritten = may_overwrite
+            if watch.alive:
+                sched._loaded()
+                watch.overwritten = may_overwrite
+                follow(watch.mover)
 
-        before, after, self.follow = _step_hooks(
-            optimizer, sched, auto=auto, rebind=rebind if may_overwrite else None, alive=alive
-        )
+        self.follow = follow
         self._handles = [
             optimizer.register_state_dict_post_hook(saved),
             optimizer.register_load_state_dict_post_hook(loaded),
@@ -152,162 +141,56 @@ class Hooks:
 
     def remove(self, optimizer: Any) -> None:
         """Remove all of them; what is called while the optimizer calls hooks stays there and does nothing."""
-        self._alive.clear()
+        if self._watch is not None:
+            self._watch.alive = False
         self.follow(NEVER)
         self.follow = lambda _: None
-        if not _is_stepping(optimizer):  # torch walks through its hooks, which must stay as many
+        if not is_stepping(optimizer):  # torch walks through its hooks, which must stay as many
             for handle in self._handles:
                 handle.remove()
 
 
-def _step_hooks(  # noqa: C901, PLR0915  four functions
-    optimizer: Any,
-    sched: Driving,
-    *,
-    auto: bool,
-    rebind: Callable[[], None] | None,
-    alive: Sequence[bool],
+def _step_hooks(
+    sched: Driving, watch: Watch, *, auto: bool
 ) -> tuple[Callable[..., Any], Callable[..., None], Callable[[Mover], None]]:
     """The functions around every step, and the one that tells them of a mover.
 
-    What is rare is asked about only where it can happen; what is not right, or not eager, is left to the mode.
+    Here is what runs at a step that is one more; all else is left to RareSteps, and what is not right to the mode.
     """
-    # More than its own step and the abstract one: a subclass whose step() may call the step() of its parent.
-    may_nest = len({inspect.unwrap(vars(c)["step"]) for c in _classes_with_step(optimizer)}) > 2  # noqa: PLR2004
     may_capture = torch.cuda.is_available()
-    often = may_nest or may_capture or rebind is not None
-    rare, fresh, hidden = True, True, False  # fresh: nothing was trained yet
-    check, advance = sched._mode.fast(sched)
+    check, advance = watch.fast()
+
+    def follow(mover: Mover) -> None:
+        nonlocal check, advance
+        watch.mover = mover
+        check, advance = watch.fast()
+
+    rare = RareSteps(sched, watch, follow)
+    rare_before, rare_after, resynchronise = rare.before, rare.after, sched._resynchronise
 
     @_untraced
     def before(optimizer: Any, args: Any, kwargs: Any) -> Any:
-        if rare and done(optimizer):
-            return None
-        if kwargs or len(args) > 1:
-            # Mid-run it is made again for an optimizer that never has any state, such as SGD's.
-            if "closure" in kwargs and not optimizer.state and is_dummy_by_name(optimizer):
-                hide(optimizer)
-                return None
-            if alive:
-                _refuse_part_of_a_step(optimizer, args, kwargs)
-                if (instead := _decaying_after_closure(sched, args, kwargs)) is not None:
-                    return instead
-        if not check(optimizer.param_groups) and alive:
-            settle(optimizer)
+        if may_capture and capturing():
+            rare.captured()
+        if kwargs or len(args) > 1 or not check(optimizer.param_groups):
+            return rare_before(optimizer, args, kwargs)
         return None
-
-    def done(optimizer: Any) -> bool:
-        """What can only be for some optimizers, or at first; whether there is nothing more to do before this step."""
-        nonlocal rare, fresh
-        if may_nest and _is_nested(optimizer):
-            return True
-        if may_capture and capturing() and alive:
-            sched._mode.before_capture(sched)
-        if rebind is not None and alive:
-            rebind()
-        if fresh and is_dummy_by_name(optimizer):
-            hide(optimizer)
-            return True
-        rare, fresh = often, False
-        return False
-
-    def settle(optimizer: Any) -> None:
-        try:
-            sched._mode.before_step(sched)
-        except BindingError:
-            if not is_dummy(optimizer):
-                raise
-            hide(optimizer)
-
-    def hide(optimizer: Any) -> None:
-        nonlocal hidden
-        hidden = True
-        sched._mode.hide(optimizer, hidden=True)
 
     @_untraced
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
-        nonlocal hidden
-        if may_nest and _is_nested(optimizer):
-            return
-        if hidden:
-            hidden = False
-            sched._mode.hide(optimizer, hidden=False)
-            return
-        # GradScaler leaves found_inf on optimizers that handle it themselves (fused): there a skipped step comes by
-        # here.
         found_inf = getattr(optimizer, "found_inf", None)
-        if kwargs and found_inf is None:
-            found_inf = _found_by(kwargs.get("grad_scaler"), optimizer)
         try:
-            if advance(optimizer.param_groups, found_inf) is False and alive:
-                sched._mode.after_step(sched, found_inf)
+            if kwargs or advance(optimizer.param_groups, found_inf) is False:
+                rare_after(optimizer, kwargs)
         except KeyboardInterrupt:  # between two counters, or two groups: they move together or not at all
-            sched._resynchronise()
+            resynchronise()
             raise
 
     @_untraced
     def note(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001  torch's signature
-        nonlocal hidden
-        if hidden:
-            hidden = False
-            sched._mode.hide(optimizer, hidden=False)
-            return
-        # Gone when scaler.step() returns, and sched.step() comes after that.
-        sched._found_inf = getattr(optimizer, "found_inf", None)
-        if kwargs and sched._found_inf is None:
-            sched._found_inf = _found_by(kwargs.get("grad_scaler"), optimizer)
-        sched._stepped = True
-
-    def follow(mover: Mover) -> None:
-        nonlocal check, advance
-        check, advance = mover
+        rare.note(optimizer, kwargs)
 
     return before, after if auto else note, follow
-
-
-def _refuse_part_of_a_step(optimizer: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-    """Optimizers that release gradients step one parameter at a time: each would be counted as a step.
-
-    Raises:
-        BindingError: step() was given a parameter.
-    """
-    if isinstance(kwargs.get("param"), torch.Tensor) or any(
-        isinstance(a, torch.nn.Parameter) for a in args[1:]
-    ):
-        raise BindingError(
-            f"{type(optimizer).__name__}.step() was called for a single parameter (gradient release), which is no step "
-            "of the optimizer, and the schedule would advance once a parameter; pass advance='manual' to attach() and "
-            "call sched.step() once an iteration"
-        )
-
-
-def _decaying_after_closure(
-    sched: Driving, args: Any, kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """What step() is to be called with where parameters decay: a closure computes the gradients, and decay is next.
-
-    torch's step makes the same order: closure, decay, update. None where there is no closure, or no decay.
-    """
-    closure = kwargs.get("closure") or next((a for a in args[1:2] if callable(a)), None)
-    if closure is None or not sched._mode.decays:
-        return None
-    sched._mode.before_closure(sched)
-
-    def then_decay() -> Any:
-        loss = closure()
-        sched._mode.decay(sched.optimizer)
-        return loss
-
-    if "closure" in kwargs:
-        return args, {**kwargs, "closure": then_decay}
-    return (args[0], then_decay, *args[2:]), dict(kwargs)
-
-
-def _found_by(scaler: Any, optimizer: Any) -> torch.Tensor | None:
-    """What a GradScaler has found that is handed to step() itself, as apex and TransformerEngine want it."""
-    states = getattr(scaler, "_per_optimizer_states", {})  # keyed by the id of what is stepped
-    found = list(states[id(optimizer)]["found_inf_per_device"].values()) if id(optimizer) in states else []
-    return sum((each.to(found[0].device) for each in found[1:]), found[0]) if found else None
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -321,36 +204,3 @@ def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     skip = eval_frame._FrameAction.SKIP
     eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
     return function
-
-
-def _classes_with_step(optimizer: object) -> list[type]:
-    return [kind for kind in type(optimizer).__mro__ if "step" in vars(kind)]
-
-
-def _is_nested(optimizer: object) -> bool:
-    """Whether the step() whose hook this is was called by another step() of the same optimizer.
-
-    torch wraps the step of each class that it has seen an instance of. Where a subclass's step() calls
-    super().step(), the hooks run for both; only the outer one is a step of the optimizer.
-    """
-    return len(_steps_running(sys._getframe(2), optimizer)) > 1
-
-
-def _is_stepping(optimizer: object) -> bool:
-    """Whether a step() of the optimizer is running, and so perhaps its hooks."""
-    return bool(_steps_running(sys._getframe(), optimizer))
-
-
-def _steps_running(frame: FrameType | None, optimizer: object) -> list[FrameType]:
-    """The frames of torch's wrapper around step(), for this optimizer, among a frame and its callers."""
-    found = []
-    while frame is not None:
-        code = frame.f_code
-        if (
-            code.co_name == "wrapper"
-            and code.co_filename == _WRAPPER
-            and frame.f_locals.get("self") is optimizer
-        ):
-            found.append(frame)
-        frame = frame.f_back
-    return found

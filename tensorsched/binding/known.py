@@ -82,7 +82,8 @@ def register_optimizer(
         raise BindingError(f"register_optimizer: expected an optimizer's class, got {kind!r}")
     if kind.__module__.startswith("torch.optim.") or kind in _BUILT_IN:
         raise BindingError(
-            f"register_optimizer: what torch's {kind.__name__} does is known, from measurements"
+            f"register_optimizer: what torch's {kind.__name__} does is known, from measurements; register a class of "
+            "your own"
         )
     for name, given in (("tensors", tensors), ("filled", filled), ("counts", counts)):
         if isinstance(given, str):
@@ -92,7 +93,9 @@ def register_optimizer(
         ({"tensors": parts, "filled": own, "floats_only": words.keys()}).items(), 2
     ):
         if clash := a[1] & b[1]:
-            raise BindingError(f"register_optimizer: {min(clash)!r} is in {a[0]} and in {b[0]}")
+            raise BindingError(
+                f"register_optimizer: {min(clash)!r} is in {a[0]} and in {b[0]}; name it in one"
+            )
     if one_graph and own:
         raise BindingError(
             "register_optimizer: one_graph puts other tensors into the groups while it traces, and those in filled "

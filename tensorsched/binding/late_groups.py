@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorsched.binding.arguments import read_group, read_schedules, with_total
-from tensorsched.binding.carried import carries, initial_key
+from tensorsched.binding.base import AttachmentBase
+from tensorsched.binding.bound_groups import begun, other_groups
 from tensorsched.binding.group_names import entry_of_group, list_by_group
-from tensorsched.binding.modes import Driving
 from tensorsched.binding.placement import NewGroups, live_device, place_slots, together
 from tensorsched.binding.registry import refuse_claimed
 from tensorsched.errors import BindingError
@@ -16,7 +16,7 @@ from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.validators import shown
 
-__all__ = ["begun", "other_groups", "read_adopted", "read_late", "refuse_other_groups", "take_in"]
+__all__ = ["read_adopted", "read_late", "take_in"]
 
 Groups = Sequence[dict[str, Any]]
 
@@ -58,12 +58,14 @@ def read_adopted(groups: Groups, first: int, hyperparameters: Mapping[str, Any])
     for key, given in hyperparameters.items():
         value = list_by_group(groups[first:], key, given) if isinstance(given, Mapping) else given
         if isinstance(value, list) and len(value) != new:
-            raise BindingError(f"{key}: the list has {len(value)} entries and {new} param_groups were added")
+            raise BindingError(
+                f"{key}: the list has {len(value)} entries and {new} param_groups were added; give one for each"
+            )
         entries[key] = [None] * first + (value if isinstance(value, list) else [value] * new)
     return read_schedules(groups, entries) if entries else {}
 
 
-def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule]) -> None:
+def take_in(sched: AttachmentBase, groups: Groups, schedules: Mapping[Place, Schedule]) -> None:
     """The groups there are now are the attachment's, and those that are new follow these schedules, at the same step.
 
     Raises:
@@ -87,43 +89,3 @@ def take_in(sched: Driving, groups: Groups, schedules: Mapping[Place, Schedule])
     sched._make_graphs_stale()
     extended.go(where)
     sched._bind()
-
-
-def begun(places: Iterable[Place], groups: Sequence[Mapping[str, Any]]) -> set[Place]:
-    """The places whose initial_lr somebody else has written, such as a torch scheduler: it stays there."""
-    return {p for p in places if initial_key(p.key) in groups[p.group] and not carries(groups[p.group])}
-
-
-def refuse_other_groups(bound: Groups, groups: Groups) -> None:
-    """The groups that were bound must be there, in their order; others behind them are not ours yet.
-
-    Raises:
-        BindingError: a group is missing, or in another place.
-    """
-    if len(groups) < len(bound):
-        raise other_groups(len(groups), len(bound))
-    for index, (mine, group) in enumerate(zip(bound, groups, strict=False)):
-        if mine is not group and not _same_parameters(mine, group):
-            raise BindingError(
-                f"group {index} holds other parameters than when the schedule was attached: param_groups were "
-                "reordered or exchanged, and each would follow another one's schedule; put them back in order, or "
-                "call detach(), attach() again and seek() to the step"
-            )
-
-
-def other_groups(count: int, bound: int) -> BindingError:
-    """The error for an optimizer that has more groups, or fewer, than were bound."""
-    way_out = "call detach() and attach() again, which starts at step 0: seek() to the step that it had"
-    if count > bound:
-        way_out = (
-            "call sched.adopt(lr=schedule, ...) for what is new, or pass new_groups={'lr': schedule, ...} (or a "
-            "function of the group that returns such a dict) to attach() beforehand"
-        )
-    return BindingError(
-        f"the optimizer has {count} param_groups and had {bound} when the schedule was attached; {way_out}"
-    )
-
-
-def _same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    mine, theirs = a.get("params", ()), b.get("params", ())
-    return len(mine) == len(theirs) and all(x is y for x, y in zip(mine, theirs, strict=True))

@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.carried import initial_key
-from tensorsched.binding.modes import Driving
+from tensorsched.binding.events import advance, left_to_swalr
+from tensorsched.binding.methods import saving
 from tensorsched.binding.movers import Groups, Mover
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import as_float
+from tensorsched.param_groups import Place, as_float
 
 __all__ = ["NOT_SEQUENTIAL", "AttachmentLR", "set_by_sequential_lr"]
 
@@ -53,7 +55,7 @@ class AttachmentLR(LRScheduler):
         base_lrs: what the groups held before their schedules, as floats.
     """
 
-    def __init__(self, sched: Driving, on_mismatch: str) -> None:
+    def __init__(self, sched: AttachmentBase, on_mismatch: str) -> None:
         self._sched = sched
         self._on_mismatch = on_mismatch
         self._stepped = False  # whether an optimizer step waits to be counted
@@ -83,7 +85,7 @@ class AttachmentLR(LRScheduler):
         if self._stepped:
             found_inf = self._found_inf
             try:
-                self._sched._advance(found_inf)
+                advance(self._sched, found_inf)
             except KeyboardInterrupt:  # counted or not: the counter knows
                 if self._sched.step_count != self._last_epoch:
                     self.moved()
@@ -120,7 +122,7 @@ class AttachmentLR(LRScheduler):
                 "state, or the optimizer's, or call seek() with a position"
             )
         if tally is None:
-            self._sched.seek(step)
+            saving.seek(self._sched, step)
         self._count_again()
         self._last_epoch = step
         self._step_count = step + 1
@@ -147,7 +149,7 @@ class AttachmentLR(LRScheduler):
 
     def get_last_lr(self) -> list[float | torch.Tensor]:
         """The lr of each group, as floats: what the next optimizer step uses. Of tensor slots the table is read."""
-        return [float(value) for value in self._sched._now("lr", self._last_epoch)]
+        return [float(value) for value in _present(self._sched, "lr", self._last_epoch)]
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """As `get_last_lr`."""
@@ -155,11 +157,11 @@ class AttachmentLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The attachment's."""
-        return self._sched.state_dict()
+        return saving.state_dict(self._sched)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The attachment's, with the `on_mismatch` that this face was made with."""
-        self._sched.load_state_dict(state_dict, on_mismatch=self._on_mismatch)
+        saving.load_state_dict(self._sched, state_dict, on_mismatch=self._on_mismatch)
         self.moved()
 
     def moved(self) -> None:
@@ -189,7 +191,7 @@ class AttachmentLR(LRScheduler):
             self._first = self._first and not self.pending
             self._count_again()
             return
-        if self._sched._left_to_swalr():
+        if left_to_swalr(self._sched):
             return
         raise BindingError(
             f"{type(self.optimizer).__name__}.step() was called twice and the scheduler's step() not in between, so "
@@ -221,6 +223,24 @@ class AttachmentLR(LRScheduler):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._sched, self._stepped, self._found_inf)
+
+
+def _present(sched: AttachmentBase, key: str, step: int) -> list[float]:
+    """What each group has under a key at `step`, the present one: of a tensor what its table says.
+
+    On a clock it synchronises as `position` does.
+    """
+    position = step if sched._options.clock is None else sched.position
+    tensors = {
+        slot.place: slot for slot in sched.slots if (slot.tensor or slot.filled) and slot.place.key == key
+    }
+    groups = sched.optimizer.param_groups
+    return [
+        sched._mode.at(tensors[place].name, position)
+        if (place := Place(index, key)) in tensors
+        else as_float(group[key]) or 0.0
+        for index, group in enumerate(groups)
+    ]
 
 
 def _first_parameter(groups: Groups) -> int:

@@ -8,35 +8,19 @@ live one, whichever mode is in use.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from tensorsched.binding.capture import refuse_frozen_capture
-from tensorsched.binding.carried import Carrier
 from tensorsched.binding.clocked import Tally, watched
-from tensorsched.binding.decay import Decay, decay_of
-from tensorsched.binding.filled import filled_slots
-from tensorsched.binding.history import History
+from tensorsched.binding.decay import Decay
 from tensorsched.binding.movers import NEVER, Groups, Mover, joined
-from tensorsched.binding.slots import (
-    FloatSlots,
-    ReactiveFloatSlots,
-    ReactiveTensorSlots,
-    Slot,
-    Slots,
-    TensorSlots,
-    float_slots,
-    reactive_float_slots,
-    reactive_tensor_slots,
-    rewritten,
-    tensor_slots,
-    with_schedules,
-)
+from tensorsched.binding.parts import TensorSlots
+from tensorsched.binding.reactive_parts import Part, ReactiveFloatSlots, ReactiveTensorSlots
+from tensorsched.binding.slots import Slot
 from tensorsched.engine import (
-    Clock,
     ClockEngine,
     ClockFloatEngine,
     Inputs,
@@ -44,91 +28,42 @@ from tensorsched.engine import (
     ScheduleEngine,
     Where,
 )
-from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.split import inputs_of
+from tensorsched.schedules.live import Input
 
-__all__ = ["Driving", "EagerMode", "HandedMode", "Mode", "eager_mode"]
+__all__ = ["Driving", "HandedMode", "Mode", "Standing", "commits"]
 
 
-class Driving(Protocol):
-    """What modes, hooks and the registry ask of an attachment, which stands above them."""
+class Standing(Protocol):
+    """What of an attachment decides how its hooks begin."""
 
-    free: dict[str, Schedule]
-    _mode: Mode
-    _eager: EagerMode
     _graph: HandedMode | None
-    _options: Any  # what the user chose at attach: `placement.Options`, a module above this one
-    _places: list[Place]
-    _group_count: int
-    _began_before: set[Place]
-    _found_inf: torch.Tensor | None
-    _carrier: Carrier
-    _history: History
-    _stepped: bool
-    _known_as: int | None
-    _doubt: str
-    _told: int
-    _read_from: tuple[str, Where] | None
-    attached: bool
-    _face: Any  # of a trainer: the schedule moves when that is stepped
+    _doubt: str  # what is to be said before the next step
     _unseen: bool  # whether no step has been made yet: who makes it is looked at once
+    _face: Any  # of a trainer: the schedule moves when that is stepped
 
-    @property
-    def step_count(self) -> int:
-        """Completed steps."""
 
-    @property
-    def position(self) -> int:
-        """Where the schedules are read."""
+class Driving(Standing, Protocol):
+    """What modes and hooks ask of an attachment, which stands above them (base.py, events.py, resuming.py)."""
 
-    def seek(self, step: int) -> None:
-        """Go to a step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-
-    def load_state_dict(self, state: Mapping[str, Any], *, on_mismatch: str = ...) -> None:
-        """Go on from it."""
-
-    def _advance(self, found_inf: torch.Tensor | None) -> None: ...
-    def _now(self, key: str, step: int) -> list[float]: ...
+    attached: bool
+    _mode: Mode
+    _found_inf: torch.Tensor | None
+    _stepped: bool
 
     @property
     def optimizer(self) -> Any:
         """What it drives."""
 
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """The places that it has schedules for."""
-
-    def _drives(self, optimizer: object) -> bool: ...
-
-    def detach(self) -> None:
-        """Give the optimizer back."""
-
     def _bind(self) -> None: ...
-    def _made(self) -> int | torch.Tensor: ...
-    def _require_attached(self) -> None: ...
-    def _refuse_other_groups(self, groups: Sequence[dict[str, Any]]) -> None: ...
-    def _originals(self) -> dict[Place, Any]: ...
-    def _fingerprint(self) -> int: ...
-    def _words(self, where: Where) -> str: ...
-    def _state(self, where: Where) -> dict[str, Any]: ...
-    def _take_in_new_groups(self) -> None: ...
+    def _say(self) -> None: ...
     def _settle(self) -> None: ...
     def _whole(self, groups: Groups) -> Groups: ...
-    def _left_to_swalr(self) -> bool: ...
-    def _next(self) -> Where: ...
-    def _say(self) -> None: ...
     def _resynchronise(self) -> None: ...
+    def _use_eager(self) -> None: ...
     def _saved(self, groups: Sequence[dict[str, Any]]) -> None: ...
     def _loaded(self) -> None: ...
-    def _use_eager(self, *, for_good: bool = False) -> None: ...
-    def _make_graphs_stale(self) -> None: ...
-    def _numbered(self) -> list[str]: ...
-    def _schedules(self) -> dict[str, Schedule]: ...
 
 
 class Mode:
@@ -142,20 +77,24 @@ class Mode:
     """
 
     in_graph = False
+    home: Inputs | None = None
     decays: Sequence[Decay] = ()
     check: Callable[[Groups], bool]
     advance: Callable[[Groups, torch.Tensor | None], bool | None]
 
-    def __init__(self, parts: Sequence[Slots], tally: Tally | None = None) -> None:
+    def __init__(self, parts: Sequence[Part], tally: Tally | None = None) -> None:
         self._hold(parts, tally)
 
-    def _hold(self, parts: Sequence[Slots], tally: Tally | None) -> None:
+    def _hold(self, parts: Sequence[Part], tally: Tally | None) -> None:
         self.parts = tuple(parts)
         self.tally = tally
         self.floats = any(not part.tensor for part in self.parts)
         self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
         # All read the same ones: there is one home of them on a device.
         self.inputs: Inputs | None = self.reactive[0].inputs if self.reactive else None
+        self.home = (
+            self.inputs or self.home
+        )  # handles of inputs that are none now stay good for when they are again
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
         self._counter = min(self.parts, key=lambda part: part.tensor)
@@ -229,8 +168,8 @@ class Mode:
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes. Does not synchronise."""
-        for engine in self.clocks:
-            engine.count(n)
+        for part in self.parts:  # all are on a clock, or none
+            part.engine.count(n)  # type: ignore[union-attr]
 
     def bind(self, optimizer: Any, groups: Groups) -> None:  # noqa: ARG002  graph mode sets flags of the optimizer's
         """Put every slot's value into `groups`, the optimizer's own or the first of them, whatever they hold."""
@@ -257,6 +196,13 @@ class Mode:
         """The live tensor of a free name."""
         return next(e.value(name) for e in self.engines if name in e.column_of)
 
+    def move(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
+        """Move on; where somebody wrote to a slot meanwhile, see who it was first."""
+        groups = sched.optimizer.param_groups
+        if self.advance(groups, found_inf) is False:
+            sched._settle()
+            self.advance(groups, found_inf)
+
     def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
         """Check that these schedules, by column, fit into the tables; the function returned puts them there.
 
@@ -267,13 +213,20 @@ class Mode:
         Raises:
             ScheduleError: they need more rows than a table has, or names that share a column would differ.
         """
-        commits = _commits(self.parts, schedules, grow=grow)
+        puts = commits(self.parts, schedules, grow=grow)
 
         def commit() -> None:
-            for each in commits:
+            for each in puts:
                 each()
 
         return commit
+
+    def restart(self, nodes: Mapping[str, Input]) -> None:
+        """Let inputs begin anew that come into use again: their names were there before."""
+        if self.inputs is not None:
+            self.inputs.restart(nodes)
+            for part in self.reactive:
+                part.engine.seek(part.engine.step_count)
 
     def refresh(self, groups: Groups) -> None:
         """Put what the live inputs are now into effect; slots that somebody wrote to are left as they are.
@@ -284,7 +237,7 @@ class Mode:
         for part in self.reactive:
             part.refresh(groups)
 
-    def fast(self, sched: Driving) -> Mover:  # noqa: ARG002  of the eager mode
+    def fast(self, sched: Standing) -> Mover:  # noqa: ARG002  of the eager mode
         """What the hooks call first at a step; where it returns False they call `before_step` or `after_step`."""
         return NEVER
 
@@ -359,202 +312,12 @@ class HandedMode(Mode):
         raise NotImplementedError
 
 
-class EagerMode(Mode):
-    """The optimizer's own step runs, between its hooks."""
-
-    def bind(self, optimizer: Any, groups: Groups) -> None:
-        """Put every slot's value into `groups`, whatever they hold."""
-        super().bind(optimizer, groups)
-        self.decays = decay_of(self.parts)
-
-    def fast(self, sched: Driving) -> Mover:
-        """The mover itself, unless compiled steps want their values back after each step, or parameters decay."""
-        if self.decays:
-            return NEVER
-        check = NEVER.check if sched._doubt or sched._unseen else self.check
-        if sched._face is not None:
-            mover: Mover = sched._face.mover(check)
-            return mover
-        return Mover(check, self.advance if sched._graph is None else NEVER.advance)
-
-    def before_step(self, sched: Driving) -> None:
-        """A slot does not hold what was put there: raises, or the value is the same; or there is something to say.
-
-        An input that was turned is put into effect here.
-        """
-        self.before_closure(sched)
-        if sched.attached:
-            sched._mode.decay(sched.optimizer)  # of the groups that were adopted just now, too
-
-    def before_closure(self, sched: Driving) -> None:
-        """The same, without a decay."""
-        sched._say()
-        self.require_counted()
-        groups = sched.optimizer.param_groups
-        for decay in self.decays:  # a step that raised has left its 0
-            decay.put_back(groups)
-        if sched._face is not None:
-            sched._face.before(groups)
-            if not sched.attached:
-                return
-            groups = sched._whole(groups)
-        self.refresh(groups)
-        if not self.check(groups):
-            sched._settle()
-
-    def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
-        """Move on; the hooks have tried and failed, or have left it to us."""
-        for decay in self.decays:
-            decay.put_back(sched.optimizer.param_groups)
-        if self.decays and sched._face is not None:
-            sched._face.mover(self.check).advance(sched.optimizer.param_groups, found_inf)
-            return
-        if self.advance(sched.optimizer.param_groups, found_inf) is False:
-            sched._settle()
-            self.advance(sched.optimizer.param_groups, found_inf)
-        if sched._graph is not None:
-            sched._graph.resume(sched)  # compiled steps look for the values there
-
-    def without(self, places: Collection[Place], free: Collection[str]) -> EagerMode:
-        """This mode and fewer slots, at the same step; the tensors of the others, and of free names, stay."""
-        for part in self.parts:
-            part.drop(places)
-        other = copy.copy(self)
-        parts = [part for part in self.parts if part.slots or any(name in part.columns for name in free)]
-        other._hold(parts, self.tally)
-        return other
-
-    def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
-        """As any mode's; float slots may begin to follow live inputs, or cease to."""
-        plain = {FloatSlots, ReactiveFloatSlots}  # not what fills the optimizer's own tensors
-        floats = [part for part in self.parts if type(part) in plain]
-        slots = [slot for part in floats for slot in part.slots]
-        if not any(
-            s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())
-            for s in slots
-        ):
-            return super().rewrite(schedules, grow=grow)
-        if self.tally is not None:
-            raise _on_a_clock()
-        others = [part for part in self.parts if part not in floats]
-        commits = _commits(others, schedules, grow=grow)
-        moved = with_schedules(slots, schedules)
-        nodes = inputs_of([slot.schedule for slot in moved])
-        inputs = self.inputs or Inputs({}, torch.device("cpu"))
-        if inputs.device.type != "cpu":
-            raise ScheduleError(
-                "live inputs on a device cannot be followed by float slots without a synchronisation at every step: "
-                "detach() and attach() again"
-            )
-        inputs.check(nodes)
-        _float_parts(moved, Inputs(inputs.nodes | nodes, inputs.device), None)  # whatever is wrong with them
-
-        def commit() -> None:
-            where = self.where
-            inputs.extend(nodes)
-            for each in commits:
-                each()
-            self._hold([*others, *_float_parts(moved, inputs, None)], None)
-            self.go(where)
-
-        return commit
-
-    def extended(self, slots: Sequence[Slot], device: torch.device, capacity: int | None) -> EagerMode:
-        """This mode and more slots, at the same step; the tensors of this one stay what they are."""
-        if not slots:
-            return self
-        clock = None if self.tally is None else self.tally.clock
-        more = eager_mode(slots, {}, device, capacity, clock, inputs=self.inputs)
-        more.go(self.where)
-        return EagerMode([*self.parts, *more.parts], self.tally)
-
-
-def eager_mode(
-    slots: Sequence[Slot],
-    free: Mapping[str, Schedule],
-    device: torch.device,
-    capacity: int | None,
-    clock: Clock | None = None,
-    *,
-    inputs: Inputs | None = None,
-) -> EagerMode:
-    """Tables and engines for these slots and free names; nothing of the optimizer changes.
-
-    Raises:
-        ScheduleError: a schedule cannot be tabulated, or does not fit into the capacity; two inputs have one name.
-        BindingError: floats and tensors on a device would have to react together, or on a clock.
-    """
-    tensors = [slot for slot in slots if slot.tensor and not slot.schedule.inputs()]
-    filled = [slot for slot in slots if slot.filled]
-    floats = [slot for slot in slots if not (slot.tensor or slot.filled) and not slot.schedule.inputs()]
-    plain = {name: schedule for name, schedule in free.items() if not schedule.inputs()}
-    parts: list[Slots] = []
-    if tensors or plain:
-        # A graph has the float slots beside them, in one row: one engine moves all of it.
-        parts.append(tensor_slots(tensors, plain, device, capacity, room=len(floats), clock=clock))
-    if floats:
-        parts.append(float_slots(floats, capacity, clock))
-    parts += filled_slots(filled, capacity, clock)
-    reactive = [slot for slot in slots if slot.schedule.inputs()]
-    reacting = {name: schedule for name, schedule in free.items() if schedule.inputs()}
-    if reactive or reacting:
-        if clock is not None:
-            raise _on_a_clock()
-        parts += _reactive_parts(reactive, reacting, device, capacity, inputs)
-    return EagerMode(parts, None if clock is None else Tally(clock))
-
-
-def _commits(
-    parts: Sequence[Slots], schedules: Mapping[str, Schedule], *, grow: bool
+def commits(
+    parts: Sequence[Part], schedules: Mapping[str, Schedule], *, grow: bool
 ) -> list[Callable[[], None]]:
     """What puts other schedules into each part that has some of them."""
     return [
-        rewritten(part, mine, grow=grow)
+        part.rewritten(mine, grow=grow)
         for part in parts
         if (mine := {name: schedule for name, schedule in schedules.items() if name in part.columns})
     ]
-
-
-def _on_a_clock() -> BindingError:
-    return BindingError(
-        "live inputs and a clock other than the optimizer's steps do not go together: attach what depends on the run "
-        "in a call of its own without clock=, or leave the inputs out"
-    )
-
-
-def _reactive_parts(
-    slots: Sequence[Slot],
-    free: Mapping[str, Schedule],
-    device: torch.device,
-    capacity: int | None,
-    inputs: Inputs | None,
-) -> list[Slots]:
-    """Those with live inputs. Floats want these on the CPU, tensors on their own device: there is one home."""
-    floats = [slot for slot in slots if not slot.tensor]
-    tensors = [slot for slot in slots if slot.tensor]
-    home = torch.device("cpu") if floats else device
-    if ((tensors or free) and home != device) or (inputs is not None and inputs.device != home):
-        what = floats[0].name if floats else (tensors[0].name if tensors else next(iter(free)))
-        raise BindingError(
-            f"{what}: of what depends on live inputs some are float slots ({floats[0].why if floats else 'before'}), "
-            f"which read their inputs on the host, and some are tensors on {device}, which cannot wait for them; pass "
-            "resident=True where every slot may be a tensor, resident=False for floats, or attach them in two calls "
-            "with inputs of other names"
-        )
-    nodes = inputs_of([*(slot.schedule for slot in slots), *free.values()])
-    if inputs is None:
-        inputs = Inputs(nodes, home)
-    inputs.extend(nodes)
-    parts: list[Slots] = []
-    if tensors or free:
-        parts.append(reactive_tensor_slots(tensors, free, inputs, capacity))
-    if floats:
-        parts.append(reactive_float_slots(floats, inputs, capacity))
-    return parts
-
-
-def _float_parts(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> list[Slots]:
-    plain = [slot for slot in slots if not slot.schedule.inputs()]
-    reactive = [slot for slot in slots if slot.schedule.inputs()]
-    parts: list[Slots] = [float_slots(plain, capacity)] if plain else []
-    return [*parts, reactive_float_slots(reactive, inputs, capacity)] if reactive else parts

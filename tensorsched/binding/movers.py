@@ -12,13 +12,20 @@ same number, is looked at when it is found, and not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 
-from tensorsched.engine import FloatEngine, Inputs, ReactiveEngine, ReactiveFloatEngine, ScheduleEngine
+from tensorsched.engine import (
+    ClockFloatEngine,
+    FloatEngine,
+    Inputs,
+    ReactiveEngine,
+    ReactiveFloatEngine,
+    ScheduleEngine,
+)
 from tensorsched.param_groups import Place, with_element
 
 __all__ = [
@@ -80,7 +87,7 @@ def float_mover(groups: Groups, columns: Mapping[Place, int], engine: FloatEngin
         engine: counts, and has the rows.
     """
     blocks = _blocks(columns)
-    if engine.ahead and _is_one_key(blocks, groups):
+    if _is_one_key(blocks, groups):
         return _one_key_of_floats(groups, blocks[0], engine)
     picks = [block.pick for block in blocks]
     same, following = _comparer(groups, blocks), engine.following()
@@ -109,10 +116,8 @@ def float_mover(groups: Groups, columns: Mapping[Place, int], engine: FloatEngin
 def _one_key_of_floats(groups: Groups, block: Block, engine: FloatEngine) -> Mover:
     """The same for one key of all groups, which is what most runs have: written out, it costs half."""
     key, bound, count = block.key, tuple(groups), len(groups)
-    following: Iterator[Sequence[float]] = engine.following()
-    if block.entries != tuple(range(engine.table.columns)):  # else a row is what the groups get, as it is
-        following = map(block.pick, following)
-    last, coming = block.pick(engine.row()), next(following)
+    whole = block.entries == tuple(range(engine.table.columns))  # a row is what the groups get, as it is
+    last = block.pick(engine.row())
     for group, value in zip(groups, last):
         group[key] = value
 
@@ -124,6 +129,31 @@ def _one_key_of_floats(groups: Groups, block: Block, engine: FloatEngine) -> Mov
         except _GONE:
             return False
         return len(groups) == count
+
+    if isinstance(engine, ClockFloatEngine):
+        read, made = engine.reading(), engine.made
+
+        def advance_on_clock(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
+            nonlocal last
+            if found_inf is not None and found_inf.item() != 0:
+                return None
+            row = read(engine.counted)
+            coming = row if whole else block.pick(row)
+            try:
+                for group, was, value in zip(groups, last, coming):
+                    if group[key] is not was:  # a hook of somebody else may have written since the check
+                        return _take_back(groups, key, last, coming)
+                    group[key] = value
+            except _GONE:
+                return _take_back(groups, key, last, coming)
+            made()
+            last = coming
+            return True
+
+        return Mover(check, advance_on_clock)
+
+    following = engine.following() if whole else map(block.pick, engine.following())
+    coming = next(following)
 
     def advance(groups: Groups, found_inf: torch.Tensor | None) -> bool | None:
         nonlocal last, coming

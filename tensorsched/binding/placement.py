@@ -112,6 +112,7 @@ def place_slot(  # noqa: PLR0917  of one place; the rest is the same for all
         return dataclasses.replace(slot, tensor=True, decays=True, why=_DECAYS)
     if options.resident is True:
         _refuse_resident(optimizer, place, why, works=works, by_itself=by_itself)
+    tensor = no_sync
     if isinstance(options.resident, bool):
         tensor, why = options.resident, f"resident={options.resident}"
     elif device.type == "cpu":
@@ -120,8 +121,6 @@ def place_slot(  # noqa: PLR0917  of one place; the rest is the same for all
             isinstance(original, torch.Tensor) and not support.raises and bool(record_of(optimizer).reads)
         )
         why = "the group held a tensor" if tensor else "on a CPU a float is exact and fastest"
-    else:
-        tensor = no_sync
     # GradScaler leaves it to fused optimizers to skip a step.
     if not tensor and group.get("fused") and device.type != "cpu":
         why += "; with a GradScaler each step reads found_inf, a synchronisation"

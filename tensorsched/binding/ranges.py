@@ -158,6 +158,11 @@ def refuse_now(values: Iterable[tuple[Ranged, float]]) -> None:
             )
 
 
+def may_be(slot: Ranged, value: float) -> bool:
+    """Whether a step would take this value."""
+    return math.isfinite(value) and (slot.limits is None or slot.limits.holds(value, value))
+
+
 def _way_out(place: Place, limits: Range) -> str:
     low = f"{limits.low:g}" if math.isfinite(limits.low) and not limits.open_low else ""
     high = f"{limits.high:g}" if math.isfinite(limits.high) and not limits.open_high else ""

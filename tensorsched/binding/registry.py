@@ -6,32 +6,26 @@ import threading
 import weakref
 from collections.abc import Iterable
 
-from tensorsched.binding.modes import Driving
+from tensorsched.binding.base import AttachmentBase
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place
 
-_ATTACHMENTS: weakref.WeakSet[Driving] = weakref.WeakSet()
+_ATTACHMENTS: weakref.WeakSet[AttachmentBase] = weakref.WeakSet()
 # Of the set above: optimizers may be attached from several threads. Reentrant, because a finaliser or a signal handler
 # may detach in the middle of any of this, in the same thread.
 _LOCK = threading.RLock()
 
 
-def attachments_of(optimizer: object) -> list[Driving]:
+def attachments_of(optimizer: object) -> list[AttachmentBase]:
     """All that drive this optimizer."""
     with _LOCK:
         return [attachment for attachment in _ATTACHMENTS if attachment._drives(optimizer)]
 
 
-def remember(attachment: Driving) -> None:
+def remember(attachment: AttachmentBase) -> None:
     """It drives its optimizer from now on."""
     with _LOCK:
         _ATTACHMENTS.add(attachment)
-
-
-def forget(attachment: Driving) -> None:
-    """It drives its optimizer no longer."""
-    with _LOCK:
-        _ATTACHMENTS.discard(attachment)
 
 
 def refuse_claimed(optimizer: object, places: Iterable[Place]) -> None:

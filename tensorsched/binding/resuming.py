@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from tensorsched.binding.modes import Driving
+from tensorsched.binding.base import AttachmentBase
+from tensorsched.binding.carried import shared_out
+from tensorsched.binding.registry import attachments_of
 from tensorsched.binding.slots import found_at, is_near
 from tensorsched.engine import Where
 from tensorsched.param_groups import param_groups
@@ -16,7 +18,7 @@ from tensorsched.schedules.split import inputs_of
 __all__ = ["apart", "go_on_from", "loaded", "saved"]
 
 
-def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
+def saved(sched: AttachmentBase, groups: Sequence[dict[str, Any]]) -> None:
     """Replace the live views in the groups of a state_dict by the floats that they stand for.
 
     A filled tensor is a copy there: whoever loads it may take nothing else.
@@ -32,7 +34,7 @@ def saved(sched: Driving, groups: Sequence[dict[str, Any]]) -> None:
     sched._carrier.write(groups[: sched._group_count], where, sched._fingerprint(), numbers)
 
 
-def loaded(sched: Driving) -> None:
+def loaded(sched: AttachmentBase) -> None:
     """The optimizer's groups and state were replaced by a checkpoint's: go on from the step that it carries.
 
     Raises:
@@ -41,6 +43,10 @@ def loaded(sched: Driving) -> None:
     sched._make_graphs_stale()
     groups = param_groups(sched.optimizer)
     sched._refuse_other_groups(groups)
+    every = sorted(attachments_of(sched.optimizer), key=lambda each: each._carrier.number)
+    mine = shared_out([(each._carrier, each._fingerprint()) for each in every], groups[0])
+    for each, carrier in zip(every, mine, strict=True):
+        each._carrier = carrier
     carried = sched._carrier.read(groups)
     where, mode = sched._mode.where, sched._mode
     if carried is None and sched._told != where.position:
@@ -58,14 +64,19 @@ def loaded(sched: Driving) -> None:
     sched._bind()
 
 
-def apart(sched: Driving, source: str, where: Where) -> str:
+def apart(sched: AttachmentBase, source: str, where: Where) -> str:
     """What is to be said of a file that is loaded, "optimizer" or "state", where the other one was of another step.
 
     A run that was killed between the two leaves one that is new and one that is old. Nothing is said where steps were
     made since, or somebody said where to go on; the present step is to be put behind it.
     """
     other = sched._read_from
-    if other is None or other[0] == source or other[1] != sched._mode.where or other[1].position == where.position:
+    if (
+        other is None
+        or other[0] == source
+        or other[1] != sched._mode.where
+        or other[1].position == where.position
+    ):
         return ""
     files = {source: where, other[0]: other[1]}
     return (
@@ -75,7 +86,9 @@ def apart(sched: Driving, source: str, where: Where) -> str:
     )
 
 
-def go_on_from(sched: Driving, carried: tuple[Where, int] | None, numbers: Mapping[str, float]) -> None:
+def go_on_from(
+    sched: AttachmentBase, carried: tuple[Where, int] | None, numbers: Mapping[str, float]
+) -> None:
     """Take over the step that the optimizer's checkpoint carries; of other schedules, unless we were told one.
 
     And what the live inputs of the same schedules remember.
@@ -103,6 +116,7 @@ def go_on_from(sched: Driving, carried: tuple[Where, int] | None, numbers: Mappi
                     "load the schedule's own state"
                 )
     sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
+    sched._last.forget(sched._mode)
     sched._mode.go(where)
     if sched._mode.tally is not None:
         sched._mode.tally.moved(where)

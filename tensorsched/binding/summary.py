@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
-from tensorsched.binding.group_names import group_names
-from tensorsched.binding.modes import Driving
-from tensorsched.binding.slots import Slot, Slots
+from tensorsched.binding.slots import Slot
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief
 
-__all__ = ["last_used", "slot_table"]
+__all__ = ["slot_table"]
 
 _WIDEST = 72  # of a schedule's text
 _WIDEST_NAMES = 32  # of the names of groups that are alike
@@ -92,35 +88,3 @@ def _ranges(groups: Sequence[int]) -> str:
 def _short(schedule: Schedule) -> str:
     text = brief(schedule)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
-
-
-def last_used(sched: Driving) -> dict[str, float]:
-    """What the last completed step used, by name for a logger; see `Attachment.log`."""
-    known = sched._mode.known_steps
-    now = sched._mode.step_count if known is None else known
-    labels = _labels(sched)
-    found: dict[str, float | None]
-    if sched._history.begun(now):  # then the tables have it, rounded as it was
-        found = {name: value for part in sched._mode.parts for name, value in _row(part, now - 1)}
-    else:
-        tensors = {slot.name for slot in sched.slots if slot.tensor} | sched.free.keys()
-        found = {name: sched._history.last_used(name, now) for name in labels}
-        found |= {n: float(np.float32(v)) for n, v in found.items() if v is not None and n in tensors}
-    return {label: value for name, label in labels.items() if (value := found[name]) is not None}
-
-
-def _row(part: Slots, step: int) -> Iterator[tuple[str, float]]:
-    table = part.engine.table
-    row = min(step, table.last)
-    values = table.layout.block(row, row + 1)[0].tolist()
-    return ((name, values[column]) for name, column in table.live_column.items())
-
-
-def _labels(sched: Driving) -> dict[str, str]:
-    """For each column "lr/0", or "lr/decay" where all groups have names of their own."""
-    groups = sched.optimizer.param_groups
-    names = group_names(groups)
-    if None in names or len(set(names)) < len(names):
-        names = [str(index) for index in range(len(groups))]
-    labels = {slot.name: f"{slot.place.part}/{names[slot.place.group]}" for slot in sched.slots}
-    return labels | {name: name for name in sched.free}

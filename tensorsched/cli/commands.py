@@ -10,72 +10,29 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorsched.cli.source import read_schedule, read_schedules
+from tensorsched.cli.source import read_schedules
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules import check as checker
 from tensorsched.schedules.node import brief, evaluate
 from tensorsched.schedules.validators import MAX_STEPS, cut
 from tensorsched.schedules.views import terminal
-from tensorsched.schedules.views.picture import AS_AT_START, Line, drawable, picture, window
-from tensorsched.schedules.views.plot import compare, new_figure, plot_schedule
+from tensorsched.schedules.views.axes import new_figure
+from tensorsched.schedules.views.numerals import tidy
+from tensorsched.schedules.views.picture import drawable, picture, window
+from tensorsched.schedules.views.plot import compare, plot_schedule
 
 OK, FOUND, FAILED = 0, 1, 2
 """Exit statuses, as those of diff(1): nothing to report, something found or different, could not be done."""
 
+LOG = {"auto": None, "log": True, "linear": False}
+"""What --scale says of a value axis."""
+
 _CHUNK = 1 << 16  # values compared at a time
 _MOST_COMPARED = 100_000_000  # steps
-_MOST_PHASES = 16  # lines
 _LEGEND = 60  # characters of an expression in a legend
 _MOST_CHARACTERS = 500  # of a picture's side
-
-
-def show(options: argparse.Namespace) -> int:
-    """A curve of characters and the numbers of a schedule."""
-    schedule = read_schedule(options.expr)
-    style = terminal.Style(sys.stdout)
-    wide = options.width or min(terminal.width(), 100)
-    shown = picture([schedule], last=options.steps, points=2 * wide)
-    (line,) = shown.lines
-    log = {"auto": None, "log": True, "linear": False}[options.scale]
-    curve = terminal.draw(shown, width=wide, height=options.height, style=style, log=log)
-    note = [] if line.schedule is schedule else ["(initial, which only an optimizer knows, is drawn as 1)"]
-    note += [f"({AS_AT_START})"] if schedule.inputs() else []
-    terminal.write(style.paint(brief(schedule), "bold"), *note, "", *curve)
-    terminal.write("", *terminal.table(_facts(line, shown.last)), "", *_phase_lines(line, shown.last))
-    return OK
-
-
-def _facts(line: Line, last: int) -> list[tuple[str, str]]:
-    about = "" if line.exact else " (of a selection of steps)"
-    end = line.schedule.steps
-    held = f"from step {last} on (holds)" if end == last else f"at step {last}"
-    counted = last if end == last else last + 1
-    return [
-        ("first", f"{line.values[0]:.6g} at step 0"),
-        ("peak", f"{line.peak[0]:.6g} at step {line.peak[1]}{about}"),
-        ("lowest", f"{line.lowest[0]:.6g} at step {line.lowest[1]}{about}"),
-        ("last", f"{line.values[-1]:.6g} {held}"),
-        ("length", "unbounded" if end is None else f"{end} steps"),
-        (
-            "area",
-            f"{line.area:.6g}, the sum of the values at steps 0..{counted - 1}; mean {line.area / counted:.6g}{about}",
-        ),
-    ]
-
-
-def _phase_lines(line: Line, last: int) -> list[str]:
-    rows = [("phase", "from", "to", "value", "", "")]
-    for phase in line.phases[:_MOST_PHASES]:
-        end = last if phase.stop is None else phase.stop
-        begins = f"{line.schedule(phase.start):.6g}"
-        ends = f"{line.schedule(max(end - 1, phase.start)):.6g}"
-        moves = ("->", ends) if begins != ends else ("", "")
-        rows.append(
-            (phase.what, str(phase.start), "" if phase.stop is None else str(phase.stop - 1), begins, *moves)
-        )
-    more = len(line.phases) - _MOST_PHASES
-    return [*terminal.table(rows, right=(1, 2)), *([f"... and {more} more"] if more > 0 else [])]
+_LONGEST_UNIT = 12  # characters
 
 
 def plot(options: argparse.Namespace) -> int:
@@ -84,18 +41,23 @@ def plot(options: argparse.Namespace) -> int:
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ScheduleError(f"--output {cut(str(out))}: the name must end in .png, .svg or .pdf")
     if not out.absolute().parent.is_dir():
-        raise ScheduleError(f"--output {cut(str(out))}: there is no such folder")
+        raise ScheduleError(f"--output {cut(str(out))}: there is no such folder; make it first")
     schedules = dict(zip(options.expr, read_schedules(options.expr), strict=True))
-    log = {"auto": None, "log": True, "linear": False}[options.scale]
     figure, (axes,) = new_figure()
     if len(options.expr) == 1:
-        plot_schedule(schedules[options.expr[0]], steps=options.steps, ax=axes, log=log)
+        plot_schedule(
+            schedules[options.expr[0]],
+            steps=options.steps,
+            ax=axes,
+            log=LOG[options.scale],
+            unit=options.unit,
+        )
     else:
         names: dict[str, Schedule] = {}
         for text, schedule in schedules.items():
             name = cut(text, _LEGEND)
             names[f"{name} ({len(names)})" if name in names else name] = schedule
-        compare(names, steps=options.steps, ax=axes, log=log)
+        compare(names, steps=options.steps, ax=axes, log=LOG[options.scale], unit=options.unit)
     figure.savefig(out, dpi=150)
     return OK
 
@@ -127,10 +89,10 @@ def diff(options: argparse.Namespace) -> int:
         ),
     ]
     terminal.write(
-        f"{style.paint('curve', 'curve')}  {brief(left)}",
-        f"{style.paint('ooooo', 'other')}  {brief(right)}",
+        f"{style.paint('curve', 'curve')}  {tidy(brief(left))}",
+        f"{style.paint('ooooo', 'other')}  {tidy(brief(right))}",
         "",
-        *terminal.draw(shown, width=wide, height=options.height, style=style),
+        *terminal.draw(shown, width=wide, height=options.height, style=style, marks=("", "o")),
         "",
         *terminal.table(facts),
     )
@@ -188,6 +150,13 @@ def characters(text: str) -> int:
     if not 1 <= number <= _MOST_CHARACTERS:
         raise ValueError
     return number
+
+
+def unit_name(text: str) -> str:
+    """A command line's name of what is counted: up to 12 characters that can be shown."""
+    if not 0 < len(text) <= _LONGEST_UNIT or not text.isprintable():
+        raise ValueError
+    return text
 
 
 def step_selection(text: str) -> Sequence[int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tensorsched import __version__
-from tensorsched.cli import commands, values
+from tensorsched.cli import commands, show, values
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.check import CODES
 from tensorsched.schedules.validators import cut
@@ -32,10 +32,13 @@ input. It is parsed, not run: nothing but the library's shapes, recipes,
 methods, operators and numbers is understood. Put -- in front of an EXPR that
 starts with a minus."""
 
-_STATUS = """\
+_FAILED = "a bad command line or expression, a missing file or package."
+_FOUND = {"check": ", nothing found; 1 something was found", "diff": ", no difference; 1 there is one"}
+_STATUS = f"""\
 exit status: 0 done, and nothing to report; 1 check found something, diff found
-a difference, or the demo's runs were not the same; 2 it could not be done: a
-bad command line or expression, a missing file or package."""
+a difference, or the demo's runs were not the same; 2 it could not be done:
+{_FAILED}"""
+_EXPR = "a schedule such as 'cosine(3e-4, 0, steps=1000)', the path of a .json file, or - for standard input"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,8 +108,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
-            epilog=_STATUS,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"exit status: 0 done{_FOUND.get(name, '')}; 2 it could not be done: {_FAILED}",
         )
         made.set_defaults(run=run)
         add_arguments(made.add_argument)
@@ -114,48 +116,56 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(add: Add) -> None:
-    add("expr", metavar="EXPR")
+    add("expr", metavar="EXPR", nargs="+", help=_EXPR)
     _picture(add)
+    _unit(add)
     text = "of the value axis; auto (default): logarithmic where the values span powers of ten evenly"
     add("--scale", choices=("auto", "linear", "log"), default="auto", help=text)
 
 
 def _plot(add: Add) -> None:
-    add("expr", metavar="EXPR", nargs="+")
+    add("expr", metavar="EXPR", nargs="+", help=_EXPR)
     add("-o", "--output", required=True, metavar="FILE", help="ends in .png, .svg or .pdf")
     add("--steps", type=commands.step_count, metavar="N", help="last step to show")
     add("--scale", choices=("auto", "linear", "log"), default="auto", help="of the value axis")
+    _unit(add)
 
 
 def _values(add: Add) -> None:
-    add("expr", metavar="EXPR", nargs="+")
+    add("expr", metavar="EXPR", nargs="+", help=_EXPR)
     text = "100 (steps 0..99), 0:1000:10 or 0,5,9; default: all of the longest, and its end value"
     add("--steps", type=commands.step_selection, metavar="STEPS", help=text)
-    add("--format", choices=("csv", "json", "table"), default="csv")
+    add("--format", choices=("csv", "json", "table"), default="csv", help="default: csv")
 
 
 def _diff(add: Add) -> None:
-    add("expr1", metavar="EXPR1")
-    add("expr2", metavar="EXPR2")
+    add("expr1", metavar="EXPR1", help=_EXPR)
+    add("expr2", metavar="EXPR2", help="another one")
     text = "relative difference that counts as none (default 0)"
     add("--rtol", type=commands.positive, default=0.0, metavar="X", help=text)
     _picture(add)
 
 
 def _check(add: Add) -> None:
-    add("expr", metavar="EXPR", nargs="+")
+    add("expr", metavar="EXPR", nargs="+", help=_EXPR)
     add("--steps", type=commands.step_count, metavar="N", help="length of the run")
     text = "largest value that is meant; default: what the warm-up leads to"
     add("--peak", type=float, metavar="X", help=text)
-    text = "a finding that is meant, and not told; may be repeated: " + ", ".join(CODES)
+    text = "a finding that is meant, and is not reported; may be repeated: " + ", ".join(CODES)
     add("--allow", action="append", choices=tuple(CODES), default=[], metavar="CODE", help=text)
 
 
 def _bench(add: Add) -> None:
     add(
-        "--groups", type=commands.step_count, nargs="+", default=[1, 8, 128], metavar="N", help="param groups"
+        "--groups",
+        type=commands.step_count,
+        nargs="+",
+        default=[1, 8, 128],
+        metavar="N",
+        help="numbers of param groups (default 1 8 128)",
     )
-    add("--rounds", type=commands.step_count, default=30, metavar="N", help="blocks that each one runs")
+    text = "how often each is timed, in turns (default 30)"
+    add("--rounds", type=commands.step_count, default=30, metavar="N", help=text)
     add("--json", metavar="FILE", help="write the figures, too")
 
 
@@ -166,13 +176,22 @@ def _picture(add: Add) -> None:
     add("--height", type=commands.characters, default=14, metavar="N", help="lines of the curve (default 14)")
 
 
+def _unit(add: Add) -> None:
+    text = "what a schedule counts, where that is not steps: tokens, epoch"
+    add("--unit", type=commands.unit_name, default="step", metavar="WORD", help=text)
+
+
 _LOOKS_FOR = (
     "look for mistakes: jumps, phases without a step, ends that are not reached or come long before the run's, values "
     "above the peak or below 0, a warm-up longer than the run or of one step, + where >> was meant, a value that never "
     "changes"
 )
 _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
-    "show": (commands.show, "draw a schedule in the terminal, with its length, peak, area and phases", _show),
+    "show": (
+        show.show,
+        "draw a schedule in the terminal, with its length, peak, area and phases; or several in one picture",
+        _show,
+    ),
     "plot": (commands.plot, "write a picture (needs matplotlib); several EXPRs are compared", _plot),
     "values": (values.run, "print the values; of several EXPRs beside each other", _values),
     "diff": (commands.diff, "say where two schedules differ, and draw both", _diff),
@@ -183,7 +202,7 @@ _COMMANDS: dict[str, tuple[Run, str, Callable[[Add], None]]] = {
     ),
     "bench": (_run_bench, "time a schedule's step beside torch's schedulers, on this machine", _bench),
     "demo": (  # listed here; it is run before the arguments are parsed
-        commands.show,
+        show.show,
         "train a small model under tensorsched and under LambdaLR (demo --help says more)",
         lambda _: None,
     ),

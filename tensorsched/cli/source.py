@@ -36,7 +36,9 @@ def read_schedules(texts: Sequence[str]) -> list[Schedule]:
         ScheduleError: as `read_schedule`, or more than one comes from standard input.
     """
     if texts.count("-") > 1:
-        raise ScheduleError("only one of the schedules can come from standard input")
+        raise ScheduleError(
+            "only one of the schedules can come from standard input; name a file for the others"
+        )
     return [read_schedule(text) for text in texts]
 
 

@@ -21,17 +21,15 @@ from tensorsched.binding.capture import refuse_frozen_capture
 from tensorsched.binding.known import record_of
 from tensorsched.binding.modes import Driving, HandedMode, Mode
 from tensorsched.binding.movers import Groups
+from tensorsched.binding.parts import FloatSlots, TensorSlots, tensor_slots
 from tensorsched.binding.placement import live_device
-from tensorsched.binding.slots import (
-    FloatSlots,
+from tensorsched.binding.reactive_parts import (
+    Part,
     ReactiveFloatSlots,
     ReactiveTensorSlots,
-    Slot,
-    Slots,
-    TensorSlots,
     reactive_tensor_slots,
-    tensor_slots,
 )
+from tensorsched.binding.slots import Slot
 from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
 from tensorsched.engine import Inputs, Where, tabulate
@@ -47,7 +45,7 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
-    def make_stale(self) -> None:
+    def _make_stale(self) -> None:
         """Be built anew before the next step."""
 
 
@@ -117,9 +115,7 @@ class GraphMode(HandedMode):
 
     def after_step(self, sched: Driving, found_inf: torch.Tensor | None) -> None:
         """An eager step that entered this mode in between; it has been counted by nobody."""
-        if self.advance(sched.optimizer.param_groups, found_inf) is False:
-            sched._settle()
-            self.advance(sched.optimizer.param_groups, found_inf)
+        self.move(sched, found_inf)
 
     def before_capture(self, sched: Driving) -> None:  # noqa: ARG002  of the other modes
         """An eager step would be captured, with values that belong to compiled ones.
@@ -155,7 +151,7 @@ class GraphMode(HandedMode):
     def make_stale(self) -> None:
         """Compiled steps are built anew before they run again."""
         for step in self.users:
-            step.make_stale()
+            step._make_stale()
 
     def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
         """Refuse schedules that a compiled step's graph cannot follow.
@@ -269,21 +265,21 @@ def enter(sched: Attachment) -> GraphMode:
     return graph
 
 
-def _columns(part: Slots) -> tuple[str, ...]:
+def _columns(part: Part) -> tuple[str, ...]:
     return tuple(part.columns)
 
 
 def _on_device(
-    parts: Iterable[Slots],
+    parts: Iterable[Part],
     device: torch.device,
-    known: Mapping[tuple[str, ...], Slots],
+    known: Mapping[tuple[str, ...], Part],
     inputs: Inputs | None,
-) -> list[Slots]:
+) -> list[Part]:
     """The parts with every slot a tensor slot; those that are `known` already are what they were.
 
     Float slots join the tensor slots that were bound with them, in one engine: a graph then counts and looks up once.
     """
-    found: list[Slots] = []
+    found: list[Part] = []
     for part in parts:
         if isinstance(part, (TensorSlots, ReactiveTensorSlots)):
             found.append(part)

@@ -40,6 +40,23 @@ class Several(Protocol):
 def compile_step(sched: Attachment | Several, **torch_compile_options: Any) -> CompiledStep:
     """Compile table look-up, every scheduled hyperparameter and the optimizer's update into one graph.
 
+    For Adadelta, Adagrad, Adam, AdamW, Adamax, ASGD, Muon, NAdam, RAdam, RMSprop and SGD of torch, any of their
+    hyperparameters, and with FSDP2. The optimizer's hooks run around the graph, and a value that somebody else wrote is
+    an error before it. Eager `optimizer.step()` calls may come in between; they cost more then. In the graph all
+    hyperparameters are float32, bias corrections too: parameters differ from eager steps' in the last bits. A scheduled
+    momentum of exactly 0 is refused.
+
+    *Your own torch.compile* of a train step may call the CompiledStep, which is traced into your graph; with
+    `torch.func.grad` in the place of `backward()` forward, backward and step are one graph. The optimizer's hooks do
+    not run then. It may also call `optimizer.step()` if the values are in tensor slots (`attach(..., resident=True)`;
+    floats would recompile); the hooks, which check and advance, then run between your graphs. Make the optimizer's
+    state first: torch.compile looks at the state of each group's first parameter only.
+
+    *Your own torch.cuda.graph* may capture the CompiledStep, after two calls of it, or `optimizer.step()` if every slot
+    is a tensor slot; each replay advances the step counter on the device. A capture that would freeze a value, or leave
+    out a parameter without a gradient, is refused and named. torch's graph knows nothing of us: capture again after
+    `add_param_group` and `load_state_dict`. (The CompiledStep itself notices.)
+
     Args:
         sched: from `attach`, with advance="auto"; or a `ts.Plan`, whose optimizers all step in the one graph.
         **torch_compile_options: for `torch.compile`: backend, mode ("reduce-overhead" for CUDA graphs), options,
@@ -51,6 +68,10 @@ def compile_step(sched: Attachment | Several, **torch_compile_options: Any) -> C
     Raises:
         BindingError: an optimizer cannot be one graph (fused, Adafactor, LBFGS, unknown types), or several are on
             several devices; the message has the reason and the alternative. Nothing has changed.
+
+    May synchronise, as `attach`: it makes tensors of float slots. Columns of the table that are shared, because their
+    schedules were equal, are rewritten together; `attach(..., capacity=steps)` says how far rewritten schedules may
+    reach while a graph reads the table.
 
     Example:
         >>> import torch, tensorsched as ts
@@ -72,9 +93,10 @@ class CompiledStep:
     its first gradient; the next one compiles. So do `add_param_group` and `load_state_dict`; `sched.seek` and
     `sched.rewrite` do not. A call does not synchronise.
 
-    Inside a function that you compile yourself, a call is traced into your graph: see the README. For mixed precision
-    pass it to GradScaler wherever it wants the optimizer, `scaler.unscale_(step)` included: `scaler.step(step)` decides
-    on the device whether a step is skipped, and reads nothing on the host. Several optimizers then skip together.
+    Inside a function that you compile yourself, a call is traced into your graph: see `compile_step`. For mixed
+    precision pass it to GradScaler wherever it wants the optimizer, `scaler.unscale_(step)` included:
+    `scaler.step(step)` decides on the device whether a step is skipped, and reads nothing on the host. Several
+    optimizers then skip together.
 
     Attributes:
         sched: what it was made of.
@@ -130,7 +152,7 @@ class CompiledStep:
             self._step(None, None)
 
     def step(self) -> None:
-        """As a call; for GradScaler, which leaves `found_inf` and `grad_scale` on what it steps.
+        """As a call; for GradScaler, which leaves `found_inf` and `grad_scale` on what it steps. Does not synchronise.
 
         Raises:
             BindingError: as a call, or the gradients were unscaled already, through the optimizer. Nothing has changed.
@@ -145,13 +167,14 @@ class CompiledStep:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of all optimizers, for GradScaler."""
+        """Those of all optimizers, for GradScaler. Does not synchronise."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def release(self) -> None:
         """Drop the compiled function, its CUDA graphs and their memory; later calls step eagerly.
 
-        Call it before `destroy_process_group`, or before a new `compile_step`.
+        Call it before `destroy_process_group`, or before a new `compile_step`. Slots that were floats are floats again,
+        which may synchronise, as `Attachment.step_count`.
         """
         self._released = True
         self._compiled = self._update = _refuse_released
@@ -166,7 +189,7 @@ class CompiledStep:
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.sched, self._torch_compile, self._released)
 
-    def make_stale(self) -> None:
+    def _make_stale(self) -> None:
         """The groups are others, or somebody else drives them too: build a new function before the next step."""
         self._stale = True
 
@@ -332,7 +355,8 @@ def _options(given: Mapping[str, Any], views: set[int]) -> dict[str, Any]:
     options = {"dynamic": False} | dict(given)
     if not options.pop("fullgraph", True):
         raise refusal(
-            "fullgraph is always True: a step that breaks into several graphs would read values on the host"
+            "fullgraph is always True: a step that breaks into several graphs would read values on the host; leave it "
+            "out"
         )
     inner = dict(options.pop("options", None) or {})
     if options.get("backend", "inductor") == "inductor":

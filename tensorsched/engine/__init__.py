@@ -7,7 +7,8 @@ from tensorsched.engine.clock_table import ClockTable, replacement_on_clock, tab
 from tensorsched.engine.clocked import ClockEngine, ClockFloatEngine
 from tensorsched.engine.engine import FloatEngine, ScheduleEngine
 from tensorsched.engine.inputs import Inputs
-from tensorsched.engine.reactive import ReactiveEngine, ReactiveFloatEngine
+from tensorsched.engine.reactive_floats import ReactiveFloatEngine
+from tensorsched.engine.reactive_tensors import ReactiveEngine
 from tensorsched.engine.table import ScheduleTable
 from tensorsched.engine.tabulate import tabulate
 

@@ -50,7 +50,7 @@ class Where(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What schedules count, where that is not steps; made by `clock`.
+    """What schedules count, where that is not steps; made by `clock`. It is plain data: nothing here synchronises.
 
     Attributes:
         unit: its name, in messages and in saved states.
@@ -135,7 +135,7 @@ def clock(
         total: of a progress clock, the duration that stands for the whole run; default 1,000,000.
 
     Returns:
-        The Clock; it holds no count, and may serve several attachments.
+        The Clock; it holds no count, may serve several attachments, and nothing of it synchronises.
 
     Raises:
         ScheduleError: an argument is out of range, or does not go with the others.
@@ -170,7 +170,8 @@ def clock(
             raise refuse("clock: unit", "what is counted, such as 'tokens', or pass progress=...", unit)
         if total is not None:
             raise ScheduleError(
-                "clock: total is the whole of a progress clock; the schedules have their own total"
+                "clock: total= is the whole of a progress clock; leave it out (the schedules have their own total), or "
+                "pass progress="
             )
         return Clock(unit.strip(), resolution, between, limit, skipped)
     return _progress_clock(Clock("progress", resolution, between, limit, skipped), unit, progress, total)
@@ -180,7 +181,9 @@ def _progress_clock(made: Clock, unit: str | None, progress: Any, total: int | N
     if not callable(progress) and progress is not True:
         raise refuse("clock: progress", "a function that returns a number in [0, 1], or True", progress)
     if unit is not None:
-        raise ScheduleError("clock: a progress clock counts parts of the run, so it takes no unit")
+        raise ScheduleError(
+            "clock: a progress clock counts parts of the run, so it takes no unit; leave out one of both"
+        )
     whole = check_count("clock: total", _WHOLE if total is None else total, least=1)
     ask = None if progress is True else progress
     return dataclasses.replace(made, total=whole, progress=ask)

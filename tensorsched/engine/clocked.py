@@ -1,9 +1,11 @@
 """Engines that read a ClockTable: one for tensors, on a CPU or a device, and one for Python floats.
 
-They count in three numbers, [position, steps, counted]:
+They count in four numbers, [position, steps, counted, used]:
 
-    count(n)     counted += n                              as often as one likes before a step
-    advance()    position = counted, steps += 1            the step is made; live is filled at the new position
+    count(n)     counted += n                                     as often as one likes before a step
+    advance()    used = position, position = counted, steps += 1  the step is made; live is filled at the new position
+
+`used` is where the last step was made, for those who log what it used: -1 where none was made here.
 
 A step that was skipped leaves them alone, so that what it consumed is counted with the next one; a clock that drops it
 sets counted back to position. The numbers are one tensor of the device: nothing here synchronises.
@@ -11,7 +13,7 @@ sets counted back to position. The numbers are one tensor of the device: nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -19,17 +21,18 @@ import torch
 from tensorsched.engine.clock import Where
 from tensorsched.engine.clock_table import ClockTable
 from tensorsched.engine.engine import FloatEngine, ScheduleEngine
+from tensorsched.engine.lines import reader, writer
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.validators import check_count
 
 __all__ = ["ClockEngine", "ClockFloatEngine"]
 
-_POSITION, _STEPS, _COUNTED = range(3)
-_FEW = 16  # columns for which Python is faster than numpy
+_POSITION, _STEPS, _COUNTED, _USED = range(4)
+_NONE = -1
 
 
 class _Counts:
-    """The three numbers and the rows as tensors, and the formulas in tensor operations, for graphs and for devices."""
+    """The four numbers and the rows as tensors, and the formulas in tensor operations, for graphs and for devices."""
 
     captured = False  # by a graph that counts without us: the table never moves anyway
 
@@ -39,14 +42,14 @@ class _Counts:
     def __init__(self, table: ClockTable, live: torch.Tensor) -> None:
         device = table.device
         self._table, self._live = table, live
-        self.state = torch.zeros(3, dtype=torch.int64, device=device)
+        self.state = torch.tensor([0, 0, 0, _NONE], dtype=torch.int64, device=device)
         self.data = torch.from_numpy(table.data).to(device)
         # How many of these are at or below a position is the row that serves it: the first row is at 0.
         self._later = torch.from_numpy(table.positions[1:]).to(device)
-        self._made = torch.tensor([_COUNTED, _STEPS, _COUNTED], device=device)
-        self._dropped = torch.tensor([_POSITION, _STEPS, _POSITION], device=device)
-        self._one_step = torch.tensor([0, 1, 0], device=device)
-        self._one_counted = torch.tensor([0, 0, 1], device=device)
+        self._made = torch.tensor([_COUNTED, _STEPS, _COUNTED, _POSITION], device=device)
+        self._dropped = torch.tensor([_POSITION, _STEPS, _POSITION, _USED], device=device)
+        self._one_step = torch.tensor([0, 1, 0, 0], device=device)
+        self._one_counted = torch.tensor([0, 0, 1, 0], device=device)
         self.tensors = (
             *(self.state, self.data, self._later),
             *(self._made, self._dropped, self._one_step, self._one_counted),
@@ -75,6 +78,10 @@ class _Counts:
         skipped = torch.index_select(self.state, 0, self._dropped) if self._drops else self.state
         return torch.where(found_inf.reshape(1) == 0, made, skipped)
 
+    def forget_used(self) -> None:
+        """No step was made here. Does not synchronise."""
+        self.state[_USED:].fill_(_NONE)
+
     def _reload(self) -> None:
         self.data.copy_(torch.from_numpy(self._table.data))
         self._later.copy_(torch.from_numpy(self._table.positions[1:]))
@@ -86,9 +93,7 @@ class CpuClock(_Counts):
     def __init__(self, table: ClockTable, live: torch.Tensor) -> None:
         super().__init__(table, live)
         self._numbers = memoryview(self.state.numpy().data)
-        self._out = live.numpy()[0]
-        self._row = table.data[0]
-        self._low = self._high = 0  # the positions that it serves
+        self._fill = writer(table, live)
 
     def advance(self, found_inf: torch.Tensor | None = None) -> None:
         """Make a step, unless `found_inf` is not 0, and fill the live values."""
@@ -97,6 +102,7 @@ class CpuClock(_Counts):
             if self._drops:
                 self.drop()
             return
+        numbers[_USED] = numbers[_POSITION]
         position = numbers[_POSITION] = numbers[_COUNTED]
         numbers[_STEPS] += 1
         self._fill(position)
@@ -117,20 +123,12 @@ class CpuClock(_Counts):
         """Be there."""
         for index, number in enumerate(where):
             self._numbers[index] = number
-        self._low = self._high = 0
         self._fill(where.position)
 
     def reload(self) -> None:
         """Read the table again. The tensors share its memory."""
-        self._low = self._high = 0
+        self._fill = writer(self._table, self._live)
         self._fill(self._numbers[_POSITION])
-
-    def _fill(self, position: int) -> None:
-        if not self._low <= position < self._high:
-            at = self._table.row_of(position)
-            self._row = self._table.data[at]
-            self._low, self._high = (int(p) for p in self._table.positions[at : at + 2])
-        self._out[:] = self._table.on(self._row, position)
 
 
 class DeviceClock(_Counts):
@@ -139,7 +137,7 @@ class DeviceClock(_Counts):
     def __init__(self, table: ClockTable, live: torch.Tensor) -> None:
         super().__init__(table, live)
         width = table.columns
-        self._counted = self.state[_COUNTED:]
+        self._counted = self.state[_COUNTED:_USED]
         self._position = self.state[:_STEPS]
         self._next = torch.zeros_like(self.state)
         self._at = torch.zeros(1, dtype=torch.int64, device=table.device)
@@ -256,7 +254,7 @@ class ClockEngine(ScheduleEngine):
     @property
     def where(self) -> Where:
         """The counts. Synchronises where the device is not a CPU."""
-        return Where(*self.driver.state.tolist())
+        return self.where_from(self.driver.state.tolist())
 
     @property
     def step_count(self) -> int:
@@ -265,10 +263,26 @@ class ClockEngine(ScheduleEngine):
 
     def where_from(self, numbers: list[int]) -> Where:
         """What `clock` holds, once it is read."""
-        return Where(*numbers)
+        return Where(*numbers[:_USED])
+
+    def used(self) -> dict[str, float]:
+        """By name what the last step that was made here used. Synchronises where the device is not a CPU."""
+        return _used(self.table, int(self.driver.state[_USED].item()))
+
+    def forget_used(self) -> None:
+        """No step was made here. Does not synchronise."""
+        self.driver.forget_used()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.table, self.where)
+
+
+def _used(table: ClockTable, position: int) -> dict[str, float]:
+    """The values at the position of the last step, as they were rounded."""
+    if position == _NONE:
+        return {}
+    row = torch.from_numpy(table.at(position)).to(table.dtype).tolist()
+    return {name: row[column] for name, column in table.live_column.items()}
 
 
 def _again(table: ClockTable, where: Where) -> ClockEngine:
@@ -281,15 +295,12 @@ class ClockFloatEngine(FloatEngine):
     """The same for values that are wanted as Python floats: no tensor at all."""
 
     table: ClockTable  # type: ignore[assignment]  # the other table, with the same questions
-    ahead = False
 
     def __init__(self, table: ClockTable) -> None:
         self.table = table
         self.step_count = self.position = self.counted = 0
-        self._row = table.data[0]
-        self._low = self._high = 0  # the positions that it serves
-        self._start = 0.0
-        self._lines: tuple[tuple[float, float], ...] = ()  # of few columns: the value there, and the slope
+        self._used = _NONE
+        self._read = reader(table)
 
     def count(self, n: int | torch.Tensor) -> None:
         """Count n units for the step that comes."""
@@ -318,28 +329,34 @@ class ClockFloatEngine(FloatEngine):
 
     def reload(self) -> None:
         """The table's contents were replaced."""
-        self._low = self._high = 0
+        self._read = reader(self.table)
 
-    def row(self) -> tuple[float, ...]:
+    def row(self) -> list[float]:
         """The present value of every live column."""
-        position = self.position
-        if not self._low <= position < self._high:
-            table, at = self.table, self.table.row_of(position)
-            self._row = table.data[at]
-            self._low, self._high = (int(p) for p in table.positions[at : at + 2])
-            if table.columns <= _FEW:
-                width, (start, *rest) = table.columns, self._row.tolist()
-                self._start, self._lines = start, tuple(zip(rest[:width], rest[width:], strict=True))
-        if self.table.columns <= _FEW:  # the same arithmetic without numpy's set-up
-            off = position - self._start
-            return tuple([value + slope * off for value, slope in self._lines])
-        return tuple(self.table.on(self._row, position).tolist())
+        return self._read(self.position)
 
-    def following(self) -> Iterator[tuple[float, ...]]:
+    def reading(self) -> Callable[[int], list[float]]:
+        """The function that gives the same at any position. Ask for another one after `reload`."""
+        return self._read
+
+    def made(self) -> None:
+        """A step is made: what was counted is the position."""
+        self._used, self.position = self.position, self.counted
+        self.step_count += 1
+
+    def following(self) -> Iterator[list[float]]:
         """The row of each step that is made, when it is asked for: what was counted until then decides."""
         while True:
-            self.position = self.counted
+            self._used, self.position = self.position, self.counted
             yield self.row()
+
+    def used(self) -> dict[str, float]:
+        """By name what the last step that was made here used."""
+        return _used(self.table, self._used)
+
+    def forget_used(self) -> None:
+        """No step was made here."""
+        self._used = _NONE
 
     def count_in_graph(self, n: int | torch.Tensor) -> NoReturn:
         """A graph has no floats."""

@@ -34,7 +34,7 @@ _PIECE = (
 
 
 class ScheduleEngine:
-    """Reads a table by its own step counter.
+    """Reads a table by its own step counter. Nothing here synchronises where it does not say so.
 
     Args:
         table: from `tabulate`.
@@ -241,10 +241,7 @@ class FloatEngine:
 
     Attributes:
         step_count: number of completed steps.
-        ahead: whether the next row is known before its step is made.
     """
-
-    ahead = True
 
     def __init__(self, table: ScheduleTable) -> None:
         self.table = table
@@ -271,12 +268,12 @@ class FloatEngine:
         """For each name, where in a row its value is."""
         return self.table.live_column
 
-    def row(self) -> tuple[float, ...]:
+    def row(self) -> Sequence[float]:
         """The present value of every live column."""
         row = min(self.step_count, self.table.last)
         return tuple(self.table.layout.block(row, row + 1)[0].tolist())
 
-    def following(self) -> Iterator[tuple[float, ...]]:
+    def following(self) -> Iterator[Sequence[float]]:
         """The rows of the steps after the present one, for ever: the last row stays.
 
         They are unpacked from the table in pieces, so that a table of 10**7 steps costs no list of 10**7. Ask for

@@ -63,6 +63,7 @@ class Inputs:
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
+        self._before: dict[str, dict[str, Any]] = {}  # what reactions remembered before the last metric
         # Reading and writing through numpy costs a tenth of what it costs through torch (fake tensors have no memory).
         plain = device.type == "cpu" and type(self.memory) is torch.Tensor
         self._numbers = self.memory.numpy() if plain else None
@@ -138,11 +139,13 @@ class Inputs:
         """
         on_host = self.device.type == "cpu" and not torch.compiler.is_compiling()
         changed = False
+        if on_host:
+            self._before = {}
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
             if on_host:
                 x = metric.item() if isinstance(metric, torch.Tensor) else metric
-                before = self._on_host(name)
+                before = self._before[name] = self._on_host(name)
                 after = held._observed(before, float(x), FLOATS)  # noqa: SLF001
                 changed |= after["value"] != before["value"]
                 self._put_on_host(name, after)
@@ -150,6 +153,12 @@ class Inputs:
                 self._react(name, held, metric)
                 changed = True
         return changed
+
+    def take_back(self) -> None:
+        """As if the last `observe` had not been, where that was decided on the host."""
+        for name, before in self._before.items():
+            self._put_on_host(name, before)
+        self._before = {}
 
     @torch.no_grad()
     def _react(self, name: str, held: Any, metric: torch.Tensor | float) -> None:
@@ -167,6 +176,11 @@ class Inputs:
         }
         after = held._observed(cells, x, _TENSORS)  # noqa: SLF001  a reaction is described by its node
         part.copy_(torch.cat([after[key].reshape(-1) for key in fields]))
+
+    def restart(self, nodes: Mapping[str, Input]) -> None:
+        """Let these begin anew, of which nothing was in use: a run that is resumed has nothing of them either."""
+        for name, held in nodes.items():
+            self._put(name, held._cells())  # noqa: SLF001  an input is described by its node
 
     def _slice(self, name: str) -> torch.Tensor:
         at = self._at[name]

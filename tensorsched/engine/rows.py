@@ -29,7 +29,8 @@ Positions = npt.NDArray[np.int64]
 _FEWEST = 4096  # rows, where no resolution is given
 _MOST_MARKS = 1024  # of one schedule: what has more is found by trying
 _MOST_BYTES = 16 * 2**20  # that rows may come to take because lines missed
-_TRIED = (0.25, 0.381966, 0.5, 0.75)
+_ODD = 0.381966  # tried at an odd distance: stairs of 2, 4, ... positions meet a line at the others
+_TRIED = (0.25, _ODD, 0.5, 0.75)
 _FACTOR = 4.0 / 3.0
 
 
@@ -100,7 +101,10 @@ def _off(schedule: Schedule, positions: Positions, values: Array, start: Positio
     below, rise = values[start], values[start + 1] - values[start]
     found = np.zeros(len(start))
     for part in _TRIED:
-        inside = np.clip((part * length).astype(np.int64), 1, length - 1)
+        inside = (part * length).astype(np.int64)
+        if part == _ODD:
+            inside |= 1
+        inside = np.clip(inside, 1, length - 1)
         line = below + rise * (inside / length)
         np.maximum(found, np.abs(_sampled(schedule, low + inside) - line), out=found)
     return found * _FACTOR

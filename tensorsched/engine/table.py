@@ -22,7 +22,7 @@ __all__ = ["ScheduleTable"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScheduleTable:
-    """Schedules compiled for one device; made by `tabulate`, read by `ScheduleEngine`.
+    """Schedules compiled for one device; made by `tabulate`, read by `ScheduleEngine`. Nothing here synchronises.
 
     Nothing is on the device until `to_device` is called (by the engine); `nbytes` is known before.
 

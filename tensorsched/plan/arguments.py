@@ -35,7 +35,7 @@ def read_attachments(given: Any, named: Mapping[str, Any]) -> dict[str, Attachme
             f"Plan: give each attachment a name, ts.Plan(muon=ts.attach(...), adamw=ts.attach(...)); got {shown(given)}"
         )
     if twice := (given or {}).keys() & named.keys():
-        raise BindingError(f"Plan: {min(twice)!r} is given twice")
+        raise BindingError(f"Plan: {min(twice)!r} is given twice; give each attachment a name of its own")
     found: dict[str, Attachment] = {}
     optimizers: dict[int, str] = {}
     for name, sched in {**(given or {}), **named}.items():
@@ -56,7 +56,9 @@ def read_attachments(given: Any, named: Mapping[str, Any]) -> dict[str, Attachme
         optimizers[id(optimizer)] = name
         found[name] = sched
     if not found:
-        raise BindingError("Plan: there is no attachment; ts.Plan(muon=ts.attach(...), adamw=ts.attach(...))")
+        raise BindingError(
+            "Plan: it needs at least one attachment: ts.Plan(muon=ts.attach(...), adamw=ts.attach(...))"
+        )
     keys = {key for sched in found.values() for group in sched.optimizer.param_groups for key in group}
     if clash := found.keys() & keys:
         raise BindingError(f"Plan: {min(clash)!r} is a hyperparameter of an optimizer; give another name")

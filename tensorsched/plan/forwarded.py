@@ -59,5 +59,8 @@ def forwarded() -> dict[str, Callable[..., Any]]:
     for name, (how, text) in _TABLE.items():
         methods[name] = call = how(name)
         call.__name__, call.__qualname__ = name, f"Plan.{name}"
-        call.__doc__ = f"As `Attachment.{name}`, {text}. Takes what that takes; errors begin with the name."
+        call.__doc__ = (
+            f"As `Attachment.{name}`, {text}. Takes what that takes, and synchronises as that does; errors begin with "
+            "the name."
+        )
     return methods

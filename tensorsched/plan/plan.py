@@ -15,6 +15,7 @@ from tensorsched.binding.arguments import read_metrics
 from tensorsched.binding.attachment import Attachment
 from tensorsched.binding.clocked import check_counted
 from tensorsched.binding.coverage import coverage
+from tensorsched.binding.methods.running import take_back
 from tensorsched.errors import BindingError
 from tensorsched.plan.arguments import (
     FORMAT,
@@ -95,7 +96,10 @@ class Plan:
 
     @property
     def attachments(self) -> Mapping[str, Attachment]:
-        """Each attachment by its name, in the order in which a compiled step steps their optimizers."""
+        """Each attachment by its name, in the order in which a compiled step steps their optimizers.
+
+        Does not synchronise.
+        """
         return MappingProxyType(self._attachments)
 
     def __getitem__(self, name: str) -> Attachment:
@@ -129,6 +133,8 @@ class Plan:
             ScheduleError: step is negative or not an int. Nothing has changed.
             BindingError: an attachment is detached, or its groups are others; or they are on clocks of different
                 units, of which one number is no place. Nothing has changed.
+
+        Synchronises as `step_counts` does, to go back where one refuses.
         """
         refuse_different_units(self._attachments)
         with all_or_none(self._attachments):
@@ -193,19 +199,33 @@ class Plan:
                     self._attachments[name].rewrite(**arguments)
 
     def observe(self, metric: Any = None, /, **metrics: Any) -> None:
-        """As `Attachment.observe`, of every optimizer whose schedules react to a metric.
+        """As `Attachment.observe`, of every optimizer whose schedules react to a metric; all decide, or none.
 
         Raises:
-            BindingError: as there; a name is unknown to all of them. Nothing has changed.
+            BindingError: as there, with the name; a name is unknown to all of them, or an attachment is detached.
+                Nothing has changed.
+            ScheduleError: as there, with the name. Nothing has changed.
 
         Synchronises as there.
         """
-        reacting = [each for each in self.attachments.values() if each._reactions()]
-        names = dict.fromkeys(name for each in reacting for name in each._reactions())
+        for name, sched in self._attachments.items():
+            with about(name):
+                sched._require_attached()
+        reacting = {name: each for name, each in self._attachments.items() if each._reactions()}
+        names = dict.fromkeys(name for each in reacting.values() for name in each._reactions())
         found = read_metrics(list(names), metric, metrics)
-        for each in reacting:
-            if mine := {name: found[name] for name in each._reactions() if name in found}:
-                each.observe(**mine)
+        done: list[Attachment] = []
+        # On a device nothing is refused any more: what may be comes first.
+        for each, sched in sorted(reacting.items(), key=lambda item: _on_device(item[1])):
+            if mine := {name: found[name] for name in sched._reactions() if name in found}:
+                try:
+                    with about(each):
+                        sched.observe(**mine)
+                except BaseException:
+                    for other in done:
+                        take_back(other)
+                    raise
+                done.append(sched)
 
     def state_dict(self) -> dict[str, Any]:
         """The step counters and the schedules of all: plain numbers, strings, lists and dicts.
@@ -227,6 +247,8 @@ class Plan:
         Raises:
             ScheduleError: the state is malformed; the message starts with the field. Nothing has changed.
             BindingError: it has other names, or an attachment refuses its part. Nothing has changed.
+
+        May synchronise, as `Attachment.load_state_dict`.
         """
         states = read_state(state, self._attachments)
         with all_or_none(self._attachments):
@@ -247,6 +269,8 @@ class Plan:
 
         Raises:
             BindingError: as `Attachment.lr_scheduler`, with the name. None of them waits for a trainer then.
+
+        Does not synchronise, but where `step_counts` does.
         """
         if self._face is None:
             alone = [sched for sched in self._attachments.values() if sched._face is None]
@@ -304,16 +328,19 @@ class Plan:
         """
         parts: dict[str, dict[Schedule, list[int]]] = {}
         marks: list[int] = []
+        units: list[str] = []
         for name, sched in self._attachments.items():
             for slot in sched.slots:
                 panel = parts.setdefault(f"{name}: {slot.place.part}", {})
                 panel.setdefault(slot.schedule, []).append(slot.place.group)
             parts |= {f"{name}: {key} (free)": {schedule: []} for key, schedule in sched.free.items()}
-            marks += [sched.position] * (len(parts) - len(marks))
-        return list(plot_parts(parts, marks, steps=steps, log=log))
+            new, clock = len(parts) - len(marks), sched._options.clock
+            marks += [sched.position] * new
+            units += ["step" if clock is None else clock.unit] * new
+        return list(plot_parts(parts, marks, steps=steps, log=log, unit=units))
 
     def detach(self) -> None:
-        """Give every optimizer back: `Attachment.detach` of each."""
+        """Give every optimizer back: `Attachment.detach` of each. May synchronise, as that."""
         if self._drift is not None:
             self._drift.stop()
         for sched in self._attachments.values():
@@ -356,6 +383,10 @@ class Plan:
 
 for _name, _method in forwarded().items():
     setattr(Plan, _name, _method)
+
+
+def _on_device(sched: Attachment) -> bool:
+    return (inputs := sched._mode.inputs) is not None and inputs.device.type != "cpu"
 
 
 def _again(attachments: Mapping[str, Attachment], together: bool) -> Plan:  # noqa: FBT001  pickle's

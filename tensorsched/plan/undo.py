@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.kept import LastUsed
 from tensorsched.plan.arguments import about
 
 __all__ = ["all_or_none"]
@@ -35,7 +36,7 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
     """What puts an attachment back to what it follows now, and where; what is still to be said of it, and its past."""
     schedules, where, told, doubt = sched._schedules(), sched._mode.where, sched._told, sched._doubt
     inputs = None if sched._mode.inputs is None else sched._mode.inputs.state()
-    past = sched._history.copy()
+    past, last = sched._history.copy(), LastUsed(sched._last.all(sched._mode))
     found_inf, stepped = sched._found_inf, sched._stepped
     wait_again = None if sched._face is None else sched._face.way_back()
 
@@ -54,6 +55,7 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
             sched._found_inf, sched._stepped = found_inf, stepped
             if wait_again is not None:
                 wait_again()
-        sched._history = past
+        sched._last.forget(sched._mode)
+        sched._history, sched._last = past, last
 
     return go_back

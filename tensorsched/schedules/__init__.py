@@ -24,13 +24,13 @@ from tensorsched.schedules.live import (
 )
 from tensorsched.schedules.over import Over as Over
 from tensorsched.schedules.recipes import *  # noqa: F403
+from tensorsched.schedules.repeat import Repeat as Repeat
 from tensorsched.schedules.schedule import Schedule as Schedule, maximum as maximum, minimum as minimum
 from tensorsched.schedules.serialize import from_dict as from_dict, from_json as from_json
 from tensorsched.schedules.shapes import *  # noqa: F403
 from tensorsched.schedules.transforms import (
     Delay as Delay,
     HoldEach as HoldEach,
-    Repeat as Repeat,
     Skip as Skip,
     Stretch as Stretch,
     Take as Take,

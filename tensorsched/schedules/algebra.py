@@ -1,7 +1,7 @@
 """The nodes that expressions are made of: a constant, `initial`, `a >> b`, and `+ - * / **`, minimum and maximum.
 
 They are built by the operators of `Schedule`. The nodes that read their inner schedule at another position (repeat,
-delay, ...) are in `transforms`; what a node is, in `node`.
+delay, ...) are in `transforms`, `repeat` and `clocks`; what a node is, in `node`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from tensorsched.schedules import validators as f
 from tensorsched.schedules.algebra import Combine, Sequence, constant
 from tensorsched.schedules.node import Array, brief, evaluate
 from tensorsched.schedules.schedule import Schedule
+from tensorsched.schedules.shapes import from_values, piecewise_constant, piecewise_linear, spline
 from tensorsched.schedules.template import Template
 from tensorsched.schedules.transforms import Take
 from tensorsched.schedules.views.picture import EXACT, drawable, window
@@ -29,6 +30,7 @@ CODES = {
     "long-warm-up": "the warm-up is longer than the run",
     "one-step-warm-up": "a warm-up of one step in a long run: warmup=1 is a step, warmup=0.01 a fraction",
     "held-at-0": "the run goes on after the schedule has come to 0",
+    "held-at-floor": "for half of the run or longer at a low value that it has come to",
     "ends-at-peak": "it rises to the end: a decay is missing",
     "sum-of-phases": "+ adds two phases that >> would put one after the other",
     "above-peak": "a value is above the peak",
@@ -105,6 +107,7 @@ def check(schedule: Schedule, *, steps: int | None = None, peak: float | None = 
         *_against_the_run(schedule, steps),
         *_warmup_and_end(schedule, values),
         *_against_the_peak(schedule, values, peak),
+        *_tail(schedule, values, whole_run=steps is not None or schedule.steps is not None),
         *_whole_curve(values),
     ]
 
@@ -188,22 +191,63 @@ def _against_the_run(schedule: Schedule, steps: int | None) -> Iterator[Finding]
 
 
 def _warmup_and_end(schedule: Schedule, values: Array) -> Iterator[Finding]:
-    """A warm-up of one step, a tail at 0, and a rise to the end."""
+    """A warm-up of one step, and a rise to the end."""
     n = len(values)
     warmup = _warmup(schedule)
     if warmup and warmup[0] == 1 and n >= _LONG_RUN:
         sentence = f"the warm-up is one of {n} steps; as a fraction of the run write warmup=0.01, not 1"
         yield Finding("one-step-warm-up", 0, sentence)
-    alive = np.flatnonzero(values != 0.0)
-    tail = n - 1 - int(alive[-1]) if alive.size else 0
-    if tail > max(1, n // _NOTED):
-        yield Finding("held-at-0", n - tail, f"0 from step {n - tail} on, for {tail} of the {n} steps")
     end = schedule.steps
     # What stays where it came to is a warm-up that is meant; what still rises has lost its decay.
     if end and end < n and values[0] < values[end] == values.max() and values[end - 1] < values[end]:
         yield Finding(
             "ends-at-peak", end, f"it rises to {values[end]:.6g} at its end, step {end}, and stays there"
         )
+
+
+def _tail(schedule: Schedule, values: Array, *, whole_run: bool) -> Iterator[Finding]:
+    """A run that goes on at 0; or for half of it at a floor, where no constant was written for that."""
+    n, last = len(values), float(values[-1])
+    moving = np.flatnonzero(values != last)
+    tail = n - 1 - int(moving[-1]) if moving.size else 0
+    start, lasts = n - tail, f"{last:.6g} from step {n - tail} on, for {tail} of the {n} steps"
+    if last == 0.0 and tail > max(1, n // _NOTED):
+        yield Finding("held-at-0", start, lasts)
+    if last == 0.0 or tail <= 1 or last >= values.max() or not whole_run:
+        return
+    ended = schedule.steps is not None and 2 * (n - schedule.steps) >= n
+    if ended:
+        yield Finding(
+            "held-at-floor",
+            start,
+            f"{lasts}: the schedule is {schedule.steps} steps long, and its end is held; where that is meant, "
+            f"write >> {last:.6g} behind it",
+        )
+    elif 2 * tail >= n and not _stays_on_purpose(schedule):
+        yield Finding("held-at-floor", start, lasts)
+
+
+def _stays_on_purpose(schedule: Schedule) -> bool:
+    """Whether the value that it comes to was written as a constant, or is a rise that stays where it came to."""
+    match schedule:
+        case Schedule(constant_from=0) | piecewise_constant():
+            return True
+        case Sequence():
+            return _stays_on_purpose(schedule.parts[-1])
+        case Combine():
+            return _stays_on_purpose(schedule.left) and _stays_on_purpose(schedule.right)
+        case piecewise_linear() | spline():
+            levels = [level for _, level in schedule.points]
+            return levels[-1] == max(levels) or levels[-1] == levels[-2]
+        case from_values():
+            return bool(schedule.entries[-1] == max(schedule.entries))
+        case _:  # one that is read at other steps is as its inner schedule
+            inner = schedule.children()
+            return (
+                _stays_on_purpose(cast("Schedule", inner[0]))
+                if inner
+                else bool(getattr(schedule, "start", 0.0) < getattr(schedule, "end", 0.0))
+            )
 
 
 def _against_the_peak(schedule: Schedule, values: Array, peak: float | None) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """Nodes that read a bounded schedule on another clock: there and back, unevenly, over a fraction of a step.
 
-They are built by `.mirror()`, `.warp(k)` and `.span(length)`. The others (repeat, delay, take, ...) are in
-`transforms`.
+They are built by `.mirror()`, `.warp(k)` and `.span(length)`. The others (delay, take, ...) are in `transforms`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,16 @@ import numpy as np
 
 from tensorsched.schedules.node import Array
 
-__all__ = ["HALF_PI", "Pair", "between", "product", "quotient", "total"]
+__all__ = ["EXACT", "HALF_PI", "Pair", "between", "product", "quotient", "square", "total"]
 
 Pair = tuple[Array, Array]
 """(high, low): their exact sum is the number; low is at most half an ulp of high."""
 
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 """pi / 2, as such a pair."""
+
+EXACT = np.zeros(())
+"""The low part of what a float64 holds exactly."""
 
 _SPLITTER = 134217729.0  # 2**27 + 1: cuts a float64 into two halves of 26 bits (Veltkamp)
 
@@ -35,7 +38,15 @@ def product(a: Array | float, b: Array | float) -> Pair:
     a1, a2 = _halves(a)
     b1, b2 = _halves(b)
     low = a2 * b2 - (((high - a1 * b1) - a2 * b1) - a1 * b2)
-    return high, np.where(np.isfinite(low), low, 0.0)
+    return high, low if np.isfinite(low).all() else np.where(np.isfinite(low), low, 0.0)
+
+
+def square(a: Array) -> Pair:
+    """The same as product(a, a), where a * a is far from overflowing."""
+    high = a * a
+    a1, a2 = _halves(a)
+    cross = a1 * a2
+    return high, a2 * a2 - (((high - a1 * a1) - cross) - cross)
 
 
 def _halves(a: Array | float) -> Pair:

@@ -27,6 +27,13 @@ class Schedule(Node):
     shapes (`linear`, `cosine`, ...) and recipes (`warmup_cosine`, ...), combine with the operators:
 
     `a >> b` runs a, then b; `a + b`, `a - b`, `a * b`, `a / b`, `a ** b` work step by step, also with numbers.
+    `a(step)` is the value at a step, a float; `a.values(n)` are those of steps 0..n-1, a float64 numpy array of shape
+    (n,), with n = `a.steps` if it is left out. Both raise ScheduleError for what is no step count, and for a value that
+    is not finite. No tensor and no device is involved in any of it.
+
+    Attributes:
+        steps: its length as a segment in steps, None without an end.
+        constant_from: the first step from which the value never changes again, or None.
 
     Example:
         >>> import tensorsched as ts
@@ -358,7 +365,13 @@ class Schedule(Node):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def plot(
-        self, *, steps: int | None = None, ax: Any = None, log: bool | None = None, label: str | None = None
+        self,
+        *,
+        steps: int | None = None,
+        ax: Any = None,
+        log: bool | None = None,
+        label: str | None = None,
+        unit: str = "step",
     ) -> Any:
         """Draw the values at steps 0, 1, ... with matplotlib (`pip install 'tensorsched[plot]'`).
 
@@ -368,9 +381,11 @@ class Schedule(Node):
             ax: the matplotlib Axes to draw into; default: those of a new figure.
             log: a logarithmic value axis: True, False, or None (default) where it shows more.
             label: of the line, for a legend.
+            unit: what the schedule counts, where that is not steps: "tokens", "epoch".
 
         Returns:
-            The Axes. Dashed lines are where a phase starts, named above them. `ts.initial` is drawn as 1.
+            The Axes. Dashed lines are where a phase starts, named above them: warm-up, stable, decay, cycle 2, or its
+            shape. Up to 60 steps are drawn one by one. `ts.initial` is drawn as 1.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
@@ -383,7 +398,7 @@ class Schedule(Node):
             >>> ax.get_xlabel(), len(ax.get_lines()[0].get_xdata()) > 100
             ('step', True)
         """
-        return plot.plot_schedule(self, steps=steps, ax=ax, log=log, label=label)
+        return plot.plot_schedule(self, steps=steps, ax=ax, log=log, label=label, unit=unit)
 
     def _repr_svg_(self) -> str | None:
         """What notebooks show: a small curve. None (they then show text) where a value is not finite."""

@@ -107,12 +107,12 @@ def _configured(entry: Mapping[Any, Any], path: str, depth: int) -> Schedule:
         raise ScheduleError(f"{_where(path)}unknown kind {shown(kind)}{near}")
     options = {name: value for name, value in entry.items() if name != "kind"}
     # A name stands in messages from here on, and in text where a ? is beside it. (A constructor has its self.)
-    if wrong := [name for name in options if not isinstance(name, str) or not name.isidentifier() or name == "self"]:
+    if wrong := [
+        name for name in options if not isinstance(name, str) or not name.isidentifier() or name == "self"
+    ]:
         raise ScheduleError(f"{_where(path)}{kind} has no argument {shown(wrong[0])}")
     if any(isinstance(value, str) and value == "?" for value in options.values()):
-        written = ", ".join(
-            f"{name}={_scalar(name, value)}" for name, value in options.items()
-        )
+        written = ", ".join(f"{name}={_scalar(name, value)}" for name, value in options.items())
         return parse(f"{kind}({written})")
     made = {name: _configured_argument(value, f"{path}{cut(name)}", depth) for name, value in options.items()}
     try:

@@ -469,6 +469,35 @@ def decaying(rank: int) -> Facts:
     return {"AdamW": facts}
 
 
+def losses(rank: int) -> list[float]:
+    """What each evaluation gives on a rank: one gets better when the other does not."""
+    if rank == 0:
+        return [1.0, 0.75, 0.75, 0.75, 0.75, 0.75, 0.25, 0.25]
+    return [1.0, 1.0, 1.0, 1.25, 0.5, 0.75, 0.25, 0.25]
+
+
+def observing(rank: int) -> Facts:
+    """A plateau that is shown the loss of all ranks, as the docstring of `observe` has it; or each rank its own."""
+    facts: Facts = {}
+    for kind, resident, reduced in itertools.product(("AdamW", "SGD"), (False, True), (False, True)):
+        model = DistributedDataParallel(make_model())
+        optimizer = make_optimizer(model, kind)
+        sched = ts.attach(optimizer, lr=LR * ts.plateau(factor=0.5, patience=0), resident=resident)
+        lrs = []
+        for number, own in enumerate(losses(rank)):
+            model(batch(number, rank)).square().sum().backward()
+            lrs.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            optimizer.zero_grad()
+            loss = torch.tensor(own)
+            if reduced:
+                dist.all_reduce(loss)
+                loss /= dist.get_world_size()
+            sched.observe(loss)
+        facts[kind, resident, reduced] = {"lrs": lrs, "params": whole(model), "log": sched.log()["lr/0"]}
+    return facts
+
+
 def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts]]]:
     yield "ddp", lambda: training(rank, "ddp")
     yield "fsdp2", lambda: training(rank, "fsdp2")
@@ -479,6 +508,7 @@ def scenarios(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Facts
     yield "skipped steps of fsdp2", lambda: skipped_steps(rank, "fsdp2")
     yield "one graph of fsdp2", lambda: compiled(rank)
     yield "decay on fsdp2", lambda: decaying(rank)
+    yield "observing", lambda: observing(rank)
     yield "hidden step", lambda: hidden_step(rank)
     yield "sharded checkpoint", lambda: sharded_checkpoint(rank, folder)
 

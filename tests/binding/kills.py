@@ -84,7 +84,10 @@ class Run:
         if scenario.optimizers == 1:
             self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=1e-2)]
         else:
-            self.optimizers = [torch.optim.AdamW(groups[:1], lr=1e-2), torch.optim.SGD(groups[1:], lr=1e-2, momentum=0.9)]
+            self.optimizers = [
+                torch.optim.AdamW(groups[:1], lr=1e-2),
+                torch.optim.SGD(groups[1:], lr=1e-2, momentum=0.9),
+            ]
         attached = [self._attach(optimizer) for optimizer in self.optimizers]
         self.sched: Any = attached[0] if scenario.optimizers == 1 else ts.Plan(a=attached[0], b=attached[1])
         self.used: dict[int, list[float]] = {}
@@ -97,7 +100,12 @@ class Run:
         decay = [ts.linear(0.2, 0.0, steps=total), None][: len(optimizer.param_groups)]
         clock = None if self.scenario.unit is None else ts.clock(self.scenario.unit)
         return ts.attach(
-            optimizer, lr=lr, weight_decay=decay, clock=clock, resident=self.scenario.resident, capacity=2 * total
+            optimizer,
+            lr=lr,
+            weight_decay=decay,
+            clock=clock,
+            resident=self.scenario.resident,
+            capacity=2 * total,
         )
 
     def change(self, step: int) -> None:
@@ -125,7 +133,9 @@ class Run:
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-        if self.scenario.live and step % 3 == 2 and self.sched.inputs:  # a cool-down leaves nothing that reacts
+        if (
+            self.scenario.live and step % 3 == 2 and self.sched.inputs
+        ):  # a cool-down leaves nothing that reacts
             self.sched.observe(loss.detach() + step % 2)
 
     def trained(self, step: int) -> dict[str, Any]:
@@ -143,7 +153,10 @@ class Run:
         self.scaler.load_state_dict(saved["scaler"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             if not carried:
-                groups = [{k: v for k, v in g.items() if not k.startswith("schedule_")} for g in state["param_groups"]]
+                groups = [
+                    {k: v for k, v in g.items() if not k.startswith("schedule_")}
+                    for g in state["param_groups"]
+                ]
                 state = state | {"param_groups": groups}  # noqa: PLW2901
             optimizer.load_state_dict(state)
 
@@ -246,16 +259,22 @@ class Resumed:
     trained: list[bytes] = dataclasses.field(default_factory=list)
 
 
-def resumed(name: str, folder: Path, snapshots: Path, schedule_first: bool, then: str, pipe: Connection) -> None:
+def resumed(
+    name: str, folder: Path, snapshots: Path, schedule_first: bool, then: str, pipe: Connection
+) -> None:
     """Sends how it went from both files, and from each alone."""
     torch.set_num_threads(1)
     found: dict[str, Resumed | None] = {}
     for how in HOWS:
-        found[how] = _resume(SCENARIOS[name], folder, snapshots, how, schedule_first=schedule_first, then=then)
+        found[how] = _resume(
+            SCENARIOS[name], folder, snapshots, how, schedule_first=schedule_first, then=then
+        )
     pipe.send(found)
 
 
-def _resume(scenario: Scenario, folder: Path, snapshots: Path, how: str, *, schedule_first: bool, then: str) -> Resumed | None:
+def _resume(
+    scenario: Scenario, folder: Path, snapshots: Path, how: str, *, schedule_first: bool, then: str
+) -> Resumed | None:
     trained, schedule = _read(folder / "optimizer.pt"), _read(folder / "schedule.pt")
     if how == "schedule" and schedule:  # what is trained comes from elsewhere, and carries no step
         trained = _read(snapshots / f"{schedule['step']}.pt")

@@ -126,6 +126,28 @@ def test_a_step_that_one_rank_s_infinity_skips_is_counted_on_none(ranks):
             assert seen["bound"], case
 
 
+def test_ranks_that_are_shown_the_loss_of_all_decide_alike(ranks):
+    """And as torch's ReduceLROnPlateau does of the mean; each shown its own loss, they part: the control."""
+    probe = optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    torchs = optim.lr_scheduler.ReduceLROnPlateau(probe, factor=0.5, patience=0)
+    factors = []
+    for ours in zip(worker.losses(0), worker.losses(1), strict=True):
+        factors.append(probe.param_groups[0]["lr"])
+        torchs.step(sum(ours) / WORLD)
+    assert len(set(factors)) > 2
+    for (kind, resident, reduced), facts in facts_of(ranks, "observing"):
+        number = (lambda x: torch.tensor(x).item()) if resident else float
+        exact = [number(LR(step) * factor) for step, factor in enumerate(factors)]
+        case = (kind, resident)
+        assert all(seen["log"] == seen["lrs"][-1] for seen in facts), case
+        if reduced:
+            assert [seen["lrs"] for seen in facts] == [exact] * WORLD, case
+            assert equal(facts[0]["params"], facts[1]["params"]), case
+        else:
+            assert facts[0]["lrs"] != facts[1]["lrs"], case
+            assert not equal(facts[0]["params"], facts[1]["params"]), case
+
+
 # -- ZeroRedundancyOptimizer: which of the two ----------------------------------------------------------------------
 
 

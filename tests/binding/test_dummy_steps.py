@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,8 @@ from torch import optim
 from torch.distributed.checkpoint import state_dict as dcp
 
 import tensorsched as ts
-from tests.binding.test_attach import LR, WD, equal, train, two_groups
+from tensorsched.binding import callers
+from tests.binding.test_attach import LR, WD, equal, set_gradients, train, two_groups
 
 KINDS = pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
 
@@ -156,23 +159,71 @@ def test_a_foreign_zero_is_an_error_as_ever():
 # -- sched.step() by hand ----------------------------------------------------------------------------------------------
 
 
-def test_a_step_by_hand_without_an_optimizer_step_counts_nothing_and_says_so_once():
+UNCOUNTED = r"SGD.step\(\) was not since the last time, so nothing is counted"
+
+
+@pytest.fixture
+def no_scaler(monkeypatch):
+    """As in a process without one: those that other tests leave for the garbage collector are enabled."""
+    gc.collect()
+    monkeypatch.setattr(callers, "_SCALERS", ("GradScaler",))
+    for each in gc.get_objects():
+        if issubclass(type(each), torch.amp.GradScaler):  # some objects lie about their class, and warn
+            monkeypatch.setattr(each, "_enabled", False)
+
+
+@pytest.mark.usefixtures("no_scaler")
+def test_a_step_by_hand_before_the_first_optimizer_step_is_refused():
     """Gradient accumulation as Accelerate does it: the wrapper steps every third time, the loop calls sched.step()."""
     optimizer = two_groups(optim.SGD)
     sched = ts.attach(optimizer, lr=LR, weight_decay=WD, advance="manual")
+    text = r"SGD.step\(\) was not yet, so the schedule would run ahead.*accelerator\.sync_gradients"
+    for _ in range(2):
+        with pytest.raises(ts.BindingError, match=text):
+            sched.step()
+    assert sched.step_count == 0
+    for _ in range(3):
+        train(optimizer, steps=1)
+        sched.step()
+    assert (sched.step_count, optimizer.param_groups[0]["lr"]) == (3, LR(3))
 
-    def micro_steps() -> None:
-        for micro in range(9):
-            if micro % 3 == 2:
+
+@pytest.mark.usefixtures("no_scaler")
+def test_a_step_that_is_left_out_in_the_middle_of_a_run_is_no_reason_to_end_it():
+    """Whoever leaves out steps whose gradients are not finite calls sched.step() all the same."""
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, advance="manual")
+    with pytest.warns(UserWarning, match=UNCOUNTED) as said:
+        for finite in (True, False, True, False, True):
+            if finite:
                 train(optimizer, steps=1)
             sched.step()
-
-    text = r"SGD.step\(\) was not since the last time, so nothing is counted"
-    with pytest.warns(UserWarning, match=text) as said:
-        micro_steps()
     assert len(said) == 1
-    assert sched.step_count == 3
-    assert optimizer.param_groups[0]["lr"] == LR(3)
+    assert (sched.step_count, optimizer.param_groups[0]["lr"]) == (3, LR(3))
+
+
+@pytest.mark.usefixtures("no_scaler")
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_first_step_that_grad_scaler_skips_is_not_counted_and_no_error(enabled):
+    """The scale that it begins with is too large for most models: the first steps are skipped."""
+    optimizer = two_groups(optim.SGD)
+    sched = ts.attach(optimizer, lr=LR, advance="manual")
+    scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+    set_gradients(optimizer, 0)
+    optimizer.param_groups[0]["params"][0].grad[:] = math.inf
+    if enabled:
+        scaler.scale(torch.zeros(()))
+        scaler.step(optimizer)
+        with pytest.warns(UserWarning, match=UNCOUNTED):
+            sched.step()
+        scaler.update()
+    else:  # then it skips nothing, and it was forgotten to step
+        with pytest.raises(ts.BindingError, match="was not yet"):
+            sched.step()
+    assert sched.step_count == 0
+    train(optimizer, steps=1)
+    sched.step()
+    assert sched.step_count == 1
 
 
 @pytest.mark.parametrize("kind", ["no hooks", "own step", "fused_backward"])

@@ -16,6 +16,7 @@ from tensorsched.binding.known import record_of
 from tensorsched.engine import drivers
 from tests.binding.stand_ins import AdamW8bit, Dion2, FusedAdam
 from tests.binding.test_attach import equal, parameters, set_gradients
+from tests.recording.installed import require
 from tests.without_gpu.fake_cuda import HostReads, fake_cuda
 
 STEPS = 6
@@ -458,9 +459,11 @@ def test_a_class_of_the_same_name_from_elsewhere_is_not_meant():
 
 
 def test_torchao_itself():
-    torchao = pytest.importorskip("torchao.optim", reason="torchao is an optional test dependency")
+    require("torchao")
+    from torchao import optim as low_bit  # noqa: PLC0415  where it is installed
+
     for name in ("Adam8bit", "Adam4bit", "AdamFp8", "AdamW8bit", "AdamW4bit", "AdamWFp8"):
-        kind = getattr(torchao, name)
+        kind = getattr(low_bit, name)
         optimizer, by_hand = two(kind), two(kind)
         ts.attach(optimizer, lr=LR)
         assert equal(trained(optimizer), trained(by_hand, lr=LR)), name

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import pytest
 import torch
 from torch import nn, optim
+from torch.optim.swa_utils import SWALR
 
 import tensorsched as ts
 from tensorsched.binding import history
@@ -112,6 +113,84 @@ def test_used_of_elements_and_free_names_and_of_a_run_that_has_not_begun():
         == M.values(3).tolist()
     )
     assert sched.used("kl").values.tolist() == LR.values(3).tolist()
+
+
+# -- on a clock, and with live inputs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", ["linear", "hold"])
+def test_on_a_clock_the_values_at_positions_are_told(between):
+    """At which of them steps were made is not kept; whoever has kept it asks for those."""
+    clock = ts.clock("tokens", resolution=4, between=between)
+    optimizer, sched = run(ts.linear(1.0, 0.0, steps=100), clock=clock)
+    seen, positions = [], []
+
+    def step(n: int) -> None:
+        positions.append(sched.position)
+        seen.append(optimizer.param_groups[0]["lr"])
+        sched.count(n)
+        train(optimizer, steps=1)
+
+    for n in (3, 5, 7):
+        step(n)
+    sched.cool_down(40)
+    for n in (9, 11):
+        step(n)
+    used = sched.used("lr", at=positions)
+    assert used.steps.tolist() == positions == [0, 3, 8, 15, 24]
+    assert used.values.tolist() == pytest.approx(seen, rel=1e-6)
+    assert len(set(seen)) > 3, "the control"
+    steps, values = sched.used("lr")
+    assert steps.tolist() == list(range(35))
+    assert values[positions].tolist() == pytest.approx(seen, rel=1e-6)
+    sched.seek(2_000_000)
+    step(1)
+    sched.seek(0)
+    assert [str(change)[:40] for change in sched.history()] == [
+        "tokens 0, attach: lr[group 0], lr[group ",
+        "tokens 15, cool_down: lr[group 0], lr[gr",
+        "tokens 35, seek: goes on at tokens 2,000",
+        "tokens 2,000,001, seek: goes on at token",
+    ]
+    with pytest.raises(ts.BindingError, match=r"used: lr\[group 0\] used nothing at 36: the run is at 0"):
+        sched.used("lr", at=[3, 36])
+
+
+def test_a_stretch_of_billions_is_told_at_a_thousand_positions():
+    optimizer, sched = run(ts.linear(1.0, 0.0, steps=10**12), clock=ts.clock("tokens"))
+    sched.count(3 * 10**9)
+    train(optimizer, steps=1)
+    steps, values = sched.used("lr")
+    assert (len(steps), steps[0], steps[-1]) == (1024, 0, 3 * 10**9 - 1)
+    assert values[-1] == pytest.approx(1 - 3e-3)
+
+
+def test_of_steps_some_may_be_asked_for():
+    _, sched = run(LR, 5)
+    assert [a.tolist() for a in sched.used("lr", at=[4, 0, 4])] == [[4, 0, 4], [LR(4), LR(0), LR(4)]]
+    for wrong, text in (([5], "used nothing at 5"), ([-1], "used: at"), ("3", "used: at"), (3, "used: at")):
+        with pytest.raises(ValueError, match=text):
+            sched.used("lr", at=wrong)
+
+
+def test_what_live_inputs_were_is_not_kept():
+    _, sched = run(LR * ts.live("x", 1.0), 3)
+    with pytest.raises(
+        ts.BindingError, match=r"with live inputs .* call sched\.log\(\) after each optimizer\.step"
+    ):
+        sched.used("lr")
+
+
+def test_swalr_s_take_over_is_a_change():
+    optimizer, sched = run(LR, 3)
+    swa = SWALR(optimizer, swa_lr=0.7, anneal_epochs=1)
+    train(optimizer, steps=1)
+    swa.step()
+    with pytest.warns(UserWarning, match="SWALR has taken over lr at step 4"):
+        train(optimizer, steps=2)
+    names = ["lr[group 0]", "lr[group 1]"]
+    assert sched.history()[-1] == (4, "SWALR", 4, dict.fromkeys(names, (LR, None)), "step")
+    assert sched.used("lr").steps.tolist() == [0, 1, 2, 3], "what SWALR used is SWALR's to tell"
 
 
 # -- through checkpoints -----------------------------------------------------------------------------------------------

@@ -81,7 +81,9 @@ def judged(name: str, how: str, found: Resumed | None) -> str:
         return "torn, says torch.load"
     said = "\n".join(found.warned)
     if found.apart:
-        assert APART in said, f"{name}, {how}: the files are of different steps, and nothing is said: {said!r}"
+        assert APART in said, (
+            f"{name}, {how}: the files are of different steps, and nothing is said: {said!r}"
+        )
         return "apart, warned"
     expected = {step: values for step, values in whole(name).used.items() if step >= found.start}
     if (found.used, found.trained) == (expected, whole(name).trained):
@@ -95,7 +97,9 @@ def judged(name: str, how: str, found: Resumed | None) -> str:
 
 
 def resume(name: str, folder: Path, *, schedule_first: bool, then: str = "") -> dict[str, Resumed | None]:
-    found: dict[str, Resumed | None] = ask(kills.resumed, name, folder, whole(name).folder, schedule_first, then)
+    found: dict[str, Resumed | None] = ask(
+        kills.resumed, name, folder, whole(name).folder, schedule_first, then
+    )
     return found
 
 
@@ -131,7 +135,9 @@ def test_a_kill_between_the_two_files_is_met(schedule_first):
             continue
         met += 1
         assert judged(name, "both", found) == "apart, warned"
-        assert (found.trained == whole(name).trained) == schedule_first, "the file that was loaded last is followed"
+        assert (found.trained == whole(name).trained) == schedule_first, (
+            "the file that was loaded last is followed"
+        )
         advised = resume(name, folder, schedule_first=schedule_first, then="as advised")["both"]
         assert advised is not None
         assert advised.trained == whole(name).trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -159,3 +160,174 @@ def test_what_was_handed_over_is_not_logged_at_what_it_once_was():
     sched.hand_over("lr")
     optimizer.step()  # with what somebody else put there
     assert sched.log() == {}
+
+
+# -- what no table knows afterwards: positions of a clock, live inputs -------------------------------------------------
+
+
+class Spied:
+    """An optimizer, what each of its steps used, and how it is stepped."""
+
+    def __init__(self, kind: str, *, fused: bool = False, **options: Any) -> None:
+        self.optimizer = two_groups(optim.SGD, momentum=0.9, fused=fused)
+        self.clocked = kind == "clock"
+        lr = LR if self.clocked else LR * ts.plateau(factor=0.5, patience=0)
+        clock = {"clock": ts.clock("tokens")} if self.clocked else {}
+        self.sched = ts.attach(self.optimizer, lr=[lr, 0.5 * lr], momentum=M, **clock, **options)
+        self.used: list[float] = []
+        self.positions: list[int] = []
+        self.optimizer.register_step_pre_hook(self.note)
+        self.step: Any = self.optimizer.step
+
+    def note(self, *_: Any) -> None:
+        self.used.append(float(self.optimizer.param_groups[1]["lr"]))
+        self.positions.append(self.sched.position)
+
+    def steps(self, times: int) -> None:
+        """Each followed by a metric that reduces the factor: what comes next is another value."""
+        for _ in range(times):
+            set_gradients(self.optimizer, len(self.used))
+            if self.clocked:
+                self.sched.count(1 + len(self.used) % 3)
+            self.step()
+            self.judge()
+            if "plateau" in self.sched.inputs:
+                self.sched.observe(float(len(self.used)))
+                self.judge()
+
+    def judge(self) -> None:
+        assert self.sched.log()["lr/1"] == pytest.approx(self.used[-1], rel=2**-22, abs=1e-30)
+
+
+WHAT = pytest.mark.parametrize("kind", ["live", "clock"])
+
+
+@WHAT
+@KINDS
+def test_on_a_clock_and_with_live_inputs_it_is_what_the_last_step_used(kind, tensor):
+    run = Spied(kind, resident=tensor)
+    assert run.sched.log() == {}
+    run.steps(3)
+    assert run.sched.log()["lr/1"] == run.used[-1], "to the bit"
+    assert run.used[-1] != run.used[0] != float(run.optimizer.param_groups[1]["lr"]), "the control: it moves"
+    run.sched.seek(2)
+    run.judge()
+    run.steps(1)
+    run.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    run.sched.adopt(lr=LR)
+    run.judge()
+    assert "lr/2" not in run.sched.log()
+    run.steps(1)
+    assert run.sched.log()["lr/2"] == pytest.approx(LR(run.positions[-1]), rel=2**-22)
+    other = copy.deepcopy((run.optimizer, run.sched))[1]
+    assert other.log() == run.sched.log()
+    state = run.sched.state_dict()
+    run.sched.load_state_dict(state)
+    assert "lr/1" not in run.sched.log(), "which step that was, another run knows"
+    run.steps(1)
+
+
+@KINDS
+def test_on_a_clock_the_plan_may_change_before_it_is_asked(tensor):
+    run = Spied("clock", resident=tensor, capacity=40)
+    run.steps(3)
+    run.sched.cool_down(6)
+    run.judge()
+    run.sched.rewrite(lr=ts.constant(0.5))
+    run.judge()
+    run.steps(2)
+    run.sched.count(0)  # a step of nothing is one
+    run.step()
+    run.sched.cool_down(5)
+    run.judge()
+    failing = pytest.raises(ts.BindingError, match="lr")
+    with failing:
+        run.sched.rewrite(lr=ts.constant(-1.0))
+    run.judge()
+
+
+def test_with_live_inputs_the_plan_may_change_before_it_is_asked():
+    run = Spied("live")
+    run.steps(3)
+    run.sched.rewrite(lr=ts.constant(0.5))  # no longer live
+    run.judge()
+    run.steps(1)
+    run.sched.seek(7)
+    run.judge()
+    run.sched.rewrite(lr=0.5 * ts.plateau(factor=0.5, patience=0))
+    run.judge()
+    run.steps(2)
+    run.sched.seek(1)
+    run.judge()
+
+
+@WHAT
+@KINDS
+def test_it_goes_through_graphs_and_eager_steps_in_between(kind, tensor):
+    run = Spied(kind, resident=tensor)
+    run.steps(2)
+    eager = run.step
+    run.step = step = ts.compile_step(run.sched, backend="aot_eager")
+    run.judge()
+    run.steps(3)
+    run.step = eager
+    run.steps(1)
+    run.step = step
+    run.steps(2)
+    step.release()
+    run.judge()
+    run.step = eager
+    run.steps(1)
+    torch._dynamo.reset()
+
+
+@WHAT
+@pytest.mark.usefixtures("on_device")
+def test_where_the_device_counts_and_decides(kind):
+    """From the first question on, each step leaves behind what it used."""
+    run = Spied(kind, resident=True)
+    for number in range(3):
+        set_gradients(run.optimizer, number)
+        if run.clocked:
+            run.sched.count(2)
+        run.step()
+    run.judge()
+    if not run.clocked:
+        run.sched.inputs["plateau"].fill_(0.25)
+        run.judge()
+    run.steps(2)
+    if not run.clocked:
+        fresh = Spied(kind, resident=True)
+        fresh.step()
+        fresh.sched.inputs["plateau"].fill_(0.25)
+        assert "lr/1" not in fresh.sched.log(), "nothing was left behind yet"
+        fresh.steps(2)
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+@WHAT
+@pytest.mark.usefixtures("on_device")
+def test_a_step_that_the_device_has_skipped_used_nothing(kind, skipped):
+    run = Spied(kind, fused=True, resident=True)
+    run.sched.log()
+    run.steps(2)
+    before = run.sched.log()
+    run.optimizer.grad_scale, run.optimizer.found_inf = torch.tensor([1.0]), torch.tensor([float(skipped)])
+    if run.clocked:
+        run.sched.count(2)
+    set_gradients(run.optimizer, 2)
+    run.step()
+    del run.optimizer.grad_scale, run.optimizer.found_inf
+    assert (run.sched.log() == before) == skipped
+
+
+def test_a_plan_of_all_kinds():
+    plain, live, clock = two_groups(optim.SGD), Spied("live"), Spied("clock")
+    plan = ts.Plan(plain=ts.attach(plain, lr=LR), live=live.sched, clock=clock.sched, together=False)
+    for run in (live, clock):
+        run.steps(3)
+    train(plain, steps=3)
+    log = plan.log()
+    assert [log[f"{name}/lr/1"] for name in plan] == [LR(2), live.used[-1], clock.used[-1]]
+    plan.cool_down(4)
+    assert plan.log() == log

@@ -19,6 +19,7 @@ import pytest
 import tensorsched as ts
 from tensorsched.cli.main import main
 from tensorsched.schedules.check import CODES
+from tensorsched.schedules.views.numerals import number
 
 COSINE = "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19_500)"
 SCHEDULE = ts.linear(0.0, 3e-4, steps=500) >> ts.cosine(3e-4, 3e-5, steps=19_500)
@@ -57,7 +58,7 @@ def test_a_pipe_carries_documents_and_no_colour():
     document = json.dumps(SCHEDULE.to_dict())
     done = shell(f"{SHELL} show - --width 60 --height 6", input=document)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "20000 steps" in done.stdout
+    assert "20,000 steps" in done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -117,20 +118,21 @@ def test_show_says_what_the_schedule_is(run):
     status, out, err = run("show", COSINE)
     assert (status, err) == (0, "")
     lines = out.split("\n")
-    assert lines[0] == repr(SCHEDULE)
+    assert lines[0] == "linear(0, 3e-4, steps=500) >> cosine(3e-4, 3e-5, steps=19500)"
+    assert ts.parse(lines[0]) == SCHEDULE
     facts = dict(re.findall(r"^(first|peak|lowest|last|length|area) +(.*)$", out, re.MULTILINE))
     area = float(SCHEDULE.values().sum())
     assert facts == {
         "first": "0 at step 0",
-        "peak": "0.0003 at step 500",
+        "peak": "3e-4 at step 500",
         "lowest": "0 at step 0",
-        "last": "3e-05 from step 20000 on (holds)",
-        "length": "20000 steps",
-        "area": f"{area:.6g}, the sum of the values at steps 0..19999; mean {area / 20_000:.6g}",
+        "last": "3e-5 from step 20,000 on (holds)",
+        "length": "20,000 steps",
+        "area": f"{area:.6g}, the sum of the values at steps 0..19,999; mean {number(area / 20_000)}",
     }
-    assert re.search(r"^linear +0 +499 +0 ", out, re.MULTILINE)
-    assert re.search(r"^cosine +500 +19999 +0.0003 ", out, re.MULTILINE)
-    assert re.search(r"^holds +20000 +3e-05$", out, re.MULTILINE)
+    assert re.search(r"^warm-up +linear +0 +499 +0 ", out, re.MULTILINE)
+    assert re.search(r"^decay +cosine +500 +19,999 +3e-4 ", out, re.MULTILINE)
+    assert re.search(r"^holds +20,000 +3e-5$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("wide", [30, 80])
@@ -171,6 +173,67 @@ def test_show_draws_everything(run, expression, size):
     status, out, err = run("show", expression, "--width", size[0], "--height", size[1])
     assert (status, err) == (0, "")
     assert "nan" not in out.replace("initial", "")
+
+
+def rows_of(out: str) -> list[str]:
+    return [re.split("[│┤]", line)[1] for line in out.split("\n") if re.search("[│┤]", line)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_show_names_every_one_of_several(run, count):
+    curves = [f"linear(1, {i / 16}, steps=100)" for i in range(count)]
+    status, out, err = run("show", *curves, "--width", "100", "--height", "40")
+    assert (status, err) == (0, "")
+    letters = "abcdefghijklmnop"[:count]
+    drawn = rows_of(out)
+    assert set("".join(drawn)) - {" "} == set(letters)
+    assert [row.rstrip()[-1] for row in drawn if row.strip()][-1] == "a"  # the lowest end is the first's
+    for letter, curve in zip(letters, curves, strict=True):
+        (told,) = re.findall(rf"^{letter}  (linear.*)$", out, re.MULTILINE)
+        assert ts.parse(told) == ts.parse(curve)
+        assert re.search(rf"^{letter} +1 +1 +0 ", out, re.MULTILINE)
+
+
+def test_show_lets_equal_curves_take_turns(run):
+    _, out, _ = run("show", "constant(1)", "constant(1)")
+    assert "abab" in out
+
+
+def test_show_has_letters_for_sixteen(run):
+    status, out, err = run("show", *["constant(1)"] * 17)
+    assert (status, out) == (2, "")
+    assert "show draws up to 16 schedules, got 17" in err
+
+
+def test_show_draws_steps_as_steps(run):
+    """Between two levels one column is filled, over all the rows there; of a line there are many."""
+
+    def widest(expression):
+        _, out, _ = run("show", expression, "--width", "80", "--height", "20")
+        columns = [{i for i, c in enumerate(row) if c != " "} for row in rows_of(out)]
+        return max(len(filled) for filled in columns[1:-1])
+
+    assert widest("piecewise_constant([1, 0], [500])") == 1
+    assert widest("linear(1, 0, steps=600)") > 1
+
+
+def test_show_cuts_a_log_axis(run):
+    def labelled(*arguments):
+        _, out, _ = run("show", *arguments)
+        return re.findall(r"^ *([\d.e-]+) ┤", out, re.MULTILINE)
+
+    assert labelled("cosine(1, 0, steps=1000)", "--scale", "log")[-1] == "1e-4"
+    assert labelled("exponential(1e-7, 10, steps=300)")[-1] == "1e-7"
+
+
+def test_show_says_what_is_counted(run):
+    _, out, _ = run("show", "batch_steps('0:768 250B:1536')", "--unit", "tokens")
+    assert re.search(r"^tokens  0 +", out, re.MULTILINE)
+    assert "1536 at 250,000,000,000 tokens" in out
+    for wrong in ("", "x" * 13, "\x1bc"):
+        status, _, err = run("show", "1", "--unit", wrong)
+        assert status == 2
+        assert "--unit" in err
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
@@ -263,6 +326,14 @@ CLEAN = [
     ("warmup_cosine(1, total=100, warmup=10, ramp='skip_start')",), ("one_cycle(1, total=100)",),
     ("warmup_constant(1, warmup=500)", "--steps", "2000"), ("one_cycle(0.85, total=100, start=0.95, end=0.95)",),
     ("linear(0.1, 0.2, steps=9) + linear(0.5, 0.1, steps=20)",),
+    # At a low value for long, and meant so: a constant, levels, a level line, a factor that has warmed up
+    ("cosine(1, 0.1, steps=500) >> 0.1", "--steps", "5000"), ("cosine(1, 0.1, steps=500) >> constant(0.1, steps=500)", "--steps", "1200"),
+    ("wsd(1, total=100, warmup=10, decay=10, floor=0.1)",), ("wsd(1, total=100, warmup=10, decay=10, floor=0.1)", "--steps", "180"),
+    ("multistep(0.1, [100, 200])", "--steps", "900"), ("0.5 * (cosine(1, 0.1, steps=500) >> 0.1) * plateau()", "--steps", "5000"),
+    ("linear(0, 1, steps=10) * multistep(0.1, [100, 200])", "--steps", "900"), ("infinite(1, warmup=5, cooldown=20, level=0.1)", "--steps", "900"),
+    ("piecewise_linear([(0, 1), (100, 0.1), (900, 0.1)])",), ("linear(0.9, 0.95, steps=100) >> constant(0.95)", "--steps", "900"),
+    ("maximum(exponential_decay(1, 0.5, every=10), 0.1)",), ("linear_growth(1, -0.1).clamp(low=0.5)",),
+    ("(cosine(1, 0.1, steps=5) >> 0.1).hold_each(100)", "--steps", "5000"),
 ]  # fmt: skip
 FOUND = [
     (("linear(0, 1, steps=10) >> cosine(0.9, 0, steps=10)",), ["jump: from 1 to 0.9 at step 10"]),
@@ -275,6 +346,14 @@ FOUND = [
     ((COSINE, "--steps", "400"), ["long-warm-up: it takes 500 steps, the run 400"]),
     (("cosine(1, 0, steps=500)", "--steps", "1000"), ["held-at-0: 0 from step 500 on, for 500 of the 1000 steps"]),
     (("linear(0, 1, steps=10) >> cosine(1, 0, steps=90) >> constant(0, steps=100)",), ["held-at-0: 0 from step 100 on"]),
+    (("warmup_cosine(1, total=100, warmup=10, floor=0.1)", "--steps", "201"),
+     ["held-at-floor: 0.1 from step 100 on, for 101 of the 201 steps: the schedule is 100 steps long, and its end is held; where that is meant, write >> 0.1"]),
+    (("cosine(1, 0.1, steps=500) >> constant(0.1, steps=500)", "--steps", "2000"), ["held-at-floor: 0.1 from step 500 on, for 1500 of the 2000 steps: the schedule is 1000 steps long"]),
+    (("0.5 * wsd(2, total=100, warmup=10, decay=10, floor=0.2)", "--steps", "200"), ["held-at-floor: 0.1 from step 100 on"]),
+    (("maximum(exponential_decay(1, 0.5, every=10), 0.1)", "--steps", "200"), ["held-at-floor: 0.1 from step 34 on, for 166 of the 200 steps"]),
+    (("spline([(0, 1), (50, 0.1), (100, 0.1)])", "--steps", "900"), ["held-at-floor: 0.1 from step 50 on, for 850 of the 900 steps: the schedule is 100 steps"]),
+    (("cosine(1, 0.1, steps=5).hold_each(100)", "--steps", "5000"), ["held-at-floor: 0.1 from step 500 on"]),
+    (("from_values([1, 0.5, 0.1, 0.1, 0.1, 0.1])",), ["held-at-floor: 0.1 from step 2 on"]),
     (("warmup_cosine(1, total=1000, warmup=1)",), ["one-step-warm-up: the warm-up is one of 1001 steps"]),
     (("linear(0, 1, steps=100)",), ["ends-at-peak: it rises to 1 at its end, step 100"]),
     (("linear(0, 1, steps=10) + cosine(1, 0, steps=20)",), ["sum-of-phases: + adds linear(0.0, 1.0, steps=10)"]),

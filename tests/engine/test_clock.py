@@ -56,6 +56,13 @@ def engines(table: ClockTable, how: type) -> ClockEngine:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
+def test_stairs_that_meet_a_line_where_it_is_halved_are_seen():
+    """A whole number that falls by one every two positions is on the line at each even distance."""
+    stairs = ts.power_law(115.0, 2.0, timescale=0.5).take(1000).floor().stretch(1000.0)
+    table = table_of(stairs)
+    assert [table.value("x", p) for p in range(9)] == [115, 114, 114, 113, 113, 112, 112, 111, 111]
+
+
 @settings(max_examples=150)
 @given(bounded(), st.sampled_from([1, 7, 10**3, 10**6]), st.data())
 def test_a_line_is_never_further_off_than_the_error(schedule, pace, data):

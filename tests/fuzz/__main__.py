@@ -22,7 +22,9 @@ _SHOWN = 3_000  # characters of an input
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--inputs", type=int, help="so many instead, however long that takes")
     parser.add_argument("--only", choices=sorted(TARGETS))
@@ -59,7 +61,9 @@ def report(fuzzer: Fuzzer, seconds: float) -> None:
             f"{kind}: {fuzzer.tried[kind]} inputs, {fuzzer.refused[kind]} of them refused, {len(fuzzer.places[kind])} places, "
             f"{1e3 * fuzzer.spent[kind] / fuzzer.tried[kind]:.2f} ms each, at most {took:.2f} s{counted}: {shown(given)[:100]}"
         )
-    print(f"longest message {fuzzer.longest} characters, most memory of one input {fuzzer.memory / 1024:.0f} MiB")
+    print(
+        f"longest message {fuzzer.longest} characters, most memory of one input {fuzzer.memory / 1024:.0f} MiB"
+    )
     print(f"{sum(fuzzer.tried.values())} inputs in {seconds:.0f} s, {len(fuzzer.findings)} findings")
 
 

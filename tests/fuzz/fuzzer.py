@@ -84,7 +84,7 @@ class Fuzzer:
         self.spent = dict.fromkeys(TARGETS, 0.0)
         self.places: dict[str, set[Any]] = {kind: set() for kind in TARGETS}
         self.findings: dict[tuple[Any, ...], Finding] = {}
-        self.slowest: dict[str, tuple[float, int, Any]] = {kind: (0.0, 0, None) for kind in TARGETS}
+        self.slowest: dict[str, tuple[float, int, Any]] = dict.fromkeys(TARGETS, (0.0, 0, None))
         self.longest = 0
         self.memory = 0
 

@@ -75,8 +75,14 @@ def template(corpus: Corpus) -> tuple[str, dict[str, Any]]:
     at = [i + 1 for i, token in enumerate(tokens[:-1]) if token == "="]
     for i in chance.sample(at, min(len(at), chance.choice((1, 1, 2)))):
         tokens[i] = "?"
-    names = [tokens[i - 2] for i in at if tokens[i] == "?" and i > 1] + chance.choice(([], [], ["x"], ["total"]))
-    values = {name: chance.randint(1, 500) if chance.random() < 0.7 else trees.junk(chance) for name in names if name.isidentifier()}
+    names = [tokens[i - 2] for i in at if tokens[i] == "?" and i > 1] + chance.choice(
+        ([], [], ["x"], ["total"])
+    )
+    values = {
+        name: chance.randint(1, 500) if chance.random() < 0.7 else trees.junk(chance)
+        for name in names
+        if name.isidentifier()
+    }
     return "".join(tokens), {name: value for name, value in values.items() if name not in {"text", "self"}}
 
 
@@ -102,7 +108,9 @@ def config(corpus: Corpus, depth: int = 2) -> Any:
         nested = "Schedule" in str(parameter.annotation) or parameter.name.endswith("shape")
         if nested and depth and chance.random() < 0.7:
             inner = config(corpus, depth - 1)
-            made[parameter.name] = [inner, config(corpus, depth - 1)] if "Iterable" in str(parameter.annotation) else inner
+            made[parameter.name] = (
+                [inner, config(corpus, depth - 1)] if "Iterable" in str(parameter.annotation) else inner
+            )
         else:
             made[parameter.name] = _plain(chance, texts.argument(chance, parameter, 0))
     return trees.slip(chance, made, corpus.pick("documents")) if chance.random() < 0.4 else made
@@ -137,10 +145,21 @@ def state(corpus: Corpus) -> tuple[str, Any, Any]:
     """Which run it is loaded into, the state, and on_mismatch."""
     chance = corpus.chance
     name = chance.choice(list(WORLDS))
-    made = _edited(corpus, "states") if chance.random() < 0.5 else _edited_state(corpus, world(name).run.state_dict())
-    if isinstance(made, dict) and isinstance(made.get("documents"), list) and made["documents"] and chance.random() < 0.3:
+    made = (
+        _edited(corpus, "states")
+        if chance.random() < 0.5
+        else _edited_state(corpus, world(name).run.state_dict())
+    )
+    if (
+        isinstance(made, dict)
+        and isinstance(made.get("documents"), list)
+        and made["documents"]
+        and chance.random() < 0.3
+    ):
         at = chance.randrange(len(made["documents"]))
-        made["documents"][at] = chance.choice((chance.choice(corpus.schedules)[1].to_json(), json_text(corpus)))
+        made["documents"][at] = chance.choice(
+            (chance.choice(corpus.schedules)[1].to_json(), json_text(corpus))
+        )
     return name, made, chance.choice((*ON_MISMATCH, None, None, "x", 3))
 
 
@@ -169,15 +188,41 @@ OPTIONS = (
     "--width=0", "--width=501", "--height=\u0665", "--peak=nan", "--peak=inf", "--allow=x", "--help", "--version", "-o", "-o=x.txt",
     "--output=no/where.png", "--output=\0.png", "-", "--", "-h", "--s", "--\x1bc", "--steps", "--format=\ud800", "--steps=9007199254740992",
 )  # fmt: skip
-COMMANDS = ("show", "show", "check", "check", "diff", "diff", "values", "values", "plot", "shw", "", "sho", "-x")
-FILES = ("good.json", "bad.json", "latin.json", "folder.json", "none.json", "\0.json", f"{'x' * 300}.json", "-")
+COMMANDS = (
+    "show",
+    "show",
+    "check",
+    "check",
+    "diff",
+    "diff",
+    "values",
+    "values",
+    "plot",
+    "shw",
+    "",
+    "sho",
+    "-x",
+)
+FILES = (
+    "good.json",
+    "bad.json",
+    "latin.json",
+    "folder.json",
+    "none.json",
+    "\0.json",
+    f"{'x' * 300}.json",
+    "-",
+)
 
 
 def command_line(corpus: Corpus) -> tuple[list[str], str]:
     """The arguments, and what is on standard input."""
     chance = corpus.chance
     command = chance.choice(COMMANDS)
-    files = [chance.choice(FILES) if chance.random() < 0.12 else text(corpus) for _ in range(chance.choice((0, 1, 1, 1, 2, 2)))]
+    files = [
+        chance.choice(FILES) if chance.random() < 0.12 else text(corpus)
+        for _ in range(chance.choice((0, 1, 1, 1, 2, 2)))
+    ]
     if command == "diff" and len(files) == 1:
         files.append(text(corpus))
     options = [chance.choice(OPTIONS) for _ in range(chance.choice((0, 0, 1, 1, 2)))]
@@ -206,7 +251,13 @@ CHANGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What is asked of an attachment, and the names of the arguments; those with a star go by position."""
 
-GOOD = {"name": ("lr", "kl", "betas", "weight_decay", "a"), "group": (0, 1, -1), "element": (None, 0, 1), "how": ("hold", "stretch"), "shape": ("cosine", "1-sqrt")}
+GOOD = {
+    "name": ("lr", "kl", "betas", "weight_decay", "a"),
+    "group": (0, 1, -1),
+    "element": (None, 0, 1),
+    "how": ("hold", "stretch"),
+    "shape": ("cosine", "1-sqrt"),
+}
 
 
 def read(corpus: Corpus) -> tuple[str, Call]:
@@ -224,7 +275,14 @@ def construct(corpus: Corpus) -> Call:
     name = chance.choice(list(FUNCTIONS))
     given = {p.name: p for p in texts.PARAMETERS[name] if p.default is p.empty or chance.random() < 0.3}
     odd = chance.choice([*given, ""]) if given else ""
-    return name, [], {key: trees.junk(chance) if key == odd else _plain(chance, texts.argument(chance, p, 0)) for key, p in given.items()}
+    return (
+        name,
+        [],
+        {
+            key: trees.junk(chance) if key == odd else _plain(chance, texts.argument(chance, p, 0))
+            for key, p in given.items()
+        },
+    )
 
 
 def _asked(corpus: Corpus, calls: dict[str, tuple[str, ...]]) -> Call:
@@ -243,7 +301,11 @@ def _value(corpus: Corpus, key: str) -> Any:
         return chance.choice(GOOD[key])
     kind = chance.random()
     if kind < 0.4:
-        return chance.choice(corpus.schedules)[1] if key not in {"step", "steps", "n", "start"} else chance.randint(0, 60)
+        return (
+            chance.choice(corpus.schedules)[1]
+            if key not in {"step", "steps", "n", "start"}
+            else chance.randint(0, 60)
+        )
     return chance.randint(0, 60) if kind < 0.5 else trees.junk(chance)
 
 

@@ -160,9 +160,14 @@ def read(given: tuple[str, Call]) -> ts.Schedule | None:
     """What is asked of a schedule in Python."""
     text, (name, arguments, options) = given
     schedule = ts.parse(text)
-    if name == "values" and any(isinstance(n, int) and n > MOST_STEPS for n in (schedule.steps, *options.values())):
+    if name == "values" and any(
+        isinstance(n, int) and n > MOST_STEPS for n in (schedule.steps, *options.values())
+    ):
         return None
-    asked = {"check": functools.partial(ts.check, schedule), "reference": functools.partial(ts.reference.value, schedule)}
+    asked = {
+        "check": functools.partial(ts.check, schedule),
+        "reference": functools.partial(ts.reference.value, schedule),
+    }
     with _pythons_own():
         made = (asked.get(name) or getattr(schedule, name))(*arguments, **options)
         return use(made) if isinstance(made, ts.Schedule) else None
@@ -206,7 +211,9 @@ def _pythons_own() -> Iterator[None]:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         ours = trace is not None and f"tensorsched{os.sep}" in trace.tb_frame.f_code.co_filename
-        if ours and not re.search(r"missing \d+ required|unexpected keyword", str(error)):  # a plan hands calls on
+        if ours and not re.search(
+            r"missing \d+ required|unexpected keyword", str(error)
+        ):  # a plan hands calls on
             raise
         raise ts.ScheduleError(f"Python: {str(error)[:200]}") from error
 
@@ -259,7 +266,7 @@ def command(given: tuple[list[str], str]) -> None:
     assert status != 1 or arguments[0] in {"check", "diff"}
     harmless(err.getvalue())
     assert out.getvalue().replace("\n", "").isprintable(), "control characters in the output"
-    if status == 2:  # noqa: PLR2004  it could not be done
+    if status == 2:
         raise ts.ScheduleError(err.getvalue())
 
 

@@ -66,7 +66,11 @@ def call(chance: Random, name: str, depth: int) -> str:
     ]
     if chance.random() < 0.03:
         chance.shuffle(given)
-    extra = f", {chance.choice(('T_max', 'steps', 'x', 'total'))}={number(chance)}" if chance.random() < 0.02 else ""
+    extra = (
+        f", {chance.choice(('T_max', 'steps', 'x', 'total'))}={number(chance)}"
+        if chance.random() < 0.02
+        else ""
+    )
     return f"{name}({', '.join(f'{p.name}={argument(chance, p, depth)}' for p in given)}{extra})"
 
 
@@ -75,7 +79,9 @@ def number(chance: Random) -> str:
     if kind < 0.5:
         return str(chance.randint(0, 20))
     if kind < 0.9:
-        return repr(chance.choice((1e-4, 3e-4, 0.1, 0.5, 1.0, round(chance.uniform(-3, 3), 3), chance.expovariate(1))))
+        return repr(
+            chance.choice((1e-4, 3e-4, 0.1, 0.5, 1.0, round(chance.uniform(-3, 3), 3), chance.expovariate(1)))
+        )
     return chance.choice(NUMBERS)
 
 
@@ -131,12 +137,16 @@ def slip(chance: Random, text: str, other: str) -> str:
         tokens[at:until] = others[start : start + chance.choice((1, 2, 8, 40))]
     elif kind < 0.76:
         names = [i for i, token in enumerate(tokens) if token.isidentifier()] or [at]
-        tokens[chance.choice(names)] = chance.choice((*_LEAVES, *_METHODS, *_NESTED, "x", "seesaw", "from_json"))
+        tokens[chance.choice(names)] = chance.choice(
+            (*_LEAVES, *_METHODS, *_NESTED, "x", "seesaw", "from_json")
+        )
     elif kind < 0.8:
         there = chance.randrange(len(tokens))
         tokens[at], tokens[there] = tokens[there], tokens[at]
     elif kind < 0.85:
-        tokens[at] = tokens[at].swapcase() + chr(chance.choice((chance.randrange(128), chance.randrange(0x110000))))
+        tokens[at] = tokens[at].swapcase() + chr(
+            chance.choice((chance.randrange(128), chance.randrange(0x110000)))
+        )
     elif kind < 0.9:
         width = chance.randint(0, 3)
         start = chance.randrange(len(text) + 1)
@@ -153,7 +163,9 @@ def _grown(chance: Random, text: str) -> str:
     times = chance.choice((3, 30, 99, 101, 160, 2_000))
     kind = chance.random()
     if kind < 0.3:
-        opening, closing = chance.choice((("(", ")"), ("[", "]"), ("-(", ")"), ("chain([", "])"), ("(", ").mirror()")))
+        opening, closing = chance.choice(
+            (("(", ")"), ("[", "]"), ("-(", ")"), ("chain([", "])"), ("(", ").mirror()"))
+        )
         grown = opening * times + text + closing * times
     elif kind < 0.7:
         grown = chance.choice((" >> ", " + ", " * ", ", ")).join([text] * times)

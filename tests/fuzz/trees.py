@@ -68,7 +68,9 @@ def junk(chance: Random, depth: int = 2) -> Any:
     if kind < 0.65:
         return chance.choice(WORDS) if kind < 0.6 else chance.choice(KINDS)
     if kind < 0.75:
-        return chance.choice((None, chance.randint(-5, 2**54), chance.uniform(-1, 1) * 10 ** chance.randint(-9, 9)))
+        return chance.choice(
+            (None, chance.randint(-5, 2**54), chance.uniform(-1, 1) * 10 ** chance.randint(-9, 9))
+        )
     if kind < 0.8 or depth <= 0:
         return chance.choice(FOREIGN)
     if kind < 0.9:
@@ -77,7 +79,9 @@ def junk(chance: Random, depth: int = 2) -> Any:
 
 
 def _key(chance: Random) -> Any:
-    return chance.choice((chance.choice(WORDS), chance.choice(WORDS), "kind", "inner", 0, None, 1.5, ("a",), b"k", True))
+    return chance.choice(
+        (chance.choice(WORDS), chance.choice(WORDS), "kind", "inner", 0, None, 1.5, ("a",), b"k", True)
+    )
 
 
 def slip(chance: Random, tree: Any, other: Any) -> Any:
@@ -105,7 +109,9 @@ def slip(chance: Random, tree: Any, other: Any) -> Any:
         source, at = chance.choice(inside)
         holder[key] = copied(source[at])
     elif kind < 0.97:
-        holder[key] = chance.choice(([holder[key]], (holder[key],), {"kind": holder[key]}, str(holder[key])[:300]))
+        holder[key] = chance.choice(
+            ([holder[key]], (holder[key],), {"kind": holder[key]}, str(holder[key])[:300])
+        )
     else:
         _grow(chance, holder, key)
     return tree
@@ -114,12 +120,16 @@ def slip(chance: Random, tree: Any, other: Any) -> Any:
 def _other_number(chance: Random, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return chance.choice(NUMBERS)
-    return chance.choice((value + 1, value - 1, -value, value * 2, chance.choice(NUMBERS), str(value)[:100], value // 1 or 0))
+    return chance.choice(
+        (value + 1, value - 1, -value, value * 2, chance.choice(NUMBERS), str(value)[:100], value // 1 or 0)
+    )
 
 
 def _add(chance: Random, holder: Any, key: Any) -> None:
     if isinstance(holder, dict):
-        holder[chance.choice((f"{key}x", chance.choice(("steps", "every", "later")), _key(chance)))] = junk(chance)
+        holder[chance.choice((f"{key}x", chance.choice(("steps", "every", "later")), _key(chance)))] = junk(
+            chance
+        )
     else:
         holder.insert(key, copied(holder[key]))
 
@@ -130,7 +140,11 @@ def _grow(chance: Random, holder: Any, key: Any) -> None:
     kind = chance.random()
     if kind < 0.4:
         for _ in range(times):
-            entry = {"kind": "delay", "inner": entry, "n": 1} if kind < 0.3 else {"kind": "repeat", "inner": entry, "times": 2, "length_mult": 1.3}
+            entry = (
+                {"kind": "delay", "inner": entry, "n": 1}
+                if kind < 0.3
+                else {"kind": "repeat", "inner": entry, "times": 2, "length_mult": 1.3}
+            )
     elif kind < 0.6:
         entry = [entry] * chance.choice((100, 5_000))
     elif kind < 0.8:

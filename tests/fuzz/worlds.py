@@ -14,16 +14,22 @@ CURVE = ts.warmup_cosine(1e-3, total=20, warmup=4)
 
 
 def _adamw(groups: int = 1) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-3} for _ in range(groups)])
+    return torch.optim.AdamW(
+        [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-3} for _ in range(groups)]
+    )
 
 
 def _plain() -> ts.Attachment:
-    return ts.attach(_kept(_adamw()), lr=CURVE, betas=(ts.constant(0.9), None), free={"kl": 1.0 - CURVE}, steps=50)
+    return ts.attach(
+        _kept(_adamw()), lr=CURVE, betas=(ts.constant(0.9), None), free={"kl": 1.0 - CURVE}, steps=50
+    )
 
 
 def _tensors() -> ts.Attachment:
     lr = [CURVE, ts.initial * ts.linear(1.0, 0.0, steps=30)]
-    return ts.attach(_kept(_adamw(2)), lr=lr, weight_decay=ts.constant(0.1), resident=True, steps=50, capacity=99)
+    return ts.attach(
+        _kept(_adamw(2)), lr=lr, weight_decay=ts.constant(0.1), resident=True, steps=50, capacity=99
+    )
 
 
 def _clock() -> ts.Attachment:
@@ -86,12 +92,22 @@ class World:
             [repr(part.slots) for part in self.parts],
             [[part.value(name) for name in part.free] for part in self.parts],
             [part.optimizer.state_dict()["param_groups"] for part in self.parts],
-            [[{key: repr(value) for key, value in group.items() if key != "params"} for group in part.optimizer.param_groups] for part in self.parts],
+            [
+                [
+                    {key: repr(value) for key, value in group.items() if key != "params"}
+                    for group in part.optimizer.param_groups
+                ]
+                for part in self.parts
+            ],
         )
 
     def unchanged(self) -> None:
         """After an error."""
-        changed = [f"{now!r:.600} was {before!r:.600}" for now, before in zip(self.look(), self.seen, strict=True) if now != before]
+        changed = [
+            f"{now!r:.600} was {before!r:.600}"
+            for now, before in zip(self.look(), self.seen, strict=True)
+            if now != before
+        ]
         assert not changed, f"{self.name}: an error has changed something: {'; '.join(changed)}"
         self.whole = True
 

@@ -85,7 +85,7 @@ KEPT = optim.SGD([parameter()])
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (ts.Plan, "there is no attachment"),
+        (ts.Plan, "it needs at least one attachment"),
         (lambda: ts.Plan(attached()), r"give each attachment a name, ts.Plan\(muon=ts.attach"),
         (lambda: ts.Plan([attached()]), "give each attachment a name"),
         (lambda: ts.Plan({1: attached()}), "a name must be a string, got 1"),

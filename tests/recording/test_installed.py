@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests import conftest
 from tests.recording import installed
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
@@ -50,3 +52,13 @@ def test_a_peer_that_is_missing_fails_where_it_has_to_be_there(monkeypatch):
     monkeypatch.setattr(installed, "NEEDED", False)
     with pytest.raises(pytest.skip.Exception, match="make test-peers"):
         installed.require("no_such_peer")
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_whatever_skips_where_all_peers_have_to_be_there_fails(needed, monkeypatch):
+    monkeypatch.setattr(installed, "NEEDED", needed)
+    hook = conftest.pytest_runtest_makereport()
+    next(hook)
+    with pytest.raises(StopIteration) as returned:
+        hook.send(SimpleNamespace(skipped=True, outcome="skipped"))
+    assert returned.value.value.outcome == ("failed" if needed else "skipped")

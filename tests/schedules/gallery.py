@@ -12,6 +12,8 @@ from pathlib import Path
 import nbformat
 
 import tensorsched as ts
+from tensorsched.schedules.node import brief
+from tensorsched.schedules.views.numerals import tidy
 
 PAGE = Path(__file__).resolve().parents[2] / "notebooks" / "07_gallery.ipynb"
 
@@ -54,6 +56,7 @@ SHAPES = {
     "exponential_decay": "ts.exponential_decay(3e-4, 0.5, every=200)",
     "inverse_sqrt": "ts.inverse_sqrt(3e-4, timescale=100)",
     "inverse_time": "ts.inverse_time(3e-4, 1.0, every=200)",
+    "linear_growth": "ts.linear_growth(1e-5, 1e-5, every=100)",
     "power_law": "ts.power_law(3e-4, 0.51, timescale=100)",
     "from_values": "ts.from_values([1e-4, 3e-4, 2e-4, 1e-4, 0.0])",
 }
@@ -90,15 +93,19 @@ INTRODUCTION = """\
 # Gallery
 
 Every shape and recipe: what it looks like, its formula, where it comes from. A recipe is an expression over the shapes;
-below each picture stands the expression that it is. `t` is the step, `n` the length, `p = t / n`. All arguments are in the
-docstring: `help(ts.wsd)`."""
+above its picture stands the one that it is. `t` is the step, `n` the length, `p = t / n`. All arguments are in the docstring:
+`help(ts.wsd)`. First a table to choose from, then [recipes](#Recipes), [shapes](#Shapes), and values that depend on the run.
+
+The names of the phases follow from what the curve does: of the same chain written by hand they are the same."""
 
 
-def described(name: str) -> str:
-    """The heading, the first line and the source, from the docstring."""
+def described(name: str, code: str = "") -> str:
+    """The heading, the first line and the source, from the docstring; of a recipe what the example is."""
     paragraphs = inspect.getdoc(getattr(ts, name)).split("\n\n")
     sources = [part.replace("\n", " ") for part in paragraphs if part.startswith("Source:")]
-    return "\n\n".join([f"### {name}", paragraphs[0].replace("\n", " "), *sources])
+    made = eval(code, {"ts": ts}) if code else None  # noqa: S307  our own page
+    example = [f"Below: `{tidy(brief(made))}`"] if made else []
+    return "\n\n".join([f"### {name}", paragraphs[0].replace("\n", " "), *sources, *example])
 
 
 def choices() -> str:
@@ -117,7 +124,8 @@ def page() -> str:
     for title, examples in (("Recipes", RECIPES), ("Shapes", SHAPES), (LIVE_TITLE, LIVE)):
         cells.append(v4.new_markdown_cell(f"## {title}"))
         for name, code in examples.items():
-            cells += [v4.new_markdown_cell(described(name)), v4.new_code_cell(code)]
+            shown = described(name, code if examples is RECIPES else "")
+            cells += [v4.new_markdown_cell(shown), v4.new_code_cell(code)]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02}"
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
@@ -12,6 +13,7 @@ import tensorsched as ts
 from tensorsched import ScheduleError
 from tensorsched.schedules.parse import FUNCTIONS
 from tests import strategies
+from tests.recording.installed import require
 
 CONFIGS = [
     ({"kind": "warmup_cosine", "peak": "3e-4", "total": 20_000, "warmup": 0.025}, "warmup_cosine(3e-4, total=20_000, warmup=0.025)"),
@@ -45,16 +47,59 @@ def test_yaml_reads_3e_4_as_text_and_it_is_taken():
 
 def test_hydras_target_is_the_function_itself():
     """`_target_: tensorsched.warmup_cosine` calls it with the other keys."""
-    hydra = pytest.importorskip("hydra.utils", reason="hydra is not installed")
+    require("hydra")
+    from hydra.utils import instantiate  # noqa: PLC0415  where it is installed
+
     config = {"_target_": "tensorsched.warmup_cosine", "peak": 3e-4, "total": 100, "warmup": 10}
-    assert hydra.instantiate(config) == ts.warmup_cosine(3e-4, total=100, warmup=10)
+    assert instantiate(config) == ts.warmup_cosine(3e-4, total=100, warmup=10)
 
 
-def test_jsonargparse_takes_the_type():
-    jsonargparse = pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
-    parser = jsonargparse.ArgumentParser()
+def test_jsonargparse_takes_the_type(tmp_path):
+    """It calls the type a second time, with what the first call made; a config file of its gives numbers as well."""
+    require("jsonargparse")
+    import jsonargparse  # noqa: PLC0415  where it is installed
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
     parser.add_argument("--lr", type=ts.argument)
+    parser.add_argument("--wd", type=ts.argument, default=ts.constant(0.1))
     assert parser.parse_args(["--lr", "cosine(1, 0, steps=4)"]).lr == ts.cosine(1, 0, steps=4)
+    assert parser.parse_args(["--lr", "cosine(1, 0, steps=?)"]).lr.bind(steps=4) == ts.cosine(1, 0, steps=4)
+    config = tmp_path / "config.yaml"
+    config.write_text("lr: wsd(3e-4, total=100, warmup=10, decay=20)\nwd: 0.2\n")
+    found = parser.parse_args(["--config", str(config)])
+    assert (found.lr, found.wd) == (ts.wsd(3e-4, total=100, warmup=10, decay=20), ts.constant(0.2))
+    config.write_text("wd: {kind: cosine}\n")
+    with pytest.raises(argparse.ArgumentError, match="must be a finite number"):
+        parser.parse_args(["--config", str(config)])
+
+
+def test_jsonargparse_writes_what_it_read():
+    require("jsonargparse")
+    import jsonargparse  # noqa: PLC0415  where it is installed
+    from jsonargparse.typing import register_type  # noqa: PLC0415
+
+    class Model:
+        def __init__(self, lr: ts.Schedule) -> None:
+            self.lr = lr
+
+    register_type(ts.Schedule, serializer=repr, deserializer=ts.argument)
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(Model, "model")
+    for text in ("warmup_cosine(3e-4, total=100, warmup=10)", "wsd(3e-4, total=?, warmup=0.01, decay=0.2)"):
+        found = parser.parse_args(["--model.lr", text])
+        assert parser.parse_string(parser.dump(found)) == found
+        assert parser.instantiate(found).model.lr == ts.parse(text)
+
+
+@pytest.mark.parametrize("given", [ts.cosine(1, 0, steps=4), ts.parse("cosine(1, 0, steps=?)"), 0.25])
+def test_an_argument_that_is_no_text_is_given_back(given):
+    assert ts.argument(given) == given or ts.argument(given) == ts.constant(given)
+
+
+def test_an_argument_that_is_nothing_of_the_kind_is_refused():
+    with pytest.raises(ScheduleError, match="must be a finite number, got None"):
+        ts.argument(None)
 
 
 def test_a_total_that_is_not_known_yet():

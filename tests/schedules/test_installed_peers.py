@@ -311,6 +311,13 @@ def deepspeed_warmups(draw):
 
 
 @peer
+def deepspeed_range_test(draw):
+    low, every, rate, stairs = draw(rates), draw(lengths), draw(rates), draw(flags)
+    ours = ts.linear_growth(low, low * rate, every=every, staircase=stairs)
+    return pair("deepspeed", ours, 100, lambda k: k["LRRangeTest"](k["optimizer"], low, every, rate, stairs))
+
+
+@peer
 def deepspeed_cosine(draw):
     w, n, ratio = draw(st.integers(2, 20)), draw(lengths), draw(fractions)
     ours = (ts.linear(0.0, LR, steps=w) >> ts.cosine(LR, ratio * LR, steps=n).skip(1)).delay(1)

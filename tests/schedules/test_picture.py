@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import assume, example, given, settings
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import NODES, SHAPES, node
-from tensorsched.schedules.views.picture import EXACT, count, drawable, phases, picture, ticks, window
+from tensorsched.schedules.views.numerals import count, ticks
+from tensorsched.schedules.views.phases import phases
+from tensorsched.schedules.views.picture import EXACT, drawable, picture, window
 from tests import strategies
 
 
@@ -185,7 +188,7 @@ def test_ticks_are_round_and_within():
 
 def test_counts_are_short():
     assert [count(n) for n in (0, 999, 1000, 1500, 20_000, 123_456, 2.5e6, 3e9)] == [
-        "0", "999", "1k", "1.5k", "20k", "123.5k", "2.5M", "3G",
+        "0", "999", "1k", "1.5k", "20k", "123.5k", "2.5M", "3B",
     ]  # fmt: skip
 
 
@@ -196,7 +199,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def line(schedule) -> np.ndarray:
     picture = ET.fromstring(schedule._repr_svg_())  # noqa: S314  our own
-    points = picture.find(f"{SVG}polyline").get("points").split()
+    points = picture.find(f".//{SVG}polyline").get("points").split()
     return np.array([[float(part) for part in point.split(",")] for point in points])
 
 
@@ -222,13 +225,13 @@ def test_every_schedule_has_a_picture_inside_its_frame(schedule):
     assert x.min() >= 0
     assert x.max() <= 420
     assert y.min() >= 0
-    assert y.max() <= 130
+    assert y.max() <= 144
     page = ET.fromstring(schedule._repr_html_())  # noqa: S314  our own
     assert page.find(f"{SVG}svg") is not None
 
 
 def test_the_page_shows_the_expression_escaped_and_short():
-    assert "linear(0.0, 1.0, steps=10) &gt;&gt; cosine(1.0, 0.0, steps=90)" in WARM._repr_html_()
+    assert "linear(0, 1, steps=10) &gt;&gt; cosine(1, 0, steps=90)" in WARM._repr_html_()
     assert "more ..." in ts.from_values(range(10_000))._repr_html_()
     assert len(ts.from_values(range(10_000))._repr_html_()) < 20_000
 
@@ -243,3 +246,106 @@ def test_initial_is_drawn_as_one_and_says_so():
 def test_what_has_no_finite_values_is_shown_as_text():
     assert (1 / ts.linear(1.0, 0.0, steps=4))._repr_html_() is None
     assert (1 / ts.linear(1.0, 0.0, steps=4))._repr_svg_() is None
+
+
+# -- steps are drawn as steps -----------------------------------------------------------------------------------------
+
+STAIRS = {
+    "multistep": ts.multistep(0.1, [300, 600]),
+    "hold_each": ts.cosine(1e-3, 0, steps=10).hold_each(100),
+    "batch": ts.batch_steps("0:768 250B:1536 500B:3072"),
+    "round": ts.linear(64, 512, steps=10_000).round(to=64),
+    "step_decay": ts.step_decay(1.0, every=300, factor=0.5).take(3_000),
+    "restarts": ts.constant(1.0, steps=70).repeat(2, value_mult=0.5),
+    "one in a million": ts.multistep(1.0, [999_983]),
+}
+
+
+def slanted(x, y) -> int:
+    """How many pieces of a line are neither level nor upright."""
+    return int(((np.diff(x) != 0.0) & (np.diff(y) != 0.0)).sum())
+
+
+@pytest.mark.parametrize("schedule", STAIRS.values(), ids=STAIRS)
+def test_no_line_is_slanted_between_two_levels(schedule):
+    for points in (50, 420, 1000):
+        (drawn,) = picture([schedule], points=points).lines
+        assert slanted(*drawn.path()) == 0
+        assert slanted(drawn.steps, drawn.values) > 0  # without its corners it would be
+    assert slanted(*line(schedule).T) == 0
+
+
+def test_a_curve_has_no_corners():
+    """Control: what is no stair stays a line, and stands where its values are."""
+    (drawn,) = picture([WARM]).lines
+    assert not drawn.held.any()
+    assert slanted(*drawn.path()) > 90
+    (jump,) = picture([ts.wsd_s(1.0, periods=[100, 100], warmup=0, decay=0.5)]).lines
+    x, y = jump.path()
+    assert [(100.0, 0.02), (100.0, 1.0)] == [
+        (a, pytest.approx(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True) if a == 100.0
+    ]
+    assert jump.held.sum() == 1
+
+
+@pytest.mark.parametrize(("last", "single"), [(1, True), (12, True), (60, True), (61, False), (1000, False)])
+def test_a_short_picture_shows_a_value_a_step(last, single):
+    curve = ts.linear(0.0, 1.0, steps=last)
+    shown = picture([curve], points=2)
+    assert shown.single == single
+    picture_of = ET.fromstring(curve._repr_svg_())  # noqa: S314  our own
+    dots = [path for path in picture_of.iter(f"{SVG}path") if path.get("stroke-linecap") == "round"]
+    assert len(dots) == single
+    if single:
+        (drawn,) = shown.lines
+        assert slanted(*drawn.path()) == 0
+        assert drawn.values.tolist() == curve.values(last + 1).tolist()
+        assert dots[0].get("d").count("M") == last + 1
+
+
+# -- what else an inline picture says ---------------------------------------------------------------------------------
+
+
+def texts(schedule) -> list[str]:
+    return [text.text for text in ET.fromstring(schedule._repr_svg_()).iter(f"{SVG}text")]  # noqa: S314  our own
+
+
+def test_an_inline_picture_names_phases_and_the_axis():
+    assert {"warm-up", "stable", "decay", "step"} <= set(
+        texts(ts.wsd(3e-4, total=1000, warmup=50, decay=0.2))
+    )
+    assert {"0", "1e-4", "2e-4", "3e-4"} <= set(texts(ts.linear(2.9999999999999997e-4, 0.0, steps=100)))
+    assert "decay" not in texts(ts.cosine(1.0, 0.0, steps=100))  # of one phase there is nothing to tell apart
+    title = ET.fromstring(ts.linear(0.1 + 0.2, 0.0, steps=100)._repr_svg_()).find(f"{SVG}title")  # noqa: S314  our own
+    assert title.text == "linear(0.3, 0, steps=100)"
+
+
+def test_a_log_axis_is_cut_at_a_ten_thousandth_of_the_peak():
+    falls = ts.exponential(1.0, 1e-4, steps=950) >> ts.exponential(1e-4, 1e-12, steps=50)
+    assert picture([falls]).log_axis() == (1e-4, 1.0)
+    tests = ts.exponential(1e-7, 10.0, steps=300)  # much of it lies below
+    assert picture([tests]).log_axis() == (1e-7, 10.0)
+    assert picture([ts.linear(1.0, 0.5, steps=10)]).log_axis() == (0.5, 1.0)
+    assert {"1e-4", "1"} <= set(texts(falls))
+    assert "1e-7" in texts(tests)
+    assert line(falls)[:, 1].max() <= 122.0  # what is below stays within the frame
+
+
+def test_the_inline_line_stands_out_on_white_and_on_black():
+    (colour,) = re.findall(r'stroke="(#[0-9a-f]{6})"', WARM._repr_svg_())
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    bright = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    assert min(1.05 / (bright + 0.05), (bright + 0.05) / 0.05) >= 3.0  # WCAG 2
+
+
+def test_an_inline_picture_is_small_and_follows_the_curve():
+    for schedule in (WARM, ts.cosine(1, 0, steps=10**6), ts.warm_restarts(1.0, period=100), *STAIRS.values()):
+        assert len(schedule._repr_svg_()) < 4_000
+    drawn = line(ts.cosine(1.0, 0.0, steps=1000))
+    x, y = drawn.T
+    at = (x - x[0]) / (x[-1] - x[0])
+    assert np.abs((y[0] - y) / (y[0] - y[-1]) - np.sin(np.pi / 2 * at) ** 2).max() < 2e-4  # on the curve
+    between = np.interp(np.linspace(0, 1, 1001), at, y)
+    true = y[0] + (y[-1] - y[0]) * np.sin(np.pi / 2 * np.linspace(0, 1, 1001)) ** 2
+    assert np.abs(between - true).max() < 0.07  # and never a tenth of a pixel from it

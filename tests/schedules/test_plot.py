@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.views.plot import new_figure
+from tensorsched.schedules.views.axes import new_figure
 
 WARM = ts.warmup_cosine(3e-4, total=1000, warmup=100)
 
@@ -57,7 +57,7 @@ def test_the_line_is_the_schedule():
     assert values.tolist() == [WARM(int(step)) for step in steps]
     assert (steps[0], steps[-1]) == (0, 1000)
     assert axes.get_xlabel() == "step"
-    assert axes.get_title() == repr(WARM)
+    assert axes.get_title() == "linear(0, 3e-4, steps=100) >> cosine(3e-4, 0, steps=900)"
     inside(axes)
 
 
@@ -69,8 +69,8 @@ def test_a_frozen_schedule_is_another_line():
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (WARM, ["linear", "cosine from 100"]),
-        (ts.wsd(1.0, total=1000, warmup=30, decay=200), ["linear, constant from 30", "linear from 800"]),
+        (WARM, ["warm-up", "decay from 100"]),
+        (ts.wsd(1.0, total=1000, warmup=30, decay=200), ["warm-up, stable from 30", "decay from 800"]),
         (ts.cosine(1.0, 0.0, steps=100), []),
         (ts.cosine(1.0, 0.0, steps=2).repeat(100), []),  # too many to name
     ],
@@ -204,7 +204,7 @@ def test_every_slot_and_free_name_has_its_line():
     assert data(panels[0].get_lines()[1])[1].max() == 5e-4
     for axes in panels:
         inside(axes)
-    assert names(panels[0]) == ["linear", "cosine from 100"]
+    assert names(panels[0]) == ["warm-up", "decay from 100"]
 
 
 @pytest.mark.parametrize("step", [0, 300, 990])
@@ -229,3 +229,62 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     for draw in (WARM.plot, lambda: ts.compare({"a": WARM}), attached().plot):
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'tensorsched\[plot\]'"):
             draw()
+
+
+def upright(x, y) -> bool:
+    return bool(((np.diff(x) == 0.0) | (np.diff(y) == 0.0)).all())
+
+
+@pytest.mark.parametrize(
+    "schedule", [ts.multistep(0.1, [30, 60, 80]), ts.linear(64, 512, steps=1000).round(to=64)], ids=repr
+)
+def test_levels_are_joined_upright(schedule):
+    assert upright(*data(schedule.plot().get_lines()[0]))
+    assert not upright(*data(WARM.plot().get_lines()[0]))
+
+
+@pytest.mark.parametrize(("steps", "marker"), [(12, "."), (60, "."), (61, "None")])
+def test_a_short_plot_has_a_dot_a_step(steps, marker):
+    curve = ts.cosine(1.0, 0.0, steps=steps)
+    (line,) = curve.plot().get_lines()
+    assert line.get_marker() == marker
+    if marker == ".":
+        assert upright(*data(line))
+        x, y = data(line)
+        assert y[:: line.get_markevery()].tolist() == curve.values(steps + 1).tolist()
+        assert x[:: line.get_markevery()].tolist() == list(range(steps + 1))
+
+
+def test_no_noise_in_titles_ticks_and_names():
+    axes = (ts.constant(0.1 + 0.2, steps=100) >> ts.linear(0.1 + 0.2, 0.0, steps=250_000 - 100)).plot()
+    axes.figure.canvas.draw()
+    texts = [text.get_text() for text in axes.figure.findobj(mpl.text.Text)]
+    assert "50k" in texts
+    assert not [text for text in texts if "00000" in text]
+    log = ts.exponential(1e-6, 1.0, steps=300).plot()
+    log.figure.canvas.draw()
+    assert {"1e-6", "1e-3", "1"} <= {label.get_text() for label in log.get_yticklabels()}
+
+
+def test_a_log_axis_is_cut_and_nothing_of_a_range_test_is():
+    cosine = ts.cosine(1.0, 0.0, steps=1000).plot(log=True)
+    assert cosine.get_ylim()[0] == pytest.approx(1e-4)
+    assert ts.exponential(1e-7, 10.0, steps=300).plot().get_ylim()[0] <= 1e-7
+
+
+def test_the_axis_says_what_is_counted():
+    assert WARM.plot(unit="tokens").get_xlabel() == "tokens"
+    assert ts.compare({"a": WARM, "b": 1.0}, unit="epoch").get_xlabel() == "epoch"
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    sched = ts.attach(optimizer, lr=ts.linear(0.1, 0.0, steps=10**9), clock=ts.clock("tokens"))
+    sched.seek(25 * 10**7)
+    (axes,) = sched.plot()
+    assert axes.get_xlabel() == "tokens"
+    assert [text.get_text() for text in axes.texts] == ["250,000,000 tokens"]
+    other = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    plan = ts.Plan(a=sched, b=ts.attach(other, lr=WARM))
+    tokens, steps = plan.plot()  # what counts different things has an axis each
+    assert (tokens.get_xlabel(), steps.get_xlabel()) == ("tokens", "step")
+    assert (tokens.get_xlim()[1], steps.get_xlim()[1]) == (10**9, 1000)
+    first, last = attached().plot()[0], attached().plot()[-1]
+    assert (first.get_xlabel(), last.get_xlabel()) == ("", "step")  # one for all of them

@@ -96,6 +96,9 @@ TRUTH = {
     "inverse_time": lambda s, t: (
         s.start * s.every / (s.every + s.rate * (t - t % s.every if s.staircase else t))
     ),
+    "linear_growth": lambda s, t: (
+        (s.start * s.every + s.rate * (t - t % s.every if s.staircase else t)) / s.every
+    ),
     "inverse_sqrt": lambda s, t: s.peak * mpmath.sqrt(s.timescale) / mpmath.sqrt(s.timescale + t),
     "piecewise_constant": lambda s, t: s.levels[len([b for b in s.boundaries if b <= t])],
     "piecewise_linear": lambda s, t: interpolate(s.points, t),
@@ -358,7 +361,8 @@ def test_initial_has_no_value(schedule):
 def test_a_kind_without_a_formula(monkeypatch):
     monkeypatch.delitem(reference.FORMULAS, ts.linear)
     with pytest.raises(
-        ScheduleError, match=r"no formula for linear: add a scalar one to tensorsched/schedules/reference\.py"
+        ScheduleError,
+        match=r"no formula for linear: add a scalar one to tensorsched/schedules/reference/shapes\.py",
     ):
         reference.value(2.0 * ts.linear(0, 1, steps=4), 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ import tensorsched as ts
 from tensorsched import ScheduleError, reference
 from tensorsched.schedules import algebra
 from tensorsched.schedules import validators as fields
+from tensorsched.schedules.live import Input
 from tensorsched.schedules.node import NODES, SHAPES, node
 from tensorsched.schedules.parse import parse
 from tensorsched.schedules.validators import MAX_STEPS
-from tensorsched.schedules.views.picture import phases
+from tensorsched.schedules.views.phases import phases
+from tests import strategies
+from tests.schedules import test_reference
 
 SQRT2 = math.sqrt(2.0)
 up = ts.linear(0.0, 1.0, steps=4)
@@ -175,10 +179,33 @@ def test_far_steps(source, step, expected, read):
     assert read(build(source), step) == expected
 
 
-def test_values_in_several_chunks_join_without_a_seam(monkeypatch):
-    schedule, whole = ts.cosine(1, 0, steps=50).repeat(), ts.cosine(1, 0, steps=50).repeat().values(200)
-    monkeypatch.setattr("tensorsched.schedules.node._CHUNK", 7)
-    assert schedule.values(200).tolist() == whole.tolist()
+@pytest.mark.parametrize(
+    "source",
+    [
+        "cosine(1, 0, steps=50).repeat()",
+        "cosine(1, 3, steps=100) >> polynomial(3, 1, 2, steps=50) >> tanh(1, 0, steps=30)",
+        "exponential(1, 3, steps=90).stretch(1.7)",
+        "polynomial(1, 3, 0.5, steps=150, of='elapsed')",
+        "from_values([0.1 * t for t in range(150)]).stretch(0.7).repeat()",
+    ],
+)
+def test_values_in_several_pieces_join_without_a_seam(source, monkeypatch):
+    """Long schedules are evaluated in chunks, and curves with many temporaries in smaller blocks: no bit depends on it."""
+    whole = build(source).values(200)
+    monkeypatch.setattr("tensorsched.schedules.node._CHUNK", 70)
+    monkeypatch.setattr("tensorsched.schedules.shapes.weights._BLOCK", 7)
+    assert build(source).values(200).tolist() == whole.tolist()
+    assert len(set(whole.tolist())) > 40
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3, 0), (3, 4)])
+def test_positions_of_any_shape(shape):
+    """Also of none: a part of a sequence that no step of a chunk is in."""
+    at = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
+    for source in ("cosine(1, 3, steps=7)", "exponential(1, 3, steps=7)", "tanh(1, 0, steps=7)", "table"):
+        found = build(source)._at(at)
+        assert found.shape == shape
+        assert found.ravel().tolist() == [build(source)(t) for t in range(at.size)]
 
 
 # -- what a number may be ---------------------------------------------------------------------------------------------
@@ -367,6 +394,26 @@ def test_a_new_shape_is_one_class_and_one_formula(monkeypatch):
     assert [phase.what for phase in phases(schedule)][:2] == ["halving, cycle 1", "halving, cycle 2"]
     with pytest.raises(ScheduleError, match="halving: start must be a finite number, got nan"):
         halving(math.nan, steps=2)
+
+
+def test_a_shape_is_four_edits():
+    """Nothing in the package names the newest shape but its class and its formula; in the tests, two tables.
+
+    (The gallery shows it, and a line of `rounding` says at what a line that crosses 0 is measured.)
+    """
+    package = Path(ts.__file__).parent
+    named = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "linear_growth" in path.read_text(encoding="utf-8")
+    }
+    assert named == {
+        "schedules/shapes/decays.py",
+        "schedules/shapes/__init__.py",
+        "schedules/reference/shapes.py",
+    }
+    shapes = {name for name, kind in SHAPES.items() if not issubclass(kind, Input)}
+    assert shapes == set(strategies.SHAPES) == set(test_reference.TRUTH)
 
 
 def test_every_shape_and_recipe_is_public():

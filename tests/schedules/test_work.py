@@ -10,7 +10,7 @@ import pytest
 import tensorsched as ts
 from tensorsched import ScheduleError
 from tensorsched.schedules import work
-from tensorsched.schedules.transforms import Repeat
+from tensorsched.schedules.repeat import Repeat
 from tensorsched.schedules.views.picture import picture
 from tensorsched.schedules.work import bounded_work, spend
 

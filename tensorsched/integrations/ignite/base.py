@@ -119,7 +119,7 @@ class BaseParamScheduler(metaclass=ABCMeta):
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
         """
-        from tensorsched.schedules.views.plot import require_matplotlib
+        from tensorsched.schedules.views.axes import require_matplotlib
 
         require_matplotlib()
         import matplotlib.pyplot as plt

@@ -83,7 +83,8 @@ def warmup_decay(  # noqa: PLR0917  the recipes' arguments, handed on
     d = n - w if decay is None else duration(f"{name}: decay", decay, n)
     if w + d > n:
         raise ScheduleError(
-            f"{name}: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}"
+            f"{name}: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}; shorten "
+            "one, or raise total"
         )
     # The end value belongs to step total-1.
     early = int(f.check_flag(f"{name}: last_step_ends", last_step_ends))

@@ -53,14 +53,16 @@ def mirror_cosine(start: float, end: float, *, steps: int, rising: bool) -> Sche
 def lowered_linear(start: float, end: float, a: float = 0.7, *, steps: int, rising: bool) -> Schedule:
     """A * (1 - x)."""
     if rising:
-        raise ScheduleError("lowered_linear starts with a jump down: it is no warm-up")
+        raise ScheduleError(
+            "lowered_linear starts with a jump down: it is no warm-up; take another warmup_shape"
+        )
     return linear(start * a + end * (1.0 - a), end, steps=steps)
 
 
 def half_life(start: float, end: float, T: int, *, steps: int, rising: bool) -> Schedule:  # noqa: N803  the paper's
     """0.5**(t / T), not below end."""
     if rising:
-        raise ScheduleError("half_life only falls: it is no warm-up")
+        raise ScheduleError("half_life only falls: it is no warm-up; take another warmup_shape")
     fall = exponential_decay(start, 0.5, every=T).take(steps)
     return fall if end == 0.0 else maximum(fall, end)
 

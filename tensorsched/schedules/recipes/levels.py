@@ -68,7 +68,7 @@ def multistep(start: float, milestones: Sequence[int], *, factor: float = 0.1) -
         levels = [level * ratio**i for i in range(len(at) + 1)]
     except OverflowError:
         raise ScheduleError(
-            f"multistep: factor={ratio!r} to the power of {len(at)} milestones overflows"
+            f"multistep: factor={ratio!r} to the power of {len(at)} milestones overflows; take a smaller one"
         ) from None
     return piecewise_constant(levels, at)
 

@@ -124,7 +124,7 @@ def wsd_s(
         d = duration("wsd_s: decay", decay, n)
         if w + d > n:
             raise ScheduleError(
-                f"wsd_s: warmup ({w}) and decay ({d}) are longer than periods[{i}], {n} steps"
+                f"wsd_s: warmup ({w}) and decay ({d}) are longer than periods[{i}], {n} steps; shorten one"
             )
         head = [] if parts else [climb("wsd_s", start, level, w, ramp)]
         parts += [*head, constant(level, steps=n - w - d), phase("wsd_s: shape", shape, level, low, d)]
@@ -183,14 +183,14 @@ def infinite(
         return head >> constant(level)
     if total is None or decay is None:
         raise ScheduleError(
-            "infinite: total and decay come together: the annealing is the last `decay` of the total"
+            "infinite: total and decay come together: the annealing is the last `decay` of the total; pass both or none"
         )
     n = f.check_count("infinite: total", total)
     d = duration("infinite: decay", decay, n)
     if w + c + d > n:
         raise ScheduleError(
             f"infinite: warmup ({w}), cooldown ({c}) and decay ({d}) are {w + c + d} steps, longer than the total of "
-            f"{n}"
+            f"{n}; shorten one or raise total"
         )
     low = level / 100.0 if floor is None else f.check_real("infinite: floor", floor)
     return head >> constant(level, steps=n - w - c - d) >> phase("infinite: shape", shape, level, low, d)
@@ -251,12 +251,15 @@ def power(
     if total is None and decay is None:
         return curve
     if total is None or decay is None:
-        raise ScheduleError("power: total and decay come together: the decay is the last part of the total")
+        raise ScheduleError(
+            "power: total and decay come together: the decay is the last part of the total; pass both, or neither"
+        )
     n = f.check_count("power: total", total)
     d = duration("power: decay", decay, n)
     if w + d > n:
         raise ScheduleError(
-            f"power: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}"
+            f"power: warmup ({w}) and decay ({d}) are {w + d} steps, longer than the total of {n}; shorten "
+            "one, or raise total"
         )
     high = curve(n - d)
     low = high / 100.0 if floor is None else f.check_real("power: floor", floor)

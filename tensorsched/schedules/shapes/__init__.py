@@ -2,9 +2,9 @@
 
 A shape is called like a function and prints like one, hence the lower-case class names (as `range` and `slice`
 have). To add one, make four edits: a class in one of these modules (`ramps`: from one value to another; `decays`:
-unbounded; `points`: through given values) and its name below, its scalar formula in `reference`, a line in
-tests/strategies.py and a line of truth in tests/schedules/test_reference.py. Everything else (what the package exports,
-`parse`, JSON, the command line, plots, `wsd(shape=...)`) follows from the class.
+unbounded; `points`: through given values) and its name below, its scalar formula in `reference.shapes`, a
+line in tests/strategies.py and a line of truth in tests/schedules/test_reference.py. Everything else (what the package
+exports, `parse`, JSON, the command line, plots, `wsd(shape=...)`) follows from the class.
 
 A bounded shape covers the steps 0..n-1, *reaches* its end value at n and holds it; n = 0 is a jump to the end value.
 Making and evaluating a schedule touches no tensor and no device: nothing here synchronises.
@@ -28,6 +28,9 @@ from tensorsched.schedules.shapes.decays import (
 )
 from tensorsched.schedules.shapes.decays import (
     inverse_time as inverse_time,
+)
+from tensorsched.schedules.shapes.decays import (
+    linear_growth as linear_growth,
 )
 from tensorsched.schedules.shapes.decays import (
     power_law as power_law,

@@ -1,4 +1,4 @@
-"""Shapes that never end."""
+"""Shapes that never end: they decay, or grow."""
 
 # ruff: noqa: N801  called like functions, as range is
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tensorsched.schedules import validators as f
 from tensorsched.schedules.doubles import quotient, total
 from tensorsched.schedules.node import Array, node
 from tensorsched.schedules.schedule import Schedule
-from tensorsched.schedules.shapes.weights import fraction, geometric, power
+from tensorsched.schedules.shapes.weights import fraction, geometric, power, scaled
 
 
 @node
@@ -150,3 +150,48 @@ class inverse_time(Schedule):
 
     def _reach_unbounded(self) -> int:
         return math.ceil(min(10.0 * self.every * max(1.0, 1.0 / self.rate), float(f.MAX_STEPS)))
+
+
+@node
+class linear_growth(Schedule):
+    """A straight line that never ends: f(t) = start + rate * t / every; `linear` without an end.
+
+    With `staircase`, t / every is rounded down, so that the value changes at multiples of `every` only.
+
+    Args:
+        start: value at step 0.
+        rate: what is added in `every` steps; below 0 it falls, through 0 and on: `.clamp(low=0)` stops it.
+        every: number of steps, an int >= 1; 1 by default: rate is then what each step adds.
+        staircase: hold between the multiples of `every`.
+
+    Raises:
+        ScheduleError: a value is not finite, or every is not a whole number >= 1.
+
+    Source: DeepSpeed LRRangeTest(min_lr, step_size, step_rate), with start=min_lr, rate=min_lr * step_rate,
+    every=step_size: the range test of Smith 2018 (arXiv 1803.09820).
+
+    Example:
+        >>> import tensorsched as ts
+        >>> ts.linear_growth(1.0, 0.5, every=2).values(5).tolist()
+        [1.0, 1.25, 1.5, 1.75, 2.0]
+        >>> ts.linear_growth(1.0, 0.5, every=2, staircase=True).values(5).tolist()
+        [1.0, 1.0, 1.5, 1.5, 2.0]
+    """
+
+    start: float = f.real()
+    rate: float = f.real()
+    every: int = f.count(least=1, default=1, kw_only=True)
+    staircase: bool = f.flag(default=False, kw_only=True)
+
+    @property
+    def constant_from(self) -> int | None:
+        return 0 if self.rate == 0.0 else None
+
+    def _at(self, t: Array) -> Array:
+        if self.staircase:
+            return self.start + self.rate * np.floor_divide(t, self.every)
+        return self.start + scaled(self.rate, t, self.every)
+
+    def _reach_unbounded(self) -> int:
+        """Until it is eleven times what it was, or has grown ten times."""
+        return math.ceil(min(10.0 * self.every * max(1.0, abs(self.start / self.rate)), float(f.MAX_STEPS)))

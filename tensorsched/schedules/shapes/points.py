@@ -124,11 +124,17 @@ class from_values(Schedule):
         return len(self.entries) - 1
 
     def _at(self, t: Array) -> Array:
-        entries = np.asarray(self.entries)
-        t = np.minimum(t, len(entries) - 1)
+        last = len(self.entries) - 1
+        t = np.minimum(t, last)
         low = np.floor(t).astype(np.int64)
         part = t - low
-        high = np.minimum(low + 1, len(entries) - 1)
+        high = np.minimum(low + 1, last)
+        # Only those that are asked for: a long schedule is evaluated in pieces, and a million numbers take their time.
+        first = int(low.min(initial=last))
+        entries = np.asarray(self.entries[first : int(high.max(initial=0)) + 1])
+        low, high = low - first, high - first
+        if not part.any():
+            return entries[low]
         return np.where(part == 0.0, entries[low], entries[low] * (1.0 - part) + entries[high] * part)
 
 

@@ -10,17 +10,20 @@ import numpy as np
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import validators as f
-from tensorsched.schedules.doubles import HALF_PI, between, product, quotient, total
+from tensorsched.schedules.doubles import between
 from tensorsched.schedules.node import Array, node
 from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes.weights import (
     Weights,
+    before,
     elapsed_weights,
     fraction,
     geometric,
     mix,
     power_weights,
     straight,
+    tanh_weights,
+    wave_weights,
 )
 
 
@@ -84,29 +87,7 @@ class cosine(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return mix(t, self.steps, self.start, self.end, self._weights)
-
-    def _weights(self, t: Array) -> Weights:
-        n = self.steps
-        first = 2.0 * t <= n
-        part = quotient(
-            total(np.where(first, 0.0, n), np.where(first, t, -t)), n
-        )  # to the nearer end: at most 1/2
-        angle, low = product(part[0], HALF_PI[0])
-        low = low + (part[0] * HALF_PI[1] + part[1] * HALF_PI[0])
-        sine, cosine = np.sin(angle), np.cos(angle)
-        near, near_low = product(cosine, cosine)
-        far, far_low = product(sine, sine)
-        turned = 2.0 * sine * cosine * low  # what the low part of the angle moves from one to the other
-        near_low, far_low = near_low - turned, far_low + turned
-        # The only parts of a half wave whose height is a fraction are its half and its thirds: exact, so that whole
-        # numbers come out whole.
-        off = np.where(first, t, n - t)
-        half, third = 2.0 * off == n, 3.0 * off == n
-        near, far = np.select([half, third], [0.5, 0.75], near), np.select([half, third], [0.5, 0.25], far)
-        near_low, far_low = (np.where(half | third, 0.0, part) for part in (near_low, far_low))
-        pairs = ((near, far), (far, near), (near_low, far_low), (far_low, near_low))
-        return tuple(np.where(first, *pair) for pair in pairs)
+        return mix(t, self.steps, self.start, self.end, lambda t: wave_weights(t, self.steps))
 
 
 @node
@@ -199,12 +180,13 @@ class exponential(Schedule):
             )
 
     def _at(self, t: Array) -> Array:
-        out = np.full(t.shape, self.end)
-        running = t < self.steps
-        part = fraction(t[running], self.steps or 1)
         ratio = self.end / self.start
-        out[running] = between(self.start, self.end, self.start * geometric(ratio, part))
-        return out
+
+        def curve(t: Array) -> Array:
+            values = self.start * geometric(ratio, fraction(t, self.steps))
+            return between(self.start, self.end, values)
+
+        return before(t, self.steps, self.end, curve)
 
 
 @node
@@ -281,19 +263,10 @@ class tanh(Schedule):
     steps: int = f.count(kw_only=True)
 
     def _at(self, t: Array) -> Array:
-        return mix(t, self.steps, self.start, self.end, self._weights)
+        def weights(t: Array) -> Weights:
+            return tanh_weights(t, self.steps, self.lower, self.upper)
 
-    def _weights(self, t: Array) -> Weights:
-        """1 / (1 + exp(2 a)) and 1 / (1 + exp(-2 a)), where a is the argument of tanh."""
-        before, passed = product(self.lower, self.steps - t), product(self.upper, t)
-        high, low = total(before[0], passed[0])
-        a = quotient((high, low + (before[1] + passed[1])), self.steps)
-        small = np.exp(-2.0 * np.abs(a[0]))
-        whole = 1.0 + small
-        moved = small * (2.0 * np.sign(a[0]) * a[1]) / (whole * whole)  # by the low part of a
-        falling = a[0] > 0.0
-        pairs = ((small / whole, 1.0 / whole), (1.0 / whole, small / whole), (-moved, moved), (moved, -moved))
-        return tuple(np.where(falling, *pair) for pair in pairs)
+        return mix(t, self.steps, self.start, self.end, weights)
 
 
 @node

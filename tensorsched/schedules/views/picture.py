@@ -1,7 +1,7 @@
-"""Plot data for schedules: default x-range, phase boundaries and decimated curves.
+"""What a picture of schedules is drawn from: the range of steps, the curves and their axes, all evaluated once.
 
-Shared by matplotlib, the notebook repr and the command line, so that they show the same thing. How far to look and
-where phases start is what each node says of itself (`Node._reach`, `Node._marks`).
+Shared by matplotlib, the notebook repr and the command line, so that they show the same thing. How far to look is what
+each node says of itself (`Node._reach`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import Array, Node, evaluate, sample
 from tensorsched.schedules.validators import check_count
+from tensorsched.schedules.views.phases import Phase, phases
 
 S = TypeVar("S", bound=Node)
 
@@ -27,23 +28,13 @@ EXACT = 10_000_000
 AS_AT_START = "inputs as at the start"
 """What a picture of a schedule with live inputs says: it is drawn with these as they start, a factor as 1."""
 
-MOST_PHASES = 64
-"""Phases that are told apart; an endless repeat has more than anyone reads."""
-
 _SELECTED = 200_000  # steps of a selection
 _SHORT = 10  # steps of a window onto something that does not change
+_SINGLE = 60  # steps that are told apart: in a picture of more, a curve is a line
+_JUMP = 4.0  # times as far as on either side: a jump, and no bend
+_NOISE = 1e-12  # of the values: what rounding does to a level
 _SMALL, _ENOUGH = 0.01, 0.4  # a log axis serves where 40 % of the curve are below a hundredth of its peak
 _LOWEST, _FEW = 1e-4, 0.05  # of the peak: where a log axis is cut, if so little of the curve lies below
-_TINY = 1e-300  # an axis shorter than that has no round numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A part of a schedule that one shape describes: steps start..stop-1, without end where stop is None."""
-
-    start: int
-    stop: int | None
-    what: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +46,9 @@ class Line:
     steps: Array
     values: Array
     """A decimated curve, (n,) each: the first, smallest, largest and last of each run of steps, so that no spike is
-    lost."""
+    lost, and both sides of a jump."""
+    held: npt.NDArray[np.bool_]
+    """Where a value stands until the next of them, (n - 1,): in front of a jump; everywhere in a short picture."""
     phases: tuple[Phase, ...]
     """Those that start within the picture."""
     peak: tuple[float, int]
@@ -66,6 +59,12 @@ class Line:
     exact: bool
     """Whether every step was evaluated, or a selection of more than ten million."""
 
+    def path(self) -> tuple[Array, Array]:
+        """The steps and values to draw a line through: `values`, and the corners of stairs, which jump upright."""
+        stairs = np.flatnonzero(self.held)
+        x = np.insert(self.steps, stairs + 1, self.steps[stairs + 1])
+        return x, np.insert(self.values, stairs + 1, self.values[stairs])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
@@ -73,6 +72,11 @@ class Picture:
 
     last: int
     lines: tuple[Line, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether so few steps are shown that each is to be seen: a value a step, and no line between them."""
+        return self.last <= _SINGLE
 
     def axis(self) -> tuple[float, float]:
         """What a linear value axis spans: never empty, and with 0 in it where the curves come near it.
@@ -106,14 +110,17 @@ class Picture:
         )
 
     def log_axis(self) -> tuple[float, float]:
-        """What a logarithmic value axis spans: up to the peak, from the smallest value above 0.
+        """What a logarithmic value axis spans: up to the peak, from 1e-4 of it or from the smallest value above 0.
 
-        Where only a twentieth of the curve is below 1e-4 of the peak (the end of a cosine to 0), from there.
+        Where more than a twentieth of the curves lies below 1e-4 of the peak (a range test over seven powers of ten),
+        all of them are shown.
         """
         high = max(line.peak[0] for line in self.lines)
         values = np.concatenate([line.values for line in self.lines])
         above = values[values > 0.0]
-        low = max(float(above.min()), min(_LOWEST * high, float(np.quantile(above, _FEW))))
+        low = float(above.min())
+        if low < _LOWEST * high and np.mean(above < _LOWEST * high) <= _FEW:
+            low = _LOWEST * high
         return (low, high) if low < high else (high / 10.0, high)
 
 
@@ -123,7 +130,7 @@ def picture(schedules: Iterable[Node], *, last: int | None = None, points: int =
     Args:
         schedules: one or more; `ts.initial` in them counts as 1.
         last: the last step to show; default: the longest `window` among them.
-        points: how wide the picture is; a line has at most four points for each.
+        points: how wide the picture is; a line has at most six values for each.
 
     Raises:
         ScheduleError: a value is not finite, or last is not a whole number >= 1.
@@ -150,28 +157,13 @@ def window(schedule: Node) -> int:
     return reach + (reach + 3) // 4 if schedule.constant_from is not None and reach else max(reach, _SHORT)
 
 
-def phases(schedule: Node) -> tuple[Phase, ...]:
-    """The phases of a schedule in order, at most 64 of them; the last may be "holds", from the end on for ever.
-
-    A phase that takes no step does not show.
-    """
-    end = schedule.steps
-    marks = [(math.ceil(at), what) for at, what in itertools.islice(schedule._marks(), MOST_PHASES)]
-    if end is not None:
-        marks = [mark for mark in marks if mark[0] < end]
-        marks.append((end, "holds"))
-    stops = [*(start for start, _ in marks[1:]), None]
-    found = [
-        Phase(start, stop, what) for (start, what), stop in zip(marks, stops, strict=True) if start != stop
-    ]
-    return tuple(found[:MOST_PHASES])
-
-
 def _line(schedule: Node, last: int, points: int) -> Line:
     found = tuple(phase for phase in phases(schedule) if phase.start <= last)
     exact = last < EXACT
     steps, values = _every(schedule, last) if exact else _selected(schedule, last, found)
-    drawn, top, bottom = _thinned(values, points), int(values.argmax()), int(values.argmin())
+    jumps, top, bottom = _jumps(values, points), int(values.argmax()), int(values.argmin())
+    single = last <= _SINGLE
+    drawn = np.arange(last + 1) if single else _thinned(values, points, jumps)
     ended = schedule.steps == last
     with np.errstate(over="ignore"):  # values that are finite one by one may not be so together
         if exact:
@@ -182,6 +174,7 @@ def _line(schedule: Node, last: int, points: int) -> Line:
         schedule,
         steps[drawn].astype(np.float64),
         values[drawn],
+        np.full(last, fill_value=True) if single else np.isin(drawn[:-1], jumps),
         found,
         peak=(float(values[top]), int(steps[top])),
         lowest=(float(values[bottom]), int(steps[bottom])),
@@ -203,38 +196,22 @@ def _selected(schedule: Node, last: int, found: tuple[Phase, ...]) -> tuple[Arra
     return steps, sample(schedule, steps)
 
 
-def _thinned(values: Array, points: int) -> npt.NDArray[np.int64]:
-    """Which values to draw: the first, smallest, largest and last of each of `points` runs."""
+def _jumps(values: Array, points: int) -> npt.NDArray[np.int64]:
+    """The values behind which there is a jump; none of more than `points`, which nobody could tell from a curve."""
+    with np.errstate(over="ignore"):
+        change = np.abs(np.diff(values))
+    beside = np.maximum(np.append(change[1:], 0.0), np.insert(change[:-1], 0, 0.0))
+    found = np.flatnonzero((change > _JUMP * beside) & (change > _NOISE * np.abs(values).max()))
+    return found if len(found) <= points else found[:0]
+
+
+def _thinned(values: Array, points: int, jumps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which values to draw: the first, smallest, largest and last of each of `points` runs, and both sides of jumps."""
     if len(values) <= 4 * points:
         return np.arange(len(values))
     edges = [*np.linspace(0, len(values), points + 1).astype(np.int64)[:-1].tolist(), len(values)]
-    chosen = set(edges[:-1])
+    chosen = {*edges[:-1], *jumps.tolist(), *(jumps + 1).tolist()}
     for low, high in itertools.pairwise(edges):
         part = values[low:high]
         chosen |= {low + int(part.argmin()), low + int(part.argmax()), high - 1}
     return np.array(sorted(chosen), dtype=np.int64)
-
-
-# -- numbers on axes ---------------------------------------------------------------------------------------------------
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` (>= 2) round numbers within low..high: multiples of 1, 2 or 5 times a power of 10.
-
-    The two ends where none lies between them.
-    """
-    span = high - low
-    if not _TINY < span < math.inf:
-        return [low]
-    scale = 10.0 ** math.floor(math.log10(span / most))
-    step = next(m * scale for m in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if span / (m * scale) <= most - 1)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step + 0.0 for i in range(first, last + 1)] or [low, high]
-
-
-def count(steps: float) -> str:
-    """A number of steps, short: 20000 -> "20k"."""
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if steps >= 10 * unit or (steps >= unit and steps % (unit / 10) == 0):
-            return f"{steps / unit:.4g}{name}"
-    return f"{steps:.4g}"

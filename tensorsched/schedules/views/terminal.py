@@ -11,9 +11,13 @@ from typing import TextIO
 import numpy as np
 
 from tensorsched.schedules.node import Array
-from tensorsched.schedules.views.picture import Picture, count, ticks
+from tensorsched.schedules.views.numerals import count, labels, log_ticks, number, ticks
+from tensorsched.schedules.views.picture import Picture
 
 _STYLES = {"curve": "36", "other": "33", "faint": "2", "bad": "31", "bold": "1"}
+_STYLES |= {"third": "35", "fourth": "32", "fifth": "34", "sixth": "31"}
+CURVES = ("curve", "other", "third", "fourth", "fifth", "sixth")
+"""The styles of the curves in a picture, in turn: colours of the terminal's own, which it shows on its own ground."""
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # braille: 4 rows of 2 in a cell
 _BLANK = 0x2800
 _LEAST_WIDTH = 20
@@ -48,48 +52,58 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def draw(picture: Picture, *, width: int, height: int, style: Style, log: bool | None = False) -> list[str]:
+def draw(
+    picture: Picture,
+    *,
+    width: int,
+    height: int,
+    style: Style,
+    log: bool | None = False,
+    marks: Sequence[str] = ("",),
+    unit: str = "step",
+) -> list[str]:
     """The lines of a picture, `width` characters wide, axis numbers included.
 
     On a logarithmic axis (log=True, or None where it serves) what is below its lower end is drawn there.
 
-    Of two curves the first is drawn in braille dots (or `*`), the second in `o`; where they agree, the first shows.
+    Args:
+        picture: what to draw.
+        width: characters of a line.
+        height: lines of the curve.
+        style: how to write to the stream.
+        log: of the value axis.
+        marks: the character that each curve is drawn in, "" for braille dots (or `*`). Where curves meet the one in
+            braille shows, else they take turns.
+        unit: what is counted along the axis below.
 
     Raises:
         ScheduleError: the values are too far apart.
     """
     most = max(2, min(6, height // 2))
-    logarithmic = picture.logarithmic(log)
-    if logarithmic:
-        low, high = (math.log10(end) for end in picture.log_axis())
-        labels = {number: f"{10.0**number:.3g}" for number in ticks(low, high, most)}
+    curves = [line.path() for line in picture.lines]
+    if picture.logarithmic(log):
+        low, high = picture.log_axis()
+        numbers = log_ticks(low, high, most)
+        written = {math.log10(at): number(at) for at in numbers}
+        curves = [(steps, np.log10(np.maximum(values, low))) for steps, values in curves]
+        low, high = math.log10(low), math.log10(high)
     else:
         low, high = picture.axis()
-        labels = {number: f"{number:.4g}" for number in ticks(low, high, most)}
-    margin = max(map(len, labels.values()))
+        numbers = ticks(low, high, most)
+        written = dict(zip(numbers, labels(numbers), strict=True))
+    margin = max(map(len, [*written.values(), unit]))
     columns = max(width - margin - 2, _LEAST_WIDTH)
-    curves = [
-        np.log10(np.maximum(line.values, 10.0**low)) if logarithmic else line.values for line in picture.lines
-    ]
-    layers = [
-        _cells(line.steps / picture.last, values, (low, high), columns, height)
-        for line, values in zip(picture.lines, curves, strict=True)
-    ]
-    rows = {
-        round((high - number) / (high - low) * (height - 1)): labels[number] for number in reversed(labels)
-    }
+    layers = [_cells(steps / picture.last, values, (low, high), columns, height) for steps, values in curves]
+    rows = {round((high - at) / (high - low) * (height - 1)): written[at] for at in reversed(written)}
     bar, tick, corner, line = "│┤└─" if style.braille else "|++-"
     lines = []
     for row in range(height):
         label = rows.get(row, "").rjust(margin)
         axis = tick if row in rows else bar
-        lines.append(f"{style.paint(f'{label} {axis}', 'faint')}{_row(layers, row, style)}")
+        lines.append(f"{style.paint(f'{label} {axis}', 'faint')}{_row(layers, row, marks, style)}")
     below = " " * (margin + 1) + corner + line * columns
-    return [
-        *lines,
-        style.paint(below, "faint"),
-        style.paint(_step_axis(picture.last, margin + 2, columns), "faint"),
-    ]
+    along = f"{unit:>{margin}}{_step_axis(picture.last, margin + 2, columns)[margin:]}"
+    return [*lines, style.paint(below, "faint"), style.paint(along, "faint")]
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
@@ -118,14 +132,16 @@ def _cells(along: Array, values: Array, between: tuple[float, float], columns: i
     return np.asarray((blocks * _DOTS).sum(axis=(2, 3)), dtype=np.float64)
 
 
-def _row(layers: Sequence[Array], row: int, style: Style) -> str:
+def _row(layers: Sequence[Array], row: int, marks: Sequence[str], style: Style) -> str:
     text = []
     for column in range(layers[0].shape[1]):
-        bits = [int(layer[row, column]) for layer in layers]
-        if bits[0]:
-            text.append(style.paint(chr(_BLANK + bits[0]) if style.braille else "*", "curve"))
-        else:
-            text.append(style.paint("o", "other") if any(bits) else " ")
+        here = [i for i, layer in enumerate(layers) if layer[row, column]]
+        if not here:
+            text.append(" ")
+            continue
+        shown = next((i for i in here if not marks[i]), here[column % len(here)])
+        dots = chr(_BLANK + int(layers[shown][row, column])) if style.braille else "*"
+        text.append(style.paint(marks[shown] or dots, CURVES[shown % len(CURVES)]))
     return "".join(text).rstrip()
 
 
