@@ -81,6 +81,9 @@ class AttachmentBase:
         self._known_as: int | None = None
         self._history = History({slot.name: slot.schedule for slot in slots} | self.free)
         self._last = LastUsed()
+        self._read_from: tuple[str, Where] | None = (
+            None  # which file said it, "optimizer" or "state": resuming
+        )
         self._told = -1  # the step, or position, at which the user last said where to go on
         self._doubt = ""  # what is to be said before the next step, unless a seek settles it
         # Who makes steps, and who counts them.
@@ -211,7 +214,7 @@ class AttachmentBase:
 
     def _go(self, where: Where) -> None:
         """Be there, as we were told."""
-        self._told, self._doubt = where.position, ""
+        self._told, self._doubt, self._read_from = where.position, "", None
         self._ever_stepped |= self._stepped
         self._stepped = self._uncertain  # a step that waits to be counted is none of those
         self._mode.go(where)

@@ -268,6 +268,11 @@ def _named(state: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
+def _is_number(entry: Any) -> bool:
+    """Also inf and nan, and no int that is beyond all floats."""
+    return type(entry) is float or (type(entry) is int and abs(entry) < 1 << 1023)
+
+
 def _fits(saved: Any, start: Mapping[str, Any]) -> bool:
     if not isinstance(saved, Mapping) or set(saved) != set(start):
         return False
@@ -277,7 +282,7 @@ def _fits(saved: Any, start: Mapping[str, Any]) -> bool:
             return False
         if isinstance(cell, list) and len(given) != len(cell):
             return False
-        if not all(type(number) in {int, float} for number in (given if isinstance(cell, list) else [given])):
+        if not all(map(_is_number, given if isinstance(cell, list) else [given])):
             return False
     return math.isfinite(saved["value"])
 
