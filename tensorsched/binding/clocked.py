@@ -202,8 +202,8 @@ def read_clock(state: Mapping[str, Any], clock: Clock | None, step: int) -> Wher
     mine = "steps" if clock is None else clock.unit
     if saved is None or theirs != mine:
         raise BindingError(
-            f"this state (step {step}) was saved on a clock of {named(theirs)}, and this schedule counts {mine}; attach with "
-            "the clock that it was saved with, or call seek() to where the run should go on"
+            f"this state (step {step}) was saved on a clock of {named(theirs)}, and this schedule counts {mine}; "
+            "attach with the clock that it was saved with, or call seek() to where the run should go on"
         )
     if step == 0 and saved["position"] == 0:
         return Where(0, 0, check_count("clock: counted", saved["counted"]))
