@@ -24,6 +24,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device-driver", action="store_true", help="move CPU tensors as a device's are moved")
+    parser.addoption(
+        "--kills", type=int, default=30, help="how often tests/binding/test_kills.py kills a run"
+    )
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden/*.json anew, and fail")
 
 

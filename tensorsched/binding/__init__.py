@@ -12,7 +12,7 @@ From the top down; each room knows those below it:
     modes, eager_mode                       where the values are while steps run (the other: compiled/graph_mode.py)
     parts, reactive_parts, filled, decay    slots, and the engines that feed them
     slots                                   the places that follow a schedule
-    kept, last_used                         what the last step used, for who asks afterwards
+    kept, last_used                         what the last step used, for those who ask afterwards
     movers                                  what runs at every step
 
 Beside them stand small rooms of facts and checks, which nobody has to read first.

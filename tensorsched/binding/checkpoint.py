@@ -17,11 +17,12 @@ from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, sample
 from tensorsched.schedules.split import inputs_of
-from tensorsched.schedules.validators import refuse, shown
+from tensorsched.schedules.validators import cut, refuse, shown
 
 ON_MISMATCH = ("error", "saved", "keep_step", "restart")
 _HORIZON = 1 << 20  # most steps over which two schedules are compared
 _CHUNK = 1 << 16
+_MOST_SHOWN = 10  # schedules that differ, in an error
 _MOST_GROUPS = 100_000  # and elements of a tuple: whoever damages a name is not to fill the memory
 _ROUNDING = 2.0**-40
 _NAME = re.compile(r"(?P<key>.+?)(\[(?P<element>\d{1,4})\])?\[group (?P<group>\d{1,9})\]")  # of Place.name
@@ -59,14 +60,15 @@ def read_state(
     if on_mismatch == "saved":
         if lost := sorted(saved.keys() ^ schedules.keys()):
             raise BindingError(
-                f"load_state_dict: on_mismatch='saved' takes over schedules of the same names, and {lost[0]!r} is "
+                f"load_state_dict: on_mismatch='saved' takes over schedules of the same names, and {shown(lost[0])} is "
                 f"{'not scheduled now' if lost[0] in saved else 'not in the state'}; attach with "
                 "**ts.schedules_of(state)"
             )
         return where, saved, _cells_of(saved, inputs, exact=True), history
     raise BindingError(
         f"this state (step {where.position}) was saved under other schedules:\n"
-        + "\n".join(f"  {line}" for line in differences)
+        + "\n".join(f"  {line}" for line in differences[:_MOST_SHOWN])
+        + (f"\n  ... and {len(differences) - _MOST_SHOWN} more" if len(differences) > _MOST_SHOWN else "")
         + f"\n{_advice(saved, schedules, where.position, every)} "
         "If ts.initial is in them: attach before the optimizer's checkpoint is "
         "loaded, which changes what the groups hold"
@@ -168,7 +170,9 @@ def _differences(saved: Mapping[str, Schedule], present: Mapping[str, Schedule],
     lines = []
     for name in [*saved, *(name for name in present if name not in saved)]:
         if name not in present:
-            lines.append(f"{name}: saved {brief(saved[name])}, not scheduled now")
+            lines.append(
+                f"{cut(name) if name.isprintable() else shown(name)}: saved {brief(saved[name])}, not scheduled now"
+            )
         elif name not in saved:
             lines.append(f"{name}: not in the state, now {brief(present[name])}")
         elif saved[name] != present[name]:

@@ -18,7 +18,7 @@ import torch
 from tensorsched.binding.movers import Groups, Mover
 from tensorsched.engine import Clock, ClockEngine, ClockFloatEngine, Where
 from tensorsched.errors import BindingError
-from tensorsched.schedules.validators import check_count, refuse
+from tensorsched.schedules.validators import check_count, named, refuse
 
 Clocks = Sequence[ClockEngine | ClockFloatEngine]
 
@@ -202,7 +202,7 @@ def read_clock(state: Mapping[str, Any], clock: Clock | None, step: int) -> Wher
     mine = "steps" if clock is None else clock.unit
     if saved is None or theirs != mine:
         raise BindingError(
-            f"this state (step {step}) was saved on a clock of {theirs}, and this schedule counts {mine}; attach with "
+            f"this state (step {step}) was saved on a clock of {named(theirs)}, and this schedule counts {mine}; attach with "
             "the clock that it was saved with, or call seek() to where the run should go on"
         )
     if step == 0 and saved["position"] == 0:

@@ -15,7 +15,7 @@ from tensorsched.engine import Where
 from tensorsched.param_groups import param_groups
 from tensorsched.schedules.split import inputs_of
 
-__all__ = ["go_on_from", "loaded", "saved"]
+__all__ = ["apart", "go_on_from", "loaded", "saved"]
 
 
 def saved(sched: AttachmentBase, groups: Sequence[dict[str, Any]]) -> None:
@@ -64,6 +64,28 @@ def loaded(sched: AttachmentBase) -> None:
     sched._bind()
 
 
+def apart(sched: AttachmentBase, source: str, where: Where) -> str:
+    """What is to be said of a file that is loaded, "optimizer" or "state", where the other one was of another step.
+
+    A run that was killed between the two leaves one that is new and one that is old. Nothing is said where steps were
+    made since, or somebody said where to go on; the present step is to be put behind it.
+    """
+    other = sched._read_from
+    if (
+        other is None
+        or other[0] == source
+        or other[1] != sched._mode.where
+        or other[1].position == where.position
+    ):
+        return ""
+    files = {source: where, other[0]: other[1]}
+    return (
+        f"the optimizer's checkpoint was saved at {sched._words(files['optimizer'])} and the schedule's state at "
+        f"{sched._words(files['state'])}: one of the two files is older. Call seek({files['optimizer'].position}) to "
+        "go on where the optimizer was, or load files that were saved together; now the schedule is at"
+    )
+
+
 def go_on_from(
     sched: AttachmentBase, carried: tuple[Where, int] | None, numbers: Mapping[str, float]
 ) -> None:
@@ -74,8 +96,10 @@ def go_on_from(
     if carried is None:
         return
     where, fingerprint = carried
+    other = apart(sched, "optimizer", where)
     if fingerprint != sched._fingerprint():
         if sched._told == sched.position:
+            sched._doubt = other and f"{other} {sched._words(sched._mode.where)}"
             return
         doubt = (
             f"the optimizer's checkpoint was saved under other schedules, at {sched._words(where)}: these go on "
@@ -96,6 +120,7 @@ def go_on_from(
     sched._mode.go(where)
     if sched._mode.tally is not None:
         sched._mode.tally.moved(where)
-    sched._doubt = doubt
+    sched._doubt = doubt or (other and f"{other} {sched._words(where)}")
+    sched._read_from = "optimizer", where
     if sched._face is not None:
         sched._face.moved()

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from tensorsched.binding.history import History
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import Schedule, from_dict, from_json
-from tensorsched.schedules.validators import check_count, refuse, shown
+from tensorsched.schedules.validators import check_count, named, refuse, shown
 from tensorsched.schedules.work import MOST, bounded_work
 
 __all__ = ["Saved", "parse_state", "write_state"]
@@ -89,9 +89,8 @@ def parse_state(state: Any) -> Saved:
         )
     if (found := set(state) - {"clock", "inputs"}) != _ENTRIES[version]:
         wrong = min(found ^ _ENTRIES[version], key=str)
-        name = wrong if wrong in _ENTRIES[version] else shown(wrong)
         raise ScheduleError(
-            f"{name}: {'missing from' if wrong in _ENTRIES[version] else 'unknown entry of'} the state"
+            f"{named(wrong)}: {'missing from' if wrong in _ENTRIES[version] else 'unknown entry of'} the state"
         )
     step = check_count("step", state["step"])
     if version == 1:
@@ -99,13 +98,13 @@ def parse_state(state: Any) -> Saved:
         return Saved(step, saved, History(saved, step))
     with bounded_work(_MOST_WORK):
         documents = [_parse_document(at, t) for at, t in enumerate(_items("documents", state["documents"]))]
-    named = _parse_names("schedules", state["schedules"], documents)
-    if lost := [name for name, schedule in named.items() if schedule is None]:
+    found_names = _parse_names("schedules", state["schedules"], documents)
+    if lost := [name for name, schedule in found_names.items() if schedule is None]:
         raise refuse(f"schedules[{lost[0]!r}]", "the index of one of the documents", None)
     entries = [_parse_change(at, e, documents) for at, e in enumerate(_items("history", state["history"]))]
     if not entries:
         raise refuse("history", "a list of at least one change", state["history"])
-    return Saved(step, {name: s for name, s in named.items() if s is not None}, History.of(entries))
+    return Saved(step, {name: s for name, s in found_names.items() if s is not None}, History.of(entries))
 
 
 def _items(where: str, value: object) -> Sequence[Any]:

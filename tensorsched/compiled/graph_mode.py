@@ -45,8 +45,7 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
-    def _remake(self) -> None:
-        """Be built anew now: functions that users compile have traced the old one."""
+    def _remake(self) -> None: ...  # built anew now: functions that users compile have traced the old one
 
     def _make_stale(self) -> None:
         """Be built anew before the next step."""
@@ -77,10 +76,8 @@ class GraphMode(HandedMode):
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
-        self.captured = (
-            before is not None and before.captured
-        )  # by the user, in a CUDA graph: its tensors stay
-        self.outdated = False  # the eager mode's slots are in other parts by now
+        self.captured = before is not None and before.captured  # by the user, whose graph reads its tensors
+        self.outdated = False
         fits = record_of(sched.optimizer).one_graph or frozenset()
         self._loops = {place.group for place in self.slot_at if place.part not in fits}
         self._own: list[tuple[dict[str, Any], dict[str, Any]]] = []  # of each group: its dict, its own flags
@@ -270,9 +267,8 @@ def enter(sched: Attachment) -> GraphMode:
     sched._require_attached()
     sched._take_in_new_groups()
     graph = sched._graph
-    if (
-        not isinstance(graph, GraphMode) or graph.outdated or graph.eager is not sched._eager
-    ):  # none, or groups were adopted since
+    # None, or other parts are there since, or groups were adopted.
+    if not isinstance(graph, GraphMode) or graph.outdated or graph.eager is not sched._eager:
         graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
     if not sched._mode.in_graph:
         sched._use(graph)
@@ -280,7 +276,6 @@ def enter(sched: Attachment) -> GraphMode:
 
 
 def _followed(part: Part) -> tuple[tuple[str, Schedule], ...]:
-    """What a part is known by: its names, and what they follow."""
     held = part.engine if isinstance(part, (ReactiveFloatSlots, ReactiveTensorSlots)) else part.engine.table
     return tuple((name, held.schedules[name]) for name in part.columns)
 

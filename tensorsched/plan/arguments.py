@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorsched.binding.attachment import Attachment
 from tensorsched.errors import BindingError, ScheduleError
-from tensorsched.schedules.validators import cut, refuse, shown
+from tensorsched.schedules.validators import cut, named, refuse, shown
 
 FORMAT, VERSION = "tensorsched/plan", 1
 _ENTRIES = {"format", "version", "attachments"}
@@ -109,15 +109,14 @@ def read_state(state: Any, names: Collection[str]) -> Mapping[str, Any]:
     if type(state.get("version")) is not int or state["version"] != VERSION:
         raise refuse("version", str(VERSION), state.get("version"))
     if wrong := sorted(set(state) ^ _ENTRIES, key=str):
-        missing = wrong[0] in _ENTRIES
-        name = wrong[0] if missing else shown(wrong[0])
-        raise ScheduleError(f"{name}: {'missing from' if missing else 'unknown entry of'} the state")
+        what = "missing from" if wrong[0] in _ENTRIES else "unknown entry of"
+        raise ScheduleError(f"{named(wrong[0])}: {what} the state")
     states = state["attachments"]
     if not isinstance(states, Mapping):
         raise refuse("attachments", "a dict", states)
     if set(states) != set(names):
         raise BindingError(
-            f"this state is of a plan of {cut(', '.join(map(shown, states)), 400)}, and this plan is of {', '.join(names)}; give "
+            f"this state is of a plan of {cut(', '.join(map(named, states)), 400)}, and this plan is of {', '.join(names)}; give "
             "the same names, or load each part by plan[name].load_state_dict(state['attachments'][name])"
         )
     return states

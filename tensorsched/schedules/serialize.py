@@ -22,7 +22,7 @@ from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import FORMAT, MAX_DEPTH, NODES, VERSION, Node
 from tensorsched.schedules.parse import FUNCTIONS, parse
 from tensorsched.schedules.schedule import Schedule
-from tensorsched.schedules.validators import cut, shown
+from tensorsched.schedules.validators import cut, named, shown
 from tensorsched.schedules.words import hint
 from tensorsched.schedules.work import bounded_work, spend
 
@@ -196,7 +196,7 @@ def _where(path: str) -> str:
 
 def _name(names: set[Any]) -> str:
     """The first of the names, as a message shows it."""
-    return min(cut(name) if isinstance(name, str) and name.isidentifier() else shown(name) for name in names)
+    return min(map(named, names))
 
 
 def _no_constant(text: str) -> NoReturn:

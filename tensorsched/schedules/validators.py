@@ -38,6 +38,11 @@ def shown(value: object) -> str:
     return cut(text)
 
 
+def named(name: object) -> str:
+    """What an error repeats of somebody's name for something: as it is where it is one, else as a value."""
+    return cut(name) if isinstance(name, str) and name.isidentifier() else shown(name)
+
+
 def refuse(where: str, rule: str, value: object) -> ScheduleError:
     """The one sentence that every argument error is made of: which argument, what it must be, what it was."""
     return ScheduleError(f"{where} must be {rule}, got {shown(value)}")

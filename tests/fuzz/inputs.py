@@ -14,7 +14,7 @@ from tests.fuzz import texts, trees
 from tests.fuzz.worlds import WORLDS, world
 
 MOST_KEPT = 3_000
-LONGEST_KEPT = 3_000
+LONGEST_KEPT = 1_000  # characters of a text; of a tree, of its repr, some times as many
 SEEDS = 400
 SLIPS = (0, 0, 0, 1, 1, 1, 1, 2, 3)
 
@@ -49,7 +49,7 @@ class Corpus:
     def keep(self, shelf: str, given: Any) -> None:
         try:
             given = trees.copied(given)
-            if len(repr(given)) > LONGEST_KEPT * (4 if shelf == "states" else 1):
+            if len(repr(given)) > LONGEST_KEPT * {"texts": 1, "documents": 2, "states": 8}[shelf]:
                 return
         except (RecursionError, ValueError):  # too deep, or an int of more digits than Python prints
             return

@@ -9,6 +9,8 @@ from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.checkpoint import read_state
 from tensorsched.binding.clocked import write_clock
 from tensorsched.binding.events import take_in_new_groups
+from tensorsched.binding.following import follow
+from tensorsched.binding.resuming import apart
 from tensorsched.binding.state_format import write_state
 from tensorsched.engine import Where
 from tensorsched.schedules.validators import check_count
@@ -82,13 +84,19 @@ def load_state_dict(
     take_in_new_groups(sched)
     how = sched._options.on_mismatch if on_mismatch is None else on_mismatch
     where, schedules, cells, history = read_state(state, sched._schedules(), how, sched._options.clock)
+    restarts = how == "restart" and where.position == 0  # on purpose
+    other = "" if restarts else apart(sched, "state", where)
     if schedules:
-        sched._follow(schedules)
+        follow(sched, schedules)
     if sched._mode.inputs is not None:
         sched._mode.inputs.load(cells)
     sched._last.forget(sched._mode)
     sched._go(where)
     sched._history = history
+    sched._read_from = None if restarts else ("state", where)
+    if other:
+        sched._doubt = f"{other} {sched._words(where)}"
+        sched._hooks.follow(sched._mode.fast(sched))
 
 
 def _state(sched: AttachmentBase, where: Where) -> dict[str, Any]:

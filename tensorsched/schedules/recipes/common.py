@@ -36,7 +36,7 @@ def duration(where: str, value: float, total: int | None = None) -> int:
 
 def option(where: str, value: str, allowed: tuple[str, ...]) -> str:
     """One of a few words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise f.refuse(where, "one of " + ", ".join(map(repr, allowed)), value)
     return value
 

@@ -135,6 +135,7 @@ def warm_restarts(
     peak, floor = numbers_of("warm_restarts", peak=peak, floor=floor)
     n = f.check_count("warm_restarts: period", period, least=1)
     option("warm_restarts: mult_of", mult_of, ("height", "peak"))
+    peak_mult = f.check_real("warm_restarts: peak_mult", peak_mult)
     again = functools.partial(Schedule.repeat, length_mult=length_mult, round_lengths=round_lengths)
     if peak_mult == 1.0:
         return again(cosine(peak, floor, steps=n))

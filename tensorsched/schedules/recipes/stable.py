@@ -15,6 +15,9 @@ from tensorsched.schedules.shapes import power_law
 from tensorsched.schedules.words import worded
 
 
+_LARGEST_EXPONENT = 700.0  # of which exp is finite
+
+
 @worded
 def wsd(
     peak: float,
@@ -239,7 +242,7 @@ def power(
     # From there on the power law is below the peak; in logarithms, since a power of 1 / b may overflow.
     falls = math.ceil(math.exp(min((math.log(factor) - math.log(top)) / b - math.log(each), 36.0)))
     begins = f.check_count("power: warmup and stable steps", max(w, falls, 1))
-    value = min(top, factor * math.exp(-b * (math.log(each) + math.log(begins))))
+    value = min(top, factor * math.exp(min(-b * (math.log(each) + math.log(begins)), _LARGEST_EXPONENT)))
     reached = top if begins > w else value
     stable = [constant(top, steps=begins - w)] if begins > w else []
     curve = chain(
