@@ -8,8 +8,8 @@ A schedule is a function of the step: an int that counts completed optimizer ste
 in the unit of a `clock`), values are float64 and rounded once where an optimizer holds them otherwise.
 
 - Shapes: `constant`, `linear`, `cosine`, `polynomial`, `exponential`, `rex`, `tanh`, `logarithmic`,
-  `exponential_decay`, `inverse_time`, `inverse_sqrt`, `power_law`, `piecewise_constant`, `piecewise_linear`,
-  `spline`, `from_values`, `from_function`.
+  `exponential_decay`, `linear_growth`, `inverse_time`, `inverse_sqrt`, `power_law`, `piecewise_constant`,
+  `piecewise_linear`, `spline`, `from_values`, `from_function`.
 - Put together: the operators and methods of `Schedule`, `chain`, `minimum`, `maximum`, and `initial`, which stands for
   what a group holds.
 - Recipes: `warmup_cosine`, `warmup_linear`, `warmup_constant`, `warmup_polynomial`, `warmup_inverse_sqrt`, `wsd`,

@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tensorsched.engine import clocked, drivers
 from tests.recording import installed
@@ -16,6 +16,9 @@ from tests.recording import installed
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
 settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=10_000)
+settings.register_profile(  # a mutant's first run: one that fails need not say how little it takes
+    "mutants", settings.get_profile("ci"), max_examples=20, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
 
 

@@ -1,11 +1,13 @@
 """Change the package's code by little, and see whether a test notices: `make mutants`.
 
 Cosmic Ray makes the mutants (another operator, another number, a condition turned round, ...); a sample of them, drawn
-with a seed, is run against the tests of the folder that it is in. A mutant that no test kills is either missing a test
-or equivalent: those that are known to be are in mutants_equivalent.json, with the reason.
+with a seed, is run against the tests that reach its line (mutants_runs.py). A mutant that no test kills is either
+missing a test or equivalent: those that are known to be are in mutants_equivalent.json, by their function and their
+text, with the reason.
 
     make mutants ARGS='--sample 100 --seed 1'
     make mutants ARGS='--under compiled --under engine/drivers.py --sample 30'
+    make mutants ARGS='--only "_bisect: low = middle + 1 -> low = middle + 2"'
 """
 
 from __future__ import annotations
@@ -13,34 +15,27 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import itertools
 import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cosmic_ray.plugins
+import mutants_runs
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "tests" / "mutants_equivalent.json"
-PYTEST = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", "--show-capture=no"]
-TESTS: Mapping[str, Sequence[Sequence[str]]] = {
-    "schedules": (["tests/schedules", "tests/cli"],),
-    "engine": (["tests/engine", "tests/binding/test_attach.py"], ["--device-driver", "tests/engine/test_engine.py", "tests/compiled", "tests/gpu", "-p", "tests.simulated_gpu.plugin"]),
-    "binding": (["tests/binding"],),
-    "compiled": (["tests/compiled", "tests/without_gpu"], ["-p", "tests.simulated_gpu.plugin", "tests/gpu/test_cuda.py"]),
-}  # fmt: skip
-"""The pytest calls, in order, that a mutant of each folder has to survive."""
-SECONDS = 400  # of one call: a mutant that loops for ever is killed
-
+MEASURED = ROOT / "build" / "mutants"
 
 OPERATORS = [
     name for name in cosmic_ray.plugins.operator_names() if "Variable" not in name
@@ -73,11 +68,8 @@ def mutants(source: str, name: str) -> Iterator[Mutant]:
 
 
 def _meaning(source: str) -> str:
-    """The code without its hints, docstrings and messages; as it is where it no longer parses."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return source
+    """The code without its hints, docstrings and messages."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign):
             node.annotation = ast.Constant(0)
@@ -88,11 +80,27 @@ def _meaning(source: str) -> str:
     return ast.dump(tree)
 
 
+def _parses(source: str) -> bool:
+    """Whether it is Python: of a `def f(*, a)` that became `def f(+, a)` no test has to say anything."""
+    try:
+        compile(source, "", "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
+
+
 def _change(original: str, mutated: str) -> str:
+    """`old -> new`: the text of the lines that differ."""
     lines = difflib.unified_diff(original.splitlines(), mutated.splitlines(), n=0, lineterm="")
-    return " -> ".join(
-        line[1:].strip() for line in lines if line[:1] in "+-" and line[:3] not in {"+++", "---"}
-    )
+    old, new = [], []
+    for line in itertools.islice(lines, 2, None):
+        if text := line[1:].strip():
+            {"-": old, "+": new}.get(line[0], []).append(text)
+    return f"{' '.join(old)} -> {' '.join(new)}"
+
+
+def _tested(name: str, under: Sequence[str]) -> bool:
+    return name.partition("/")[0] in mutants_runs.FOLDERS and any(name.startswith(start) for start in under)
 
 
 def sample(package: Path, under: Sequence[str], count: int, seed: int) -> Iterator[tuple[Mutant, str]]:
@@ -101,7 +109,7 @@ def sample(package: Path, under: Sequence[str], count: int, seed: int) -> Iterat
     sources: dict[str, str] = {}
     for path in sorted(package.rglob("*.py")):
         name = str(path.relative_to(package))
-        if name.partition("/")[0] in TESTS and any(name.startswith(start) for start in under):
+        if _tested(name, under):
             sources[name] = path.read_text(encoding="utf-8")
             for mutant in mutants(sources[name], name):
                 by_line.setdefault((name, mutant.line), []).append(mutant)
@@ -113,61 +121,102 @@ def sample(package: Path, under: Sequence[str], count: int, seed: int) -> Iterat
         mutant = draw.choice(by_line[line])
         original = sources[mutant.path]
         mutated = mutant.of(original)
-        if count and _meaning(mutated) != _meaning(original):  # else it is a hint, or a text for people
-            count -= 1
+        if _parses(mutated) and _meaning(mutated) != _meaning(original):  # else a hint, or a text for people
             yield mutant, mutated
+            count -= 1
+            if not count:
+                return
 
 
-def killed_by(copy: Path, mutant: Mutant, mutated: str) -> str:
-    """What noticed the mutant: a test, a time-out; "" if it survived."""
-    path = copy / "tensorsched" / mutant.path
-    original = path.read_text(encoding="utf-8")
-    path.write_text(mutated, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])}
-    try:
-        for options in TESTS[mutant.path.partition("/")[0]]:
-            try:
-                done = subprocess.run(
-                    [sys.executable, *PYTEST, *options], cwd=copy, capture_output=True, text=True, check=False,
-                    timeout=SECONDS, env=environment,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                return "time-out"
-            if done.returncode:
-                failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-                return failed[0][:160] if failed else f"status {done.returncode}"
-    finally:
-        path.write_text(original, encoding="utf-8")
-    return ""
+def _place(source: str, mutated: str, line: int) -> str:
+    """Where and what, without a number: `Class.function: old -> new`, which outlives code that moves."""
+    names: list[str] = []
+    body: Sequence[ast.AST] = ast.parse(source).body
+    while body:
+        body = [
+            node for node in body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and line in mutants_runs.lines_of(node)
+        ]  # fmt: skip
+        names += [node.name for node in body]  # type: ignore[attr-defined]
+        body = [inner for node in body for inner in ast.iter_child_nodes(node)]
+    return f"{'.'.join(names)}: {_change(source, mutated)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    known = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder).resolve() / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist"))
+        mutants_runs.prepare(copy)
+        runs = mutants_runs.Runs(mutants_runs.Reach(copy, MEASURED, stale=options.stale))
+        for number, (mutant, mutated) in enumerate(_chosen(copy / "tensorsched", options)):
+            for name in mutants_runs.passes_of(mutant.path, quick=options.quick):
+                runs.reach.of(name)
+            path = copy / "tensorsched" / mutant.path
+            source = path.read_text(encoding="utf-8")
+            place = _place(source, mutated, mutant.line)
+            start = time.perf_counter()
+            path.write_text(mutated, encoding="utf-8")
+            os.utime(
+                path, (number, number)
+            )  # byte code is known by a file's size and time: no two mutants share it
+            try:
+                by = runs.noticed(mutant.path, mutant.line, source, quick=options.quick)
+            finally:
+                path.write_text(source, encoding="utf-8")
+            outcome = "killed" if by else "equivalent" if place in known else "survived"
+            outcomes[mutant.path.partition("/")[0]][outcome] += 1
+            seconds = time.perf_counter() - start
+            print(f"{outcome:10} {seconds:4.0f} s  {mutant.path}:{mutant.line}  {place}  {by}", flush=True)
+        alone = runs.fail_without_a_mutant()
+    for name, counts in outcomes.items():
+        rate = counts["killed"] / max(1, counts["killed"] + counts["survived"])
+        print(f"{name}: {dict(counts)}: {rate:.1%} of those that are not equivalent were killed")
+    if alone:
+        print("these fail without a mutant too, so that what they killed may live: " + " ".join(alone))
+    return int(bool(alone) or any(counts["survived"] for counts in outcomes.values()))
+
+
+def _chosen(package: Path, options: argparse.Namespace) -> Iterator[tuple[Mutant, str]]:
+    under = options.under or [""]
+    if not options.only:
+        drawn = sample(package, under, options.sample, options.seed)
+        yield from itertools.islice(drawn, options.skip, None)
+        return
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    for path, source in sources.items():
+        name = str(path.relative_to(package))
+        if _tested(name, under):
+            for mutant in mutants(source, name):
+                mutated = mutant.of(source)
+                if any(text in _place(source, mutated, mutant.line) for text in options.only):
+                    yield mutant, mutated
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--under", action="append", help="files and folders of the package; default: all that are tested"
     )
+    parser.add_argument(
+        "--only", action="append", help="the mutants that have this text, `function: old -> new`"
+    )
     parser.add_argument("--sample", type=int, default=40)
+    parser.add_argument(
+        "--skip", type=int, default=0, help="so many of the sample, to go on where a run ended"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-    known = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
-    counts = {"killed": 0, "equivalent": 0, "survived": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist"))
-        package = copy / "tensorsched"
-        for mutant, mutated in sample(package, options.under or [""], options.sample, options.seed):
-            change = _change((package / mutant.path).read_text(encoding="utf-8"), mutated)
-            start = time.perf_counter()
-            by = killed_by(copy, mutant, mutated)
-            outcome = "killed" if by else "equivalent" if f"{mutant.path}: {change}" in known else "survived"
-            counts[outcome] += 1
-            seconds = time.perf_counter() - start
-            print(f"{outcome:10} {seconds:4.0f} s  {mutant.path}:{mutant.line}  {change}  {by}", flush=True)
-    rate = counts["killed"] / max(1, counts["killed"] + counts["survived"])
-    print(f"{counts}: {rate:.1%} of those that are not equivalent were killed")
-    return int(counts["survived"] > 0)
+    parser.add_argument(
+        "--quick", action="store_true", help="the quicker tests only: look at the survivors again with --only"
+    )
+    parser.add_argument(
+        "--stale", action="store_true", help="use what was last measured of which tests reach which lines"
+    )
+    return parser
 
 
 if __name__ == "__main__":

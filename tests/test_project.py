@@ -235,21 +235,17 @@ def test_a_planted_circle_is_found(module, imported):
         order(graph)
 
 
-LONGEST = 320
+LONGEST = 330
 """Lines of a module: what a reader takes in at one sitting. A longer one has to say why it is not two."""
 LONGER = {
-    "binding.movers": (450, "all that runs at every step, in one place"),
-    "compiled.step": (360, "one compiled step, from the first call to its release"),
-    "engine.clocked": (340, "the counts of one clock, as floats and as tensors, line by line the same"),
-    "integrations.ignite.compositions": (350, "ignite's handlers that hold others, one function each"),
-    "plan.plan": (370, "most of it docstrings of the methods of one class"),
-    "schedules.live": (420, "the nodes that react, one class each"),
+    "binding.base": (360, "an attachment's state, and the few changes of it that all others are made of"),
+    "binding.movers": (445, "all that runs at every step, in one place"),
+    "compiled.step": (390, "one compiled step, from the first call to its release"),
+    "engine.clocked": (370, "the counts of one clock, as floats and as tensors, line by line the same"),
+    "integrations.ignite.compositions": (345, "ignite's handlers that hold others, one function each"),
+    "plan.plan": (400, "most of it docstrings of the methods of one class"),
     "schedules.node": (360, "what every node is"),
-    "schedules.parse": (470, "one grammar"),
-    "schedules.reference": (520, "the oracle: a scalar formula for each shape"),
-    "schedules.schedule": (455, "most of it docstrings of the methods of one class"),
-    "schedules.shapes.ramps": (340, "a class for each shape, with its picture, paper and example"),
-    "schedules.transforms": (340, "a class for each transform"),
+    "schedules.schedule": (470, "most of it docstrings of the methods of one class"),
 }
 
 
@@ -273,13 +269,14 @@ def test_modules_stay_as_long_as_they_are_read():
 @pytest.mark.parametrize(
     ("module", "lines", "found"),
     [
-        ("binding.slots", LONGEST + 1, "binding.slots: 321 lines"),
-        ("binding.movers", 451, "binding.movers: 451 lines"),
+        ("binding.slots", LONGEST + 1, "binding.slots: 331 lines"),
+        ("binding.movers", 446, "binding.movers: 446 lines"),
         ("binding.movers", LONGEST, "binding.movers needs no exception"),
     ],
 )
 def test_a_module_that_grows_is_found(module, lines, found):
-    assert too_long(lengths() | {module: lines}) == [found]
+    assert found in too_long(lengths() | {module: lines})
+    assert found not in too_long(lengths())
 
 
 def imported_by(statement: str) -> set[str]:

@@ -154,6 +154,8 @@ def read_metrics(
     Raises:
         BindingError: nothing reacts, no metric, an unknown name, or something that is no number.
     """
+    if type(metric) is float and reactions and not metrics:
+        return dict.fromkeys(reactions, metric)
     if not reactions:
         raise BindingError(
             "observe() needs something that reacts to a metric: attach a schedule such as lr * ts.plateau(patience=5)"

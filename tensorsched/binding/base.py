@@ -6,10 +6,9 @@ The methods of `Attachment` (methods/) and what its hooks and modes call (events
 
 from __future__ import annotations
 
-import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -22,16 +21,15 @@ from tensorsched.binding.history import History
 from tensorsched.binding.hooks import Hooks, has_hooks
 from tensorsched.binding.kept import LastUsed
 from tensorsched.binding.modes import HandedMode, Mode
+from tensorsched.binding.named_inputs import by_name
 from tensorsched.binding.placement import Options, live_device
-from tensorsched.binding.ranges import may_be
-from tensorsched.binding.slots import Slot, give_back
+from tensorsched.binding.slots import Slot, give_back, present_values
 from tensorsched.binding.workers import refuse_in_worker
 from tensorsched.engine import Where
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import Place, as_float, param_groups
+from tensorsched.param_groups import Place, param_groups
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.split import bounded, inputs_of
-from tensorsched.schedules.validators import shown
+from tensorsched.schedules.split import bounded
 
 __all__ = ["AttachmentBase"]
 
@@ -161,9 +159,7 @@ class AttachmentBase:
         """
         self._require_attached()
         inputs = self._mode.inputs
-        return types.MappingProxyType(
-            _Named({} if inputs is None else {name: inputs[name] for name in inputs.nodes})
-        )
+        return by_name(inputs)
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
@@ -193,7 +189,8 @@ class AttachmentBase:
             self._mode = self._eager
             self._mode.go(where)
         groups = optimizer.param_groups
-        give_back(self.slots, groups, self._present(self.slots))
+        present = present_values(self.slots, groups, lambda name: self._mode.at(name, where.position))
+        give_back(self.slots, groups, present)
         self._carrier.unmark(groups, [place for place in self._places if place not in self._began_before])
 
     # -- from one state to the next -----------------------------------------------------------------------------------
@@ -226,27 +223,6 @@ class AttachmentBase:
         self._bind()
         if self._face is not None:
             self._face.moved()
-
-    def _follow(self, schedules: Mapping[str, Schedule]) -> None:
-        """Follow other schedules, by column, in every mode there is, at the same step."""
-        inputs_of(list((self._schedules() | dict(schedules)).values()))  # two of one name are none
-        in_use = self._graph is not None and self._graph.in_use
-        if self._graph is not None:
-            self._graph.check_rewrite({p: schedules[p.name] for p in self._places if p.name in schedules})
-        before, numbered = inputs_of(list(self._schedules().values())), self._numbered()
-        modes = [self._eager] if self._graph is None else [self._eager, self._graph]
-        commits = [mode.rewrite(schedules, grow=not in_use) for mode in modes]
-        self._last.keep(self._mode)
-        for commit in commits:
-            commit()
-        self.free |= {name: schedules[name] for name in self.free.keys() & schedules.keys()}
-        self._known_as = None
-        new = {n: node for n, node in inputs_of(list(self._schedules().values())).items() if n not in before}
-        for mode in modes if new else ():
-            mode.restart(new)
-        if numbered != self._numbered() and self._hooks.active:
-            self._carrier.mark(self._bound, self._originals(), self._numbered())
-        self._bind()
 
     def _use(self, mode: Mode, where: Where | None = None) -> None:
         """Be in another mode, at the same place, which is read from the one before where it is not given."""
@@ -300,22 +276,12 @@ class AttachmentBase:
         return [] if self._mode.inputs is None else self._mode.inputs.names()
 
     def _reactions(self) -> list[str]:
-        return [] if self._mode.inputs is None else list(self._mode.inputs.reactions)
+        return [] if self._mode.inputs is None else self._mode.inputs.reactions
 
     def _fingerprint(self) -> int:
         if self._known_as is None:
             self._known_as = fingerprint_of(self._schedules(), self._options.clock)
         return self._known_as
-
-    def _present(self, slots: Iterable[Slot]) -> dict[str, float]:
-        """What each of these slots has now; or holds, where a live input was turned to what no step would take."""
-        position, groups, found = self._mode.where.position, self.optimizer.param_groups, {}
-        for slot in slots:
-            found[slot.name] = self._mode.at(slot.name, position)
-            if slot.schedule.inputs() and not may_be(slot, found[slot.name]) and slot.place.exists(groups):
-                held = as_float(slot.place.read(groups))
-                found[slot.name] = found[slot.name] if held is None else held
-        return found
 
     def _group(self, group: int | str) -> int:
         return index_of_group(self.optimizer.param_groups, group) if isinstance(group, str) else group
@@ -340,18 +306,6 @@ class AttachmentBase:
 
     def _drives(self, optimizer: object) -> bool:
         return self.attached and self._optimizer() is optimizer
-
-
-class _Named(dict[str, torch.Tensor]):
-    """Live inputs by name."""
-
-    def __missing__(self, name: object) -> NoReturn:
-        known = (
-            f"there are {', '.join(map(repr, self))}"
-            if self
-            else "these schedules have none (ts.live, ts.plateau)"
-        )
-        raise BindingError(f"no live input is named {shown(name)}; {known}")
 
 
 def _weakly(optimizer: Any) -> Callable[[], Any]:

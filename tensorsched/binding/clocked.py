@@ -199,11 +199,13 @@ def read_clock(state: Mapping[str, Any], clock: Clock | None, step: int) -> Wher
     ):
         raise refuse("clock", "a dict of unit, position and counted", saved)
     theirs = "steps" if saved is None else saved["unit"]
+    if not isinstance(theirs, str):
+        raise refuse("clock: unit", "a word", theirs)
     mine = "steps" if clock is None else clock.unit
     if saved is None or theirs != mine:
         raise BindingError(
-            f"this state (step {step}) was saved on a clock of {named(theirs)}, and this schedule counts {mine}; attach with "
-            "the clock that it was saved with, or call seek() to where the run should go on"
+            f"this state (step {step}) was saved on a clock of {named(theirs)}, and this schedule counts {mine}; "
+            "attach with the clock that it was saved with, or call seek() to where the run should go on"
         )
     if step == 0 and saved["position"] == 0:
         return Where(0, 0, check_count("clock: counted", saved["counted"]))

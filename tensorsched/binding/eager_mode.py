@@ -13,15 +13,17 @@ from tensorsched.binding.decay import decay_of
 from tensorsched.binding.filled import filled_slots
 from tensorsched.binding.modes import Driving, Mode, Standing, commits
 from tensorsched.binding.movers import NEVER, Groups, Mover
-from tensorsched.binding.parts import FloatSlots, float_slots, tensor_slots
+from tensorsched.binding.parts import FloatSlots, TensorSlots, float_slots, tensor_slots
 from tensorsched.binding.reactive_parts import (
     Part,
     ReactiveFloatSlots,
+    ReactiveTensorSlots,
     reactive_float_slots,
     reactive_tensor_slots,
 )
 from tensorsched.binding.slots import Slot, with_schedules
 from tensorsched.engine import Clock, Inputs
+from tensorsched.engine.reactive_plan import OtherProgramError
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
@@ -94,36 +96,62 @@ class EagerMode(Mode):
         return other
 
     def rewrite(self, schedules: Mapping[str, Schedule], *, grow: bool) -> Callable[[], None]:
-        """As any mode's; float slots may begin to follow live inputs, or cease to."""
-        plain = {FloatSlots, ReactiveFloatSlots}  # not what fills the optimizer's own tensors
-        floats = [part for part in self.parts if type(part) in plain]
-        slots = [slot for part in floats for slot in part.slots]
-        if not any(
-            s.name in schedules and bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())
-            for s in slots
-        ):
-            return super().rewrite(schedules, grow=grow)
+        """As any mode's; slots may begin to follow live inputs, or cease to, or follow them by other operations.
+
+        Tensor slots get other tensors then, unless a captured graph or the holder of a free name has the present ones.
+        """
+        floats = [
+            part for part in self.parts if type(part) in {FloatSlots, ReactiveFloatSlots}
+        ]  # no filled ones
+        kinds = [
+            bool(s.schedule.inputs()) != bool(schedules[s.name].inputs())
+            for part in floats
+            for s in part.slots
+            if s.name in schedules
+        ]
+        if not any(kinds):
+            try:
+                return super().rewrite(schedules, grow=grow)
+            except OtherProgramError:
+                if not grow:
+                    raise
         if self.tally is not None:
             raise _on_a_clock()
-        others = [part for part in self.parts if part not in floats]
+        moving = floats + [part for part in self.parts if grow and _may_move(part, schedules)]
+        return self._regrouped(moving, schedules, grow=grow)
+
+    def _regrouped(
+        self, moving: Sequence[Part], schedules: Mapping[str, Schedule], *, grow: bool
+    ) -> Callable[[], None]:
+        """As `rewrite`, with new parts for the slots of these."""
+        others = [part for part in self.parts if part not in moving]
         puts = commits(others, schedules, grow=grow)
-        moved = with_schedules(slots, schedules)
+        moved = with_schedules([slot for part in moving for slot in part.slots], schedules)
         nodes = inputs_of([slot.schedule for slot in moved])
-        inputs = self.home or Inputs({}, torch.device("cpu"))
-        if inputs.device.type != "cpu":
+        tensors = [part.engine.table.device for part in moving if part.tensor]
+        device = tensors[0] if tensors else torch.device("cpu")
+        home = device if all(slot.tensor for slot in moved if slot.schedule.inputs()) else torch.device("cpu")
+        inputs = self.home or Inputs({}, home)
+        if inputs.device.type != "cpu" and inputs.device != home:
             raise ScheduleError(
                 "live inputs on a device cannot be followed by float slots without a synchronisation at every step: "
                 "detach() and attach() again"
             )
         inputs.check(nodes)
-        _float_parts(moved, Inputs(inputs.nodes | nodes, inputs.device), None)  # whatever is wrong with them
+        trial = Inputs(inputs.nodes | nodes, inputs.device)
+        try:
+            capacity: int | None = self.room
+            eager_mode(moved, {}, device, capacity, inputs=trial)  # whatever is wrong with them
+        except ScheduleError:
+            capacity = None  # they reach further than what there was
+            eager_mode(moved, {}, device, capacity, inputs=trial)
 
         def commit() -> None:
             where = self.where
             inputs.extend(nodes)
             for each in puts:
                 each()
-            self._hold([*others, *_float_parts(moved, inputs, None)], None)
+            self._hold([*others, *eager_mode(moved, {}, device, capacity, inputs=inputs).parts], None)
             self.go(where)
 
         return commit
@@ -211,8 +239,15 @@ def _reactive_parts(
     return parts
 
 
-def _float_parts(slots: Sequence[Slot], inputs: Inputs, capacity: int | None) -> list[Part]:
-    plain = [slot for slot in slots if not slot.schedule.inputs()]
-    reactive = [slot for slot in slots if slot.schedule.inputs()]
-    parts: list[Part] = [float_slots(plain, capacity)] if plain else []
-    return [*parts, reactive_float_slots(reactive, inputs, capacity)] if reactive else parts
+def _may_move(part: Part, schedules: Mapping[str, Schedule]) -> bool:
+    """Whether the slots of a part of tensors may have others, and some of them have to."""
+    if not isinstance(part, (TensorSlots, ReactiveTensorSlots)) or part.engine.driver.captured:
+        return False
+    mine = {slot.name for slot in part.slots}
+    if mine != part.columns.keys() or any(slot.decays or slot.filled for slot in part.slots):
+        return False  # somebody may hold the tensor of a free name, or that was there; a decay reads its group's lr
+    try:
+        part.rewritten({name: s for name, s in schedules.items() if name in mine}, grow=True)
+    except OtherProgramError:
+        return True
+    return False

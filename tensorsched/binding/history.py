@@ -173,10 +173,7 @@ class History:
         return Used(np.concatenate(steps), np.concatenate(values))
 
     def used_on_clock(self, name: str, now: int, each: int = 1) -> Used:
-        """What was used at evenly spaced positions of each stretch; at which of them steps were made is not kept.
-
-        A value is held for `each` units.
-        """
+        """What was used at evenly spaced positions of each stretch; a value is held for `each` units."""
         steps, values = [np.empty(0, dtype=np.int64)], [np.empty(0)]
         for start, stop, schedule in self.stretches(name, now):
             count = min(stop - start, MOST_POSITIONS)

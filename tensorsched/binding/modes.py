@@ -30,7 +30,6 @@ from tensorsched.engine import (
 )
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.live import Input
 
 __all__ = ["Driving", "HandedMode", "Mode", "Standing", "commits"]
 
@@ -92,9 +91,7 @@ class Mode:
         self.reactive = [p for p in self.parts if isinstance(p, (ReactiveFloatSlots, ReactiveTensorSlots))]
         # All read the same ones: there is one home of them on a device.
         self.inputs: Inputs | None = self.reactive[0].inputs if self.reactive else None
-        self.home = (
-            self.inputs or self.home
-        )  # handles of inputs that are none now stay good for when they are again
+        self.home = self.inputs or self.home  # handles stay good until these are in use again
         self._part_of = {slot.place: part for part in self.parts for slot in part.slots}
         # A float engine's count is there without a synchronisation.
         self._counter = min(self.parts, key=lambda part: part.tensor)
@@ -221,13 +218,6 @@ class Mode:
 
         return commit
 
-    def restart(self, nodes: Mapping[str, Input]) -> None:
-        """Let inputs begin anew that come into use again: their names were there before."""
-        if self.inputs is not None:
-            self.inputs.restart(nodes)
-            for part in self.reactive:
-                part.engine.seek(part.engine.step_count)
-
     def refresh(self, groups: Groups) -> None:
         """Put what the live inputs are now into effect; slots that somebody wrote to are left as they are.
 
@@ -284,6 +274,11 @@ class Mode:
 
 class HandedMode(Mode):
     """What an attachment asks of the mode that `compile_step` hands in."""
+
+    captured: bool  # whether a CUDA graph of the user's reads its tensors
+
+    def remake(self) -> None:
+        """What compiled steps read is in other tensors from now on."""
 
     @property
     def in_use(self) -> bool:

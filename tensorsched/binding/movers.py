@@ -257,12 +257,16 @@ def filled_mover(
 
 
 def reactive_float_mover(
-    groups: Groups, columns: Mapping[Place, int], engine: ReactiveFloatEngine, inputs: Inputs
+    groups: Groups,
+    columns: Mapping[Place, int],
+    engine: ReactiveFloatEngine,
+    inputs: Inputs,
+    refuse: Callable[[Sequence[float]], None],
 ) -> tuple[Mover, Callable[[Groups], None]]:
     """As `float_mover`, of slots with live inputs; and what puts changed inputs into effect before the next step.
 
-    A slot whose input somebody has written holds yesterday's value, so `check` is False until that was called. It does
-    nothing where a slot does not hold what was put there.
+    A slot whose input somebody has written holds yesterday's value, so `check` is False until that was called. It
+    raises what `refuse` does with the new row, and does nothing else where a slot does not hold what was put there.
     """
     blocks = _blocks(columns)
     picks = [block.pick for block in blocks]
@@ -276,8 +280,10 @@ def reactive_float_mover(
 
     def refresh(groups: Groups) -> None:
         nonlocal last, seen
+        row = engine.row()
+        refuse(row)
         if same(groups, last):
-            row, seen = engine.row(), memory._version
+            seen = memory._version
             last = tuple([pick(row) for pick in picks])
             write(groups, blocks, last)
 

@@ -21,8 +21,8 @@ from tensorsched.engine import (
     tabulate_on_clock,
 )
 from tensorsched.engine.layouts import Array
+from tensorsched.engine.reactive_plan import OtherProgramError
 from tensorsched.engine.tabulate import SharedColumnError, replacement, row_count
-from tensorsched.errors import ScheduleError
 from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 
@@ -64,10 +64,10 @@ class _Tabulated(Generic[Engine]):
 
         Raises:
             BindingError: filled slots that have one tensor would follow different ones.
-            ScheduleError: one depends on live inputs.
+            OtherProgramError: one depends on live inputs.
         """
         if live := [name for name, schedule in schedules.items() if schedule.inputs()]:
-            raise ScheduleError(
+            raise OtherProgramError(
                 f"{live[0]!r} is a tensor that depends on the step alone, perhaps in a graph, and cannot come to "
                 "follow a live input: detach() and attach() again"
             )

@@ -8,7 +8,7 @@ that is not torch's only lr and betas are known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import optim
@@ -20,7 +20,7 @@ from tensorsched.param_groups import Place
 from tensorsched.schedules import Schedule
 from tensorsched.schedules.node import brief, evaluate
 
-__all__ = ["RANGES", "Range", "range_of", "refuse_now", "refuse_out_of_range", "refuse_values"]
+__all__ = ["RANGES", "Range", "range_of", "refuse_now", "refuse_out_of_range", "refuse_values", "refuser"]
 
 
 _ROUNDING = 2.0**-40  # of the largest value: 0.3 - 0.1 - 0.2, which is -3e-17, is meant as 0
@@ -156,6 +156,27 @@ def refuse_now(values: Iterable[tuple[Ranged, float]]) -> None:
                 f"{brief(slot.schedule)}; write another value to sched.inputs, clamp the schedule, or pass "
                 "attach(..., allow_out_of_range=True) if it is meant"
             )
+
+
+def refuser(slots: Iterable[tuple[Ranged, int]]) -> Callable[[Sequence[float]], None]:
+    """The function that makes that check of a row, in which the values of these slots are at these places.
+
+    For each range it looks at the smallest and the largest value, and only where one is out of it at every slot.
+    """
+    watched: dict[Range, list[tuple[Ranged, int]]] = {}
+    for slot, at in slots:
+        if slot.limits is not None:
+            watched.setdefault(slot.limits, []).append((slot, at))
+    takes = [(limits, held, sorted({at for _, at in held})) for limits, held in watched.items()]
+
+    def refuse(row: Sequence[float]) -> None:
+        for limits, held, columns in takes:
+            values = [row[at] for at in columns]
+            low, high = min(values), max(values)
+            if not (limits.holds(low, low) and limits.holds(high, high)):
+                refuse_now((slot, row[at]) for slot, at in held)
+
+    return refuse
 
 
 def may_be(slot: Ranged, value: float) -> bool:

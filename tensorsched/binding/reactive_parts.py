@@ -9,7 +9,7 @@ import torch
 
 from tensorsched.binding.movers import Groups, Mover, reactive_float_mover, reactive_tensor_mover
 from tensorsched.binding.parts import FloatSlots, TensorSlots
-from tensorsched.binding.ranges import refuse_now, refuse_values
+from tensorsched.binding.ranges import refuse_values, refuser
 from tensorsched.binding.slots import Slot, with_schedules
 from tensorsched.engine import Inputs, ReactiveEngine, ReactiveFloatEngine
 from tensorsched.param_groups import Place
@@ -59,14 +59,8 @@ class ReactiveFloatSlots(_Reactive[ReactiveFloatEngine]):
     def bind(self, groups: Groups) -> Mover:
         """Put the present values into the optimizer's groups; what moves them from now on."""
         columns = {slot.place: self.engine.column_of[slot.name] for slot in self.slots}
-        mover, refresh = reactive_float_mover(groups, columns, self.engine, self.inputs)
-
-        def checked(groups: Groups) -> None:
-            row = self.engine.row()
-            refuse_now((slot, row[at]) for slot, at in zip(self.slots, columns.values(), strict=True))
-            refresh(groups)
-
-        self.refresh = checked
+        refuse = refuser(zip(self.slots, columns.values(), strict=True))
+        mover, self.refresh = reactive_float_mover(groups, columns, self.engine, self.inputs, refuse)
         return mover
 
     def value(self, slot: Slot) -> float:
@@ -100,11 +94,11 @@ class ReactiveTensorSlots(_Reactive[ReactiveEngine]):
         views = {slot.place: self.value(slot) for slot in self.slots}
         columns = [self.engine.column_of[slot.name] for slot in self.slots]
         mover, refresh = reactive_tensor_mover(groups, views, self.engine)
+        refuse = refuser(zip(self.slots, columns, strict=True))
 
         def checked(groups: Groups) -> None:
             if self.inputs.device.type == "cpu":  # elsewhere it would have to wait
-                row = self.engine.current().tolist()
-                refuse_now((slot, row[at]) for slot, at in zip(self.slots, columns, strict=True))
+                refuse(self.engine.current().tolist())
             refresh(groups)
 
         self.refresh = checked
@@ -150,6 +144,6 @@ def reactive_tensor_slots(
 
 
 def _refuse_at_start(slots: Sequence[Slot], rows: int) -> None:
-    """Check what slots with live inputs would hold if nobody turned one; `refuse_now` looks when somebody does."""
+    """Check what slots with live inputs would hold if nobody turned one; `refuser` looks when somebody does."""
     for schedule, slot in {slot.schedule: slot for slot in slots if slot.limits is not None}.items():
         refuse_values(slot, schedule, evaluate(schedule, 0, rows))

@@ -8,12 +8,12 @@ tensor that was there before (filled.py). What feeds them is in parts.py and rea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from tensorsched.binding.ranges import Range
+from tensorsched.binding.ranges import Range, may_be
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import Place, as_float
 from tensorsched.schedules import Schedule
@@ -26,6 +26,7 @@ __all__ = [
     "give_back",
     "holds",
     "is_near",
+    "present_values",
     "same_number",
     "taken_over",
     "with_schedules",
@@ -153,3 +154,16 @@ def displaced(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float, 
         f"and it now holds {found_at(slot, groups)}. Something else writes it, such as a torch scheduler on the same "
         f"optimizer; remove that writer, or call hand_over({slot.place.part!r}) if it is to have this hyperparameter"
     )
+
+
+def present_values(
+    slots: Iterable[Slot], groups: Sequence[dict[str, Any]], at: Callable[[str], float]
+) -> dict[str, float]:
+    """What each of these has now; or holds, where a live input was turned to what no step would take."""
+    found = {}
+    for slot in slots:
+        found[slot.name] = at(slot.name)
+        if slot.schedule.inputs() and not may_be(slot, found[slot.name]) and slot.place.exists(groups):
+            held = as_float(slot.place.read(groups))
+            found[slot.name] = found[slot.name] if held is None else held
+    return found

@@ -45,6 +45,8 @@ _WHY = "ts.compile_step reads every value on the device"
 class User(Protocol):
     """A compiled step, as its mode sees it."""
 
+    def _remake(self) -> None: ...  # built anew now: functions that users compile have traced the old one
+
     def _make_stale(self) -> None:
         """Be built anew before the next step."""
 
@@ -63,7 +65,7 @@ class GraphMode(HandedMode):
         self.eager = sched._eager
         self._kind, self._clock = type(sched.optimizer), sched._options.clock
         device = live_device(sched.optimizer.param_groups)
-        known = {} if before is None else {_columns(part): part for part in before.parts}
+        known = {} if before is None else {_followed(part): part for part in before.parts}
         inputs = self.eager.inputs if before is None or before.inputs is None else before.inputs
         if inputs is not None and inputs.device != device:
             inputs = Inputs(inputs.nodes, device)
@@ -74,6 +76,8 @@ class GraphMode(HandedMode):
         self._state: State = State() if before is None else before._state
         self.users: weakref.WeakSet[User] = weakref.WeakSet() if before is None else before.users
         self.stepping = InGraphStep(self)
+        self.captured = before is not None and before.captured  # by the user, whose graph reads its tensors
+        self.outdated = False
         fits = record_of(sched.optimizer).one_graph or frozenset()
         self._loops = {place.group for place in self.slot_at if place.part not in fits}
         self._own: list[tuple[dict[str, Any], dict[str, Any]]] = []  # of each group: its dict, its own flags
@@ -153,6 +157,12 @@ class GraphMode(HandedMode):
         for step in self.users:
             step._make_stale()
 
+    def remake(self) -> None:
+        """What compiled steps read is in other tensors from now on: each is compiled once more."""
+        self.outdated = True
+        for step in list(self.users):
+            step._remake()
+
     def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
         """Refuse schedules that a compiled step's graph cannot follow.
 
@@ -231,6 +241,7 @@ class InGraphStep(Mode):
     def before_capture(self, sched: Driving) -> None:
         """Every slot is a tensor; parameters may still lack a gradient."""
         refuse_frozen_capture(sched.optimizer, self.slot_at.values())
+        self._graph.captured = True
 
     def saved_state(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
         """As in graph mode."""
@@ -256,23 +267,23 @@ def enter(sched: Attachment) -> GraphMode:
     sched._require_attached()
     sched._take_in_new_groups()
     graph = sched._graph
-    if (
-        not isinstance(graph, GraphMode) or graph.eager is not sched._eager
-    ):  # none, or groups were adopted since
+    # None, or other parts are there since, or groups were adopted.
+    if not isinstance(graph, GraphMode) or graph.outdated or graph.eager is not sched._eager:
         graph = sched._graph = GraphMode(sched, graph if isinstance(graph, GraphMode) else None)
     if not sched._mode.in_graph:
         sched._use(graph)
     return graph
 
 
-def _columns(part: Part) -> tuple[str, ...]:
-    return tuple(part.columns)
+def _followed(part: Part) -> tuple[tuple[str, Schedule], ...]:
+    held = part.engine if isinstance(part, (ReactiveFloatSlots, ReactiveTensorSlots)) else part.engine.table
+    return tuple((name, held.schedules[name]) for name in part.columns)
 
 
 def _on_device(
     parts: Iterable[Part],
     device: torch.device,
-    known: Mapping[tuple[str, ...], Part],
+    known: Mapping[tuple[tuple[str, Schedule], ...], Part],
     inputs: Inputs | None,
 ) -> list[Part]:
     """The parts with every slot a tensor slot; those that are `known` already are what they were.
@@ -287,11 +298,11 @@ def _on_device(
         slots = [dataclasses.replace(slot, tensor=True, why=_WHY) for slot in part.slots]
         table = part.engine.table
         beside = found[-1] if found and isinstance(found[-1], TensorSlots) else None
-        names = _columns(part)
+        names = _followed(part)
         if isinstance(part, ReactiveFloatSlots):
             assert inputs is not None  # noqa: S101  there are such slots
             found.append(known.get(names) or reactive_tensor_slots(slots, {}, inputs, table.last))
-        elif beside and (both := known.get((*_columns(beside), *names)) or _joined(beside, slots, part)):
+        elif beside and (both := known.get((*_followed(beside), *names)) or _joined(beside, slots, part)):
             found[-1] = both
         else:
             found.append(known.get(names) or tensor_slots(slots, {}, device, table.last, clock=table.clock))

@@ -193,6 +193,11 @@ class CompiledStep:
         """The groups are others, or somebody else drives them too: build a new function before the next step."""
         self._stale = True
 
+    def _remake(self) -> None:
+        """What is read is in other tensors from now on: build a new function at once, for those who traced this one."""
+        if not self._released:
+            self._build()
+
     def _build(self) -> None:
         """A new function to compile, for the groups that there are now; nothing is traced yet."""
         graphs = [enter(sched) for sched in self._scheds]

@@ -274,7 +274,7 @@ class ClockEngine(ScheduleEngine):
         self.driver.forget_used()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.table, self.where)
+        return _again, (ClockEngine, self.table, self.where)
 
 
 def _used(table: ClockTable, position: int) -> dict[str, float]:
@@ -285,8 +285,9 @@ def _used(table: ClockTable, position: int) -> dict[str, float]:
     return {name: row[column] for name, column in table.live_column.items()}
 
 
-def _again(table: ClockTable, where: Where) -> ClockEngine:
-    engine = ClockEngine.of(table)
+def _again(kind: type[Any], table: ClockTable, where: Where) -> Any:
+    """A copied or unpickled engine, at the same counts."""
+    engine = kind(table)
     engine.go(where)
     return engine
 
@@ -361,6 +362,9 @@ class ClockFloatEngine(FloatEngine):
     def count_in_graph(self, n: int | torch.Tensor) -> NoReturn:
         """A graph has no floats."""
         raise ScheduleError(f"a graph would count {n} once and for ever for a float slot")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (ClockFloatEngine, self.table, self.where)
 
     def _pieces(self, row: int) -> NoReturn:
         raise ScheduleError(f"no row is known ahead of the count, {row} neither")

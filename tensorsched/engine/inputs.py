@@ -9,13 +9,14 @@ nothing is read on the host. Both run the same lines, in float64.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from tensorsched.engine.fields import Field, flat
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.live import FLOATS, Arithmetic, Input, Reaction
 from tensorsched.schedules.validators import refuse
@@ -23,24 +24,6 @@ from tensorsched.schedules.validators import refuse
 __all__ = ["Inputs"]
 
 _ROOM = 256  # cells for inputs that come later, with other groups or schedules: the vector stays where it is
-
-
-class _Field(NamedTuple):
-    """Where an input's numbers are: the first, how many, and of each cell how many (None: a number, no list)."""
-
-    start: int
-    width: int
-    counts: dict[str, int | None]
-
-    def unpacked(self, numbers: list[float]) -> dict[str, Any]:
-        """The cells by name."""
-        if not any(self.counts.values()):
-            return dict(zip(self.counts, numbers, strict=True))
-        coming = iter(numbers)
-        return {
-            key: next(coming) if many is None else list(itertools.islice(coming, many))
-            for key, many in self.counts.items()
-        }
 
 
 class Inputs:
@@ -52,21 +35,26 @@ class Inputs:
 
     Attributes:
         nodes: by name.
+        reactions: the names of those that a metric can be shown.
         memory: see above.
     """
 
     def __init__(self, nodes: Mapping[str, Input], device: torch.device) -> None:
         self.nodes: dict[str, Input] = {}
-        self._at: dict[str, _Field] = {}
+        self.reactions: list[str] = []
+        self._at: dict[str, Field] = {}
         self._used = 0
         width = sum(_width(held) for held in nodes.values()) + _ROOM
         with torch.inference_mode(mode=False):  # it would have no version counter
             self.memory = torch.zeros(width, dtype=torch.float64, device=device)
         self._cells = self.memory.unbind(0)
-        self._before: dict[str, dict[str, Any]] = {}  # what reactions remembered before the last metric
-        # Reading and writing through numpy costs a tenth of what it costs through torch (fake tensors have no memory).
+        self.before: dict[
+            str, dict[str, Any]
+        ] = {}  # what reactions remembered before the last metric, on the host
+        # Past torch, reading and writing costs a tenth of what it costs through it (fake tensors have no memory).
         plain = device.type == "cpu" and type(self.memory) is torch.Tensor
-        self._numbers = self.memory.numpy() if plain else None
+        self._bytes = memoryview(self.memory.numpy().data).cast("B") if plain else None
+        self._all = struct.Struct("")  # the numbers in use
         self.extend(nodes)
 
     @property
@@ -78,11 +66,6 @@ class Inputs:
     def version(self) -> int:
         """Raised by every write of torch's to a value, from anywhere. Does not synchronise."""
         return self.memory._version  # noqa: SLF001  torch has no public name for it
-
-    @property
-    def reactions(self) -> dict[str, Reaction]:
-        """Those that a metric can be shown."""
-        return {name: held for name, held in self.nodes.items() if isinstance(held, Reaction)}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """The value: a 0-dim float64 tensor, always the same one."""
@@ -121,11 +104,12 @@ class Inputs:
                 self.nodes[name] = held
             else:
                 cells = held._cells()  # noqa: SLF001  an input is described by its node
-                counts = {key: len(cell) if isinstance(cell, list) else None for key, cell in cells.items()}
                 self.nodes[name] = held
-                self._at[name] = _Field(self._used, _width(held), counts)
-                self._used += _width(held)
+                self._at[name] = Field(self._used, cells)
+                self._used += self._at[name].width
                 self._put(name, cells)
+        self.reactions = [name for name, held in self.nodes.items() if isinstance(held, Reaction)]
+        self._all = struct.Struct(f"{self._used}d")
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
@@ -137,28 +121,24 @@ class Inputs:
 
         Does not synchronise, unless a metric is on a device and these inputs are on the CPU.
         """
-        on_host = self.device.type == "cpu" and not torch.compiler.is_compiling()
+        memory = None if torch.compiler.is_compiling() else self._bytes
         changed = False
-        if on_host:
-            self._before = {}
+        if memory is not None:
+            self.before = {}
         for name, metric in metrics.items():
             held: Any = self.nodes[name]
-            if on_host:
-                x = metric.item() if isinstance(metric, torch.Tensor) else metric
-                before = self._before[name] = self._on_host(name)
-                after = held._observed(before, float(x), FLOATS)  # noqa: SLF001
-                changed |= after["value"] != before["value"]
-                self._put_on_host(name, after)
-            else:
+            if memory is None:
                 self._react(name, held, metric)
                 changed = True
+                continue
+            # Asking a float whether it is a tensor costs more than the decision: torch's isinstance is Python.
+            x = metric if type(metric) is float else _number(metric)
+            at = self._at[name]
+            before = self.before[name] = at.read(memory)
+            after = held._observed(before, x, FLOATS)  # noqa: SLF001
+            changed |= after["value"] != before["value"]
+            at.write(memory, after)
         return changed
-
-    def take_back(self) -> None:
-        """As if the last `observe` had not been, where that was decided on the host."""
-        for name, before in self._before.items():
-            self._put_on_host(name, before)
-        self._before = {}
 
     @torch.no_grad()
     def _react(self, name: str, held: Any, metric: torch.Tensor | float) -> None:
@@ -177,37 +157,21 @@ class Inputs:
         after = held._observed(cells, x, _TENSORS)  # noqa: SLF001  a reaction is described by its node
         part.copy_(torch.cat([after[key].reshape(-1) for key in fields]))
 
-    def restart(self, nodes: Mapping[str, Input]) -> None:
-        """Let these begin anew, of which nothing was in use: a run that is resumed has nothing of them either."""
-        for name, held in nodes.items():
-            self._put(name, held._cells())  # noqa: SLF001  an input is described by its node
-
     def _slice(self, name: str) -> torch.Tensor:
         at = self._at[name]
         return self.memory.narrow(0, at.start, at.width)
 
-    def all_cells(self) -> list[float]:
+    def all_cells(self) -> Sequence[float]:
         """Every number there is. Synchronises where they are on a device."""
-        numbers: list[float] = (self.memory if self._numbers is None else self._numbers)[
-            : self._used
-        ].tolist()
+        if self._bytes is not None:
+            return self._all.unpack_from(self._bytes)
+        numbers: list[float] = self.memory[: self._used].tolist()
         return numbers
 
-    def _on_host(self, name: str) -> dict[str, Any]:
-        at = self._at[name]
-        memory = self.memory if self._numbers is None else self._numbers
-        return at.unpacked(memory[at.start : at.start + at.width].tolist())
-
-    def _put_on_host(self, name: str, cells: Mapping[str, Any]) -> None:
-        at = self._at[name]
-        assert self._numbers is not None  # noqa: S101  it is on the CPU
-        flat = [cells[key] for key in at.counts]
-        self._numbers[at.start : at.start + at.width] = list(_flat(flat)) if any(at.counts.values()) else flat
-
     def _put(self, name: str, cells: Mapping[str, Any]) -> None:
-        flat = list(_flat(cells[key] for key in self._at[name].counts))
+        numbers = list(flat(cells[key] for key in self._at[name].counts))
         with torch.no_grad():
-            self._slice(name).copy_(torch.tensor(flat, dtype=torch.float64))
+            self._slice(name).copy_(torch.tensor(numbers, dtype=torch.float64))
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -279,6 +243,10 @@ class Inputs:
             self.load(self.read(other.state()))
 
 
+def _number(metric: torch.Tensor | float) -> float:
+    return float(metric.item() if isinstance(metric, torch.Tensor) else metric)
+
+
 def _alike(held: Input, other: Input) -> bool:
     """Whether both remember numbers under the same names."""
     mine, theirs = _named({"": held._cells()}), _named({"": other._cells()})  # noqa: SLF001
@@ -286,7 +254,7 @@ def _alike(held: Input, other: Input) -> bool:
 
 
 def _width(held: Input) -> int:
-    return len(list(_flat(held._cells().values())))  # noqa: SLF001  an input is described by its node
+    return len(list(flat(held._cells().values())))  # noqa: SLF001  an input is described by its node
 
 
 def _named(state: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -298,10 +266,6 @@ def _named(state: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
             else:
                 found[f"{name}.{key}"] = cell
     return found
-
-
-def _flat(cells: Iterable[Any]) -> Iterable[Any]:
-    return itertools.chain.from_iterable(cell if isinstance(cell, list) else [cell] for cell in cells)
 
 
 def _is_number(entry: Any) -> bool:

@@ -25,7 +25,7 @@ _FEW = 16  # columns for which Python is faster than numpy
 def reader(table: ClockTable) -> Callable[[int], list[float]]:
     """The function that gives the live values at a position, as floats, unrounded."""
     if table.columns <= _FEW:
-        return _few(table)
+        return _one(table) if table.columns == 1 else _few(table)
     values = np.zeros(table.columns)
     compute = _many(table, values)
 
@@ -42,7 +42,7 @@ def writer(table: ClockTable, live: torch.Tensor) -> Callable[[int], None]:
     numbers = live.numpy()[0]
     if table.columns > _FEW:
         return _many(table, numbers)
-    read, out = _few(table), memoryview(numbers.data).cast("B")
+    read, out = reader(table), memoryview(numbers.data).cast("B")
     pack = struct.Struct(f"{table.columns}{numbers.dtype.char}").pack_into
 
     def write(position: int) -> None:
@@ -51,10 +51,25 @@ def writer(table: ClockTable, live: torch.Tensor) -> Callable[[int], None]:
     return write
 
 
+def _one(table: ClockTable) -> Callable[[int], list[float]]:
+    find, unpack, data = _finder(table), struct.Struct("3d").unpack_from, memoryview(table.data.data)
+    low = high = 0
+    start = value = slope = 0.0
+
+    def read(position: int) -> list[float]:
+        nonlocal low, high, start, value, slope
+        if not low <= position < high:
+            at, low, high = find(position)
+            start, value, slope = unpack(data, at * 24)
+        return [value + slope * (position - start)]
+
+    return read
+
+
 def _few(table: ClockTable) -> Callable[[int], list[float]]:
-    find, width = _finder(table), table.columns
+    width = table.columns
     row = struct.Struct(f"{1 + 2 * width}d")
-    unpack, size, data = row.unpack_from, row.size, memoryview(table.data.data)
+    find, unpack, size, data = _finder(table), row.unpack_from, row.size, memoryview(table.data.data)
     low = high = 0
     start, lines = 0.0, [(0.0, 0.0)]
 
@@ -88,16 +103,17 @@ def _many(table: ClockTable, out: Array) -> Callable[[int], None]:
 
 def _finder(table: ClockTable) -> Callable[[int], tuple[int, int, int]]:
     """The function that gives the row that serves a position, and the positions from and to which it does."""
-    positions, at = (
-        memoryview(table.positions.data),
-        -1,
-    )  # behind the rows in use stands one that no count reaches
+    positions = memoryview(table.positions.data)  # behind the rows in use stands one that no count reaches
+    at, low, high = -1, 0, 0
 
     def find(position: int) -> tuple[int, int, int]:
-        nonlocal at
-        at += 1  # mostly it is the next one
-        if not positions[at] <= position < positions[at + 1]:
+        nonlocal at, low, high
+        if position >= high:  # mostly it is the next one
+            at += 1
+            low, high = high, positions[at + 1]
+        if not low <= position < high:
             at = table.row_of(position)
-        return at, positions[at], positions[at + 1]
+            low, high = positions[at], positions[at + 1]
+        return at, low, high
 
     return find

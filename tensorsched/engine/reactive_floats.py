@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from tensorsched.engine.clock import Where
 from tensorsched.engine.engine import FloatEngine
 from tensorsched.engine.inputs import Inputs
-from tensorsched.engine.reactive_plan import Plan, refuse_not_finite
+from tensorsched.engine.reactive_plan import Batch, Plan, refuse_not_finite
 from tensorsched.engine.table import ScheduleTable
 from tensorsched.schedules import Schedule
-from tensorsched.schedules.split import evaluate
+from tensorsched.schedules.split import Op, evaluate
 
 __all__ = ["ReactiveFloatEngine"]
 
@@ -40,7 +41,7 @@ class ReactiveFloatEngine:
         self.table: ScheduleTable = self._plan.table
         self._rows = FloatEngine(self.table)
         self._following: Iterator[Sequence[float]] = iter(())
-        self._getters = [[_getter(columns) for columns in batch.columns] for batch in self._plan.batches]
+        self._runs = [_Run.of(batch) for batch in self._plan.batches]
         self._row: Sequence[float] = ()
         self._found: list[float] = []  # the values that were computed last, and those of the last step
         self._used: list[float] | None = None
@@ -89,16 +90,14 @@ class ReactiveFloatEngine:
             ScheduleError: one of them is not finite.
         """
         cells = self._inputs.all_cells()
-        self._rest = [
-            [*([cells[at] for at in which] for which in batch.cells), *map(list, batch.constants)]
-            for batch in self._plan.batches
-        ]
+        self._rest = [[*(take(cells) for take in run.cells), *run.constants] for run in self._runs]
         return self._values(self._rest)
 
-    def _values(self, rest: Sequence[list[list[float]]]) -> list[float]:
+    def _values(self, rest: Sequence[list[Any]]) -> list[float]:
         found: list[float] = []
-        for batch, getters, others in zip(self._plan.batches, self._getters, rest, strict=True):
-            found += evaluate(batch.ops, [*(get(self._row) for get in getters), *others], _LISTS)
+        for run, others in zip(self._runs, rest, strict=True):
+            leaves = [take(self._row) for take in run.columns]
+            found += run.as_list(evaluate(run.ops, leaves + others, run.arithmetic))
         total = sum(found)
         if total - total != 0.0:
             refuse_not_finite(found, self._plan, self._inputs, self.step_count)
@@ -115,9 +114,34 @@ class ReactiveFloatEngine:
         self._used = None
 
 
-def _getter(indices: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    first = indices[0]
-    return itemgetter(*indices) if len(indices) > 1 else itemgetter(slice(first, first + 1))
+Take = Callable[[Sequence[Any]], Any]
+
+
+class _Run(NamedTuple):
+    """A batch of programs over lists, an entry for each; a single program over plain floats."""
+
+    ops: Sequence[Op]
+    columns: Sequence[Take]  # of a row of the table
+    cells: Sequence[Take]  # of those of the inputs
+    constants: Sequence[Any]
+    arithmetic: Mapping[str, Callable[..., Any]]
+    as_list: Callable[[Any], list[float]]
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Run:
+        columns, cells = ([_take(which) for which in each] for each in (batch.columns, batch.cells))
+        if all(len(each) == 1 for each in (*batch.columns, *batch.cells, *batch.constants)):
+            constants: list[Any] = [number for (number,) in batch.constants]
+            return cls(batch.ops, columns, cells, constants, _FLOATS, lambda value: [value])
+        return cls(batch.ops, columns, cells, [*map(list, batch.constants)], _LISTS, list)
+
+
+def _take(which: Sequence[int]) -> Take:
+    """The function that takes these items of a sequence, or the only one."""
+    first, many = which[0], len(which)
+    if many > 1 and len(set(which)) == 1:
+        return lambda items: [items[first]] * many
+    return itemgetter(*which)
 
 
 def _divide(a: float, b: float) -> float:
@@ -147,17 +171,20 @@ def _larger(a: float, b: float) -> float:
     return a if a > b or a != a else b  # noqa: PLR0124
 
 
-def _each(function: Callable[[float, float], float]) -> Callable[[Any, Any], list[float]]:
-    return lambda a, b: list(map(function, a, b))
-
-
-_LISTS: dict[str, Callable[..., list[float]]] = {
-    "+": lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
-    "-": lambda a, b: [x - y for x, y in zip(a, b, strict=True)],
-    "*": lambda a, b: [x * y for x, y in zip(a, b, strict=True)],
-    "/": _each(_divide),
-    "**": _each(_power),
-    "minimum": _each(_smaller),
-    "maximum": _each(_larger),
-    "where": lambda gate, a, b: [x if g != 0.0 else y for g, x, y in zip(gate, a, b, strict=True)],
+_FLOATS: dict[str, Callable[..., float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": _divide,
+    "**": _power,
+    "minimum": _smaller,
+    "maximum": _larger,
+    "where": lambda gate, a, b: a if gate != 0.0 else b,
 }
+
+
+def _each(function: Callable[..., float]) -> Callable[..., list[float]]:
+    return lambda *vectors: list(map(function, *vectors))
+
+
+_LISTS = {name: _each(function) for name, function in _FLOATS.items()}

@@ -106,8 +106,8 @@ class Plan:
         """Check that other schedules differ in their columns only; the function returned puts these into the table.
 
         Raises:
-            ScheduleError: the operations, inputs or constants are others, names that share a value would differ, or as
-                `tabulate.replacement`.
+            OtherProgramError: the operations, inputs or constants are others, or names that share a value would differ.
+            ScheduleError: as `tabulate.replacement`.
         """
         moved = self.schedules | dict(schedules)
         wanted: dict[int, tuple[str, Program]] = {}
@@ -115,7 +115,7 @@ class Plan:
             number, program = self.column_of[name], split(schedule)
             other, first = wanted.setdefault(number, (name, program))
             if first != program:
-                raise ScheduleError(
+                raise OtherProgramError(
                     f"{name!r} shares a value with {other!r}, because their schedules were equal, and must stay so: "
                     "rewrite both together, or detach() and attach() again"
                 )
@@ -124,7 +124,7 @@ class Plan:
                 program.inputs,
                 program.constants,
             ):
-                raise ScheduleError(
+                raise OtherProgramError(
                     f"{name!r} is computed on the device, perhaps in a graph, and there another schedule may differ in "
                     f"what depends on the step alone, not in its inputs, numbers or operations: {brief(schedule)}; "
                     "detach() and attach() again"
@@ -142,6 +142,10 @@ class Plan:
             self.programs = [wanted[number][1] for number in range(len(self.programs))]
 
         return commit
+
+
+class OtherProgramError(ScheduleError):
+    """Tensors that are where they are cannot follow other schedules: others have to take their place."""
 
 
 def _nothing() -> None:

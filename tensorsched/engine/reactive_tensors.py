@@ -93,19 +93,17 @@ class ReactiveEngine:
         if self._bytes is not None and found_inf is None:  # in CPU memory a copy of bytes costs the least
             self._bytes[0][:] = self._bytes[1]
         elif self.keeps:
-            self._keep(found_inf)
+            self._keep(self.live, found_inf)
         else:
             self._unkept = self.inputs.version
         self._columns.driver.advance(found_inf)
         self.fill()
 
-    def _keep(self, found_inf: torch.Tensor | None) -> None:
+    def _keep(self, values: torch.Tensor, found_inf: torch.Tensor | None) -> None:
         """The values of a step that was made, before those of the next one take their place."""
-        if found_inf is None:
-            self._used.copy_(self.live)
-        else:
-            made = found_inf.to(self.live.device).reshape(1) == 0
-            self._used.copy_(torch.where(made, self.live, self._used))
+        if found_inf is not None:
+            values = torch.where(found_inf.to(self.live.device).reshape(1) == 0, values, self._used)
+        self._used.copy_(values)
 
     def used(self) -> dict[str, float]:
         """By name what the last step that was made here used. Synchronises where the device is not a CPU.
@@ -162,7 +160,8 @@ class ReactiveEngine:
 
     def advance_in_graph(self, found_inf: torch.Tensor | None = None) -> None:
         """As `advance`, in plain tensor operations; what ran it in a graph calls `written` afterwards."""
-        self._keep(found_inf)
+        # A graph computes what its step uses: an input may have been turned since live was filled.
+        self._keep(self.current().view(1, -1), found_inf)
         self._columns.advance_in_graph(found_inf)
         self.live.copy_(self.current().view(1, -1))
 

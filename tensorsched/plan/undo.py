@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 from tensorsched.binding.attachment import Attachment
+from tensorsched.binding.following import follow
 from tensorsched.binding.kept import LastUsed
 from tensorsched.plan.arguments import about
 
@@ -44,7 +45,7 @@ def _way_back(sched: Attachment) -> Callable[[], None]:
         if not sched.attached:
             return
         if sched._schedules() != schedules:
-            sched._follow(schedules)
+            follow(sched, schedules)
         if inputs is not None and (mode := sched._mode).inputs is not None and mode.inputs.state() != inputs:
             mode.inputs.load(mode.inputs.read(inputs, exact=False))
             mode.refresh(sched.optimizer.param_groups)

@@ -76,8 +76,8 @@ def check(schedule: Schedule, *, steps: int | None = None, peak: float | None = 
         `>>`, values above the peak or below 0, and the other codes of `check.CODES`.
 
     Raises:
-        ScheduleError: not a schedule, a total that is not known yet, steps is no whole number >= 1, peak no finite number, or the schedule is
-            longer than ten million steps and `steps` is not given.
+        ScheduleError: not a schedule, a total that is not known yet, steps is no whole number >= 1, peak no finite
+            number, or the schedule is longer than ten million steps and `steps` is not given.
 
     Example:
         >>> import tensorsched as ts

@@ -103,7 +103,7 @@ class Span(_Bounded):
 
     inner: Schedule = f.declare(check_schedule)
     length: float = f.positive()
-    offset: float = f.declare(f.check_not_negative, default=0.0)
+    offset: float = f.declare(f.check_not_negative)
 
     def _length(self, inner: int) -> int:  # noqa: ARG002  as long as it says, whatever inner is
         return max(0, math.ceil(self.length - self.offset))

@@ -4,7 +4,8 @@ Part 1: what it costs the host to move a schedule by one step, beside torch, tra
 jitted optax schedule (what is not installed is left out, and said so) and a bare loop of writes. Part 2: what that adds to
 whole optimizer steps. Part 3: scaled tables beside equal ones. Part 4: building tables. Part 5: handlers in an ignite
 engine, beside ignite's own. Part 6: how building grows with the number of steps. Part 7: import time over torch's. Part 8:
-where the microseconds of a step go. Part 9: reacting to a metric, beside torch's ReduceLROnPlateau. Compiled steps: one_graph.py.
+where the microseconds of a step go. Part 9: reacting to a metric, beside torch's ReduceLROnPlateau. Part 10: a
+clock of tokens beside the step clock. Compiled steps: one_graph.py.
 All that is compared runs in turn in one process (timing.py), on one thread and without garbage collection. The absolute
 numbers belong to the machine and its load; read the ratios.
 """
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cases
+import clocks
 import growth
 import ignite_cases
 import import_time
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("import", _part_7),
         ("profile", _part_8),
         ("live", _part_9),
+        ("clocks", _part_10),
     ):
         result[name], judged = part(options)
         verdicts += judged
@@ -332,6 +335,13 @@ def _part_9(options: argparse.Namespace) -> tuple[list[Record], list[targets.Ver
         {"call": kind, "groups": groups, "competitors": _times(run, slow=live_cases.TORCH)}
         for (kind, groups), run in races.items()
     ]
+    return records, []
+
+
+def _part_10(options: argparse.Namespace) -> tuple[list[Record], list[targets.Verdict]]:
+    records = clocks.part(options)
+    title = "10. A clock of tokens beside the step clock: both hooks, and count() in front of them"
+    report.show(title, report.Columns(clocks.HEAD, text=2), clocks.rows_of(records))
     return records, []
 
 

@@ -31,6 +31,44 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
+HEAD = ("groups", "slots", "steps, us", "tokens, us", "tokens / steps", "IQR")
+
+
+def part(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the benchmark keeps: microseconds a step on either clock, and their ratio in each round."""
+    records = []
+    for groups in options.groups:
+        made = [_competitor(row, unit, groups) for row in ROWS for unit in CLOCKS]
+        times = race(made, rounds=options.rounds, block_s=options.block_ms / 1000)
+        for row in ROWS:
+            steps, tokens = (f"{row}, {unit}" for unit in CLOCKS)
+            ratio = times.ratio(tokens, steps)
+            records.append(
+                {
+                    "groups": groups,
+                    "slots": row,
+                    "us": {unit: round(times.time(f"{row}, {unit}").median, 5) for unit in CLOCKS},
+                    "ratio": {
+                        "median": round(ratio.median, 4),
+                        "quartiles": [round(q, 4) for q in ratio.quartiles],
+                    },
+                }
+            )
+    return records
+
+
+def rows_of(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The same, as lines of a table."""
+    return [
+        (
+            *(f"{r['groups']}", r["slots"], *(f"{r['us'][unit]:.2f}" for unit in CLOCKS)),
+            f"{r['ratio']['median']:.2f}x",
+            " .. ".join(f"{q:.2f}x" for q in r["ratio"]["quartiles"]),
+        )
+        for r in records
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="write JSON")
@@ -39,21 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--groups", type=int, nargs="+", default=[1, 128, 1024])
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"machine": machine(), "us": {}, "ratio": {}}
-    for groups in options.groups:
-        made = [_competitor(row, unit, groups) for row in ROWS for unit in CLOCKS]
-        times = race(made, rounds=options.rounds, block_s=options.block_ms / 1000)
-        for row in ROWS:
-            steps, tokens = (f"{row}, {unit}" for unit in CLOCKS)
-            ratio = times.ratio(tokens, steps)
-            us = {unit: times.time(f"{row}, {unit}").median for unit in CLOCKS}
-            print(
-                f"{groups:5d} groups, {row:32s} steps {us['steps']:7.2f} us, tokens {us['tokens']:7.2f} us: "
-                f"{ratio.median:.2f}x ({ratio.quartiles[0]:.2f} to {ratio.quartiles[1]:.2f})"
-            )
-            result["us"][f"{row}, {groups} groups"] = us
-            result["ratio"][f"{row}, {groups} groups"] = [ratio.median, *ratio.quartiles]
-    result["load_at_end"] = load()
+    result: dict[str, Any] = {"machine": machine(), "clocks": part(options), "load_at_end": load()}
+    for line in (HEAD, *rows_of(result["clocks"])):
+        print("  ".join(cell.ljust(32) if at == 1 else cell.rjust(16) for at, cell in enumerate(line)))
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -78,6 +78,7 @@ def page(result: Numbers, one_graph: Numbers) -> str:
             INTRODUCTION,
             f"## Whole steps\n\n{_machine(result, 'results/cpu.json')}",
             _added(result),
+            *(f"## {title}\n\n{show(result[name])}" for name, title, show in _LATER if name in result),
             f"## Tables\n\n{_sentences(result)}",
             f"## One compiled graph\n\n{_one_graph(one_graph)}",
         ]
@@ -164,6 +165,44 @@ def _whole_step(result: Numbers) -> str:
         f"`import tensorsched` takes {result['import']['ours_s'] * 1e3:.0f} ms after `import torch`.\n"
         "[Other optimizers, tables of ten million steps, compiled graphs](tests/benchmarks/RESULTS.md).\n"
     )
+
+
+def _live(records: Sequence[Numbers]) -> str:
+    rows = []
+    for record in records:
+        theirs, floats, tensors = record["competitors"].values()
+        ours = (f"{_short(c['us']['median'])} ({_short(c['ratio']['median'])}x)" for c in (floats, tensors))
+        rows.append([record["call"], str(record["groups"]), _short(theirs["us"]["median"]), *ours])
+    return _table(
+        "A metric, a float, is shown to `lr * ts.plateau(...)` and to torch's `ReduceLROnPlateau`, in microseconds a call (in\n"
+        'brackets: how many times faster than torch\'s; below 1 is slower). "reducing" lowers every lr at every call:',
+        ["", "groups", "torch's", "ours, float slots", "ours, tensor slots"],
+        rows,
+        words=1,
+    )
+
+
+def _clocks(records: Sequence[Numbers]) -> str:
+    rows = [
+        [
+            r["slots"],
+            str(r["groups"]),
+            *(_short(us) for us in r["us"].values()),
+            f"{r['ratio']['median']:.2f}x",
+        ]
+        for r in records
+    ]
+    return _table(
+        "A step on a clock of tokens, with `sched.count(n)` of an int, beside the clock of steps: both hooks, in microseconds. A\n"
+        "device's driver launches its kernels on the CPU here:",
+        ["", "groups", "steps", "tokens", "tokens / steps"],
+        rows,
+        words=1,
+    )
+
+
+_LATER = (("live", "Reacting to a metric", _live), ("clocks", "A clock of tokens", _clocks))
+"""Parts that a file of older figures has not."""
 
 
 def _one_graph(result: Numbers) -> str:

@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
     "SGD": (optim.SGD, {"momentum": 0.9}),
     "SGD without state": (optim.SGD, {}),
 }
-GUARDS = tuple(f"tensorsched.binding.hooks.{name}" for name in ("is_dummy", "is_dummy_by_name"))
+GUARDS = tuple(f"tensorsched.binding.rare_steps.{name}" for name in ("is_dummy", "is_dummy_by_name"))
 CASES = [
     *itertools.product(("AdamW", "SGD"), (False, True)),
     ("SGD without state", False),

@@ -628,3 +628,28 @@ def test_step_by_hand_is_refused_where_the_optimizer_does_it():
         ts.BindingError, match=r"advances by itself after each optimizer\.step.* pass advance='manual'"
     ):
         sched.step()
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_attach_leaves_an_optimizers_attributes_where_they_are_read_fast(resident):
+    """CPython keeps attributes beside an object until its __dict__ is looked at; torch's step reads some for each parameter."""
+    looks: list[str] = []
+
+    class Watched(optim.AdamW):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "__dict__":
+                looks.append(name)
+            return super().__getattribute__(name)
+
+    optimizer = two_groups(Watched)
+    optimizer.step()
+    looks.clear()
+    sched = ts.attach(optimizer, lr=ts.linear(0.1, 0.2, steps=9), resident=resident)
+    for step in range(3):
+        set_gradients(optimizer, step)
+        optimizer.step()
+    sched.seek(1)
+    sched.detach()
+    assert not looks
+    vars(optimizer)
+    assert looks, "the probe sees a look"

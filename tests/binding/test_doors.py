@@ -25,9 +25,12 @@ def plain(optimizer: optim.Optimizer) -> list[dict[str, object]]:
 
 
 BY_NAME = "attach() takes every hyperparameter by its name: write attach(optimizer, lr="
+LONG = LR >> ts.linear(0.0, 0.001, steps=10) >> ts.exponential(0.001, 0.0001, steps=100)
 CALLS = [
     (lambda o: ts.attach(o, LR), BY_NAME + "cosine(0.001, 0.0, steps=100))"),
     (lambda o: ts.attach(o, 1e-3), BY_NAME + "0.001)"),
+    (lambda o: ts.attach(o, LONG), BY_NAME + f"{LONG!r})"),  # whole, to be copied
+    (lambda o: ts.attach(o, 10**5000), BY_NAME + "<int too large to show>)"),
     (lambda o: ts.attach(LR, o), BY_NAME + "cosine(0.001, 0.0, steps=100))"),
     (lambda o: ts.attach(o, LR, ts.constant(0.1)), BY_NAME),
     (lambda _: ts.attach(lr=LR), BY_NAME + "schedule)"),

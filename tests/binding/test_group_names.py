@@ -52,7 +52,7 @@ def test_value_and_print_know_the_names():
     ]
     with pytest.raises(ts.BindingError, match="no param_group is named 'nodecay'; did you mean 'no_decay'"):
         sched.value("lr", "nodecay")
-    with pytest.raises(ts.BindingError, match="no slot is 'eps' of group decay"):
+    with pytest.raises(ts.BindingError, match="no slot is 'eps' of group 'decay'"):
         sched.value("eps", "decay")
 
 

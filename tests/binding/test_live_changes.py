@@ -7,10 +7,12 @@ import math
 
 import pytest
 import torch
+import torch._dynamo
 from torch import nn, optim
+from torch._dynamo.backends.debugging import aot_eager
 
 import tensorsched as ts
-from tests.binding.test_attach import train, two_groups
+from tests.binding.test_attach import set_gradients, train, two_groups
 
 BASE = ts.linear(1.0, 0.0, steps=10)
 FALLS = ts.plateau(factor=0.5, patience=0) - 0.75  # out of range once it was reduced
@@ -150,3 +152,93 @@ def test_what_was_turned_and_fits_is_given_back(resident):
     sched.inputs["x"].fill_(0.5)
     sched.detach()
     assert lr(optimizer) == 0.5
+
+
+# -- other tensors in the place of those that there are ----------------------------------------------------------------
+
+
+class Twins:
+    """The same run twice: eager floats, and another way to step."""
+
+    def __init__(self, lr: ts.Schedule, how: str, resident: bool = False, **options) -> None:
+        self.runs = [sgd(lr), sgd(lr, resident=resident, **options)]
+        self.graphs = 0
+        optimizer, sched = self.runs[1]
+        self.step = ts.compile_step(sched, backend=self.backend) if how != "eager" else optimizer.step
+        if how == "traced":
+            self.step = torch.compile(self.step, backend=self.backend, fullgraph=True)
+            self.steps(2, inner=ts.compile_step(sched, backend="aot_eager"))  # makes the optimizer's state
+
+    def backend(self, module, example_inputs):
+        self.graphs += 1
+        return aot_eager(module, example_inputs)
+
+    def steps(self, times: int, inner=None) -> None:
+        for number in range(times):
+            for optimizer, step in zip(
+                (run[0] for run in self.runs), (self.runs[0][0].step, inner or self.step), strict=True
+            ):
+                set_gradients(optimizer, number)
+                step()
+            mine, theirs = (run[1].log() for run in self.runs)
+            assert theirs == pytest.approx(mine, rel=2**-22, abs=1e-30)
+            values = [[float(g["lr"]) for g in optimizer.param_groups] for optimizer, _ in self.runs]
+            assert values[1] == pytest.approx(values[0], rel=2**-22, abs=1e-30)
+        a, b = ([p for g in o.param_groups for p in g["params"]] for o, _ in self.runs)
+        assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-7) for p, q in zip(a, b, strict=True))
+
+    def both(self, change) -> None:
+        for _, sched in self.runs:
+            change(sched)
+
+
+CHANGES = {
+    "cool down": lambda s: s.cool_down(6, to=0.01),
+    "become live": lambda s: s.rewrite(lr=lambda old, _: old * ts.live("y", 0.5)),
+    "other operations": lambda s: s.rewrite(lr=0.3 * ts.plateau(factor=0.5, patience=0) + 0.01),
+}
+
+
+@pytest.mark.parametrize("how", ["eager", "compiled", "traced"])
+@KINDS
+def test_what_is_live_is_rewritten_in_tensors_and_in_graphs_too(how, resident):
+    twins = Twins(BASE * ts.live("x", 1.0), how, resident, capacity=60)
+    twins.steps(2)
+    twins.both(lambda sched: sched.inputs["x"].fill_(0.5))
+    twins.steps(2)
+    for change in CHANGES.values():
+        graphs = twins.graphs
+        twins.both(change)
+        twins.steps(3)
+        if how != "eager":
+            assert twins.graphs == graphs + 1, "compiled once more, and not at every step"
+    twins.both(lambda sched: (sched.observe(1.0), sched.observe(2.0)))
+    twins.steps(2)
+    assert twins.runs[1][1].log()["lr/0"] == pytest.approx(0.16)
+    assert [c.what for c in twins.runs[1][1].history()] == ["attach", "cool_down", "rewrite", "rewrite"]
+    torch._dynamo.reset()
+
+
+def test_what_somebody_holds_or_a_captured_graph_reads_stays_where_it_is():
+    optimizer, sched = sgd(BASE * ts.live("x", 1.0), resident=True, free={"kl": BASE})
+    held = sched.value("kl")
+    with pytest.raises(ts.ScheduleError, match="'kl' is a tensor that depends on the step alone"):
+        sched.rewrite(free={"kl": BASE * ts.live("x", 1.0)})
+    sched.cool_down(4)
+    train(optimizer, steps=1)
+    assert held.item() == sched.value("kl").item() == pytest.approx(BASE(1), rel=2**-23)
+    captured_optimizer, captured = sgd(BASE * ts.live("x", 1.0), resident=True)
+    before = captured.state_dict()
+    for engine in captured._mode.engines:
+        engine.driver.captured = True  # as a capture of the user's leaves it
+    with pytest.raises(ts.ScheduleError, match="perhaps in a graph"):
+        captured.cool_down(4)
+    assert captured.state_dict() == before
+    compiled_optimizer, compiled = sgd(BASE * ts.live("x", 1.0))
+    step = ts.compile_step(compiled, backend="aot_eager")
+    compiled._graph.captured = True
+    with pytest.raises(ts.ScheduleError, match="perhaps in a graph"):
+        compiled.cool_down(4)
+    assert (lr(captured_optimizer), lr(compiled_optimizer)) == (1.0, 1.0)
+    step.release()
+    torch._dynamo.reset()

@@ -12,7 +12,7 @@ from torch import nn, optim
 
 import tensorsched as ts
 from tensorsched.binding.movers import Mover, float_mover, joined, tensor_mover
-from tensorsched.engine import FloatEngine, ScheduleEngine, tabulate
+from tensorsched.engine import ClockFloatEngine, FloatEngine, ScheduleEngine, tabulate, tabulate_on_clock
 from tensorsched.param_groups import Place
 
 STEPS = 40
@@ -287,3 +287,25 @@ def test_the_handle_shows_what_users_use():
 def test_an_attachment_that_is_never_compiled_carries_nothing_of_it():
     sched = ts.attach(optim.SGD([nn.Parameter(torch.ones(1))]), lr=0.5)
     assert sched._graph is None
+
+
+@COUNTS
+def test_on_a_clock_a_write_between_check_and_move_moves_neither_slots_nor_counts(count):
+    places = [Place(i, "lr") for i in range(count)]
+    table = tabulate_on_clock({place.name: curve(i) for i, place in enumerate(places)}, ts.clock("tokens"))
+    engine, it = ClockFloatEngine(table), thing(count)
+    bound = Bound(it, float_mover(it.param_groups, {p: table.live_column[p.name] for p in places}, engine))
+    engine.count(7)
+    assert bound.check()
+    it.param_groups[-1]["lr"] = 5.0
+    held = [group["lr"] for group in it.param_groups]
+    assert bound.advance(None) is False
+    assert engine.where == (0, 0, 7)
+    assert all(group["lr"] is before for group, before in zip(it.param_groups, held, strict=True))
+    bound = Bound(it, float_mover(it.param_groups, {p: table.live_column[p.name] for p in places}, engine))
+    assert bound.advance(torch.ones(1)) is None
+    assert engine.where == (0, 0, 7)
+    assert bound.advance(None) is True
+    assert engine.where == (7, 1, 7)
+    assert bound.check()
+    assert [group["lr"] for group in it.param_groups] == table.at(7).tolist()

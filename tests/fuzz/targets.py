@@ -22,7 +22,7 @@ from tensorsched.cli.main import main as command_line
 from tensorsched.schedules.node import Node, brief
 from tensorsched.schedules.parse import FUNCTIONS
 from tensorsched.schedules.template import fill_in, templates
-from tensorsched.schedules.views.picture import phases
+from tensorsched.schedules.views.phases import phases
 from tests.fuzz.inputs import Call
 from tests.fuzz.worlds import world
 

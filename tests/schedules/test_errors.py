@@ -10,6 +10,7 @@ import pytest
 
 import tensorsched as ts
 from tensorsched import BindingError, ScheduleError
+from tensorsched.schedules.parse import FUNCTIONS
 
 NAMES = {**vars(ts), "np": np, "math": math, "Decimal": Decimal, "up": ts.linear(0.0, 1.0, steps=4)}
 
@@ -233,6 +234,14 @@ def test_the_message_says_what_why_and_the_way_out(source, parts):
         at = message.index(part, at) + len(part)
     assert len(message) < 400
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_says_how_it_is_called(name):
+    with pytest.raises(
+        ScheduleError, match=rf"^{name}: it has no argument 'nothing_like_it'.*; it is {name}\("
+    ):
+        FUNCTIONS[name](nothing_like_it=1)
 
 
 @pytest.mark.parametrize("error", [ScheduleError, BindingError])

@@ -32,6 +32,7 @@ from tests.schedules.beside_peers import (
 LR = 0.3
 PEERS: dict[str, st.SearchStrategy[Pair]] = {}
 warmups = st.integers(1, 20)
+counts = st.integers(1, 5)
 
 
 def peer(build: Callable[..., Pair]) -> Callable[..., Pair]:
@@ -307,6 +308,18 @@ def deepspeed_warmups(draw):
     options = {"warmup_min_lr": low, "warmup_max_lr": LR, "warmup_num_steps": w, "warmup_type": shape}
     return pair("deepspeed", ours, w + n + 4, lambda k: (
         k["WarmupDecayLR"](k["optimizer"], w + n, **options) if decays else k["WarmupLR"](k["optimizer"], **options)
+    ))  # fmt: skip
+
+
+@peer
+def deepspeed_stairs(draw):
+    stairs, up, down, low = draw(st.integers(2, 9)), draw(counts), draw(counts), 0.1 * draw(fractions)
+    # On the way down theirs is on the lower stair from its first step on.
+    ours = ts.linear(low, LR, steps=stairs).hold_each(up) >> ts.linear(LR, low, steps=stairs).hold_each(
+        down
+    ).skip(down - 1)
+    return pair("deepspeed", ours, stairs * (up + down), lambda k: k["OneCycle"](
+        k["optimizer"], low, LR, 0.0, stairs * up, stairs * down, cycle_first_stair_count=stairs, cycle_momentum=False
     ))  # fmt: skip
 
 

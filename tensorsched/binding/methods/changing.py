@@ -10,10 +10,11 @@ from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.changes import chosen, cooled, extended, resolved, resolved_free
 from tensorsched.binding.doors import named_only
 from tensorsched.binding.events import take_in_new_groups
+from tensorsched.binding.following import follow
 from tensorsched.binding.group_names import check_address
 from tensorsched.binding.late_groups import read_adopted, take_in
 from tensorsched.binding.placement import read_rewrite
-from tensorsched.binding.slots import Slot, give_back
+from tensorsched.binding.slots import Slot, give_back, present_values
 from tensorsched.errors import BindingError
 from tensorsched.param_groups import param_groups
 from tensorsched.schedules import Schedule
@@ -259,7 +260,7 @@ def adopt(sched: AttachmentBase, /, **hyperparameters: Any) -> None:
 def _change(sched: AttachmentBase, what: str, schedules: Mapping[str, Schedule]) -> None:
     """Follow other schedules, by column, and keep what was followed before."""
     before, step = sched._schedules(), sched._made()
-    sched._follow(schedules)
+    follow(sched, schedules)
     after = {name: schedule for name, schedule in schedules.items() if schedule != before[name]}
     sched._history.add(what, step, after=after)
 
@@ -272,7 +273,8 @@ def _let_go(sched: AttachmentBase, slots: Sequence[Slot]) -> None:
             changed.
     """
     places = {slot.place for slot in slots}
-    present = sched._present(slots)
+    mode, position = sched._mode, sched.position
+    present = present_values(slots, sched.optimizer.param_groups, lambda name: mode.at(name, position))
     going = {slot.place.group for slot in slots if slot.place.part == "lr"}
     if left := [s for s in sched.slots if s.decays and s.place.group in going and s.place not in places]:
         raise BindingError(

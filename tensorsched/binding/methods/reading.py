@@ -151,6 +151,7 @@ def used(
             f"used() is not known of a schedule with live inputs ({brief(live[0])}): what these were at each step is "
             "not kept; call sched.log() after each optimizer.step() and keep that"
         )
+    refuse_in_worker("used()")
     now, clock = sched.position, sched._options.clock
     each = clock.resolution or 1 if clock is not None and clock.between == "hold" else 1
     if at is not None:

@@ -153,7 +153,8 @@ def observe(sched: AttachmentBase, metric: Any = None, /, **metrics: Any) -> Non
 def take_back(sched: AttachmentBase) -> None:
     """As if the last `observe` had not been, where that was decided on the host."""
     if (inputs := sched._mode.inputs) is not None:
-        inputs.take_back()
+        inputs.load(inputs.before)
+        inputs.before = {}
         with contextlib.suppress(BindingError, ScheduleError):  # somebody has turned another input, too
             sched._mode.refresh(sched.optimizer.param_groups)
 

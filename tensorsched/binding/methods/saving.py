@@ -9,6 +9,7 @@ from tensorsched.binding.base import AttachmentBase
 from tensorsched.binding.checkpoint import read_state
 from tensorsched.binding.clocked import write_clock
 from tensorsched.binding.events import take_in_new_groups
+from tensorsched.binding.following import follow
 from tensorsched.binding.resuming import apart
 from tensorsched.binding.state_format import write_state
 from tensorsched.engine import Where
@@ -86,7 +87,7 @@ def load_state_dict(
     restarts = how == "restart" and where.position == 0  # on purpose
     other = "" if restarts else apart(sched, "state", where)
     if schedules:
-        sched._follow(schedules)
+        follow(sched, schedules)
     if sched._mode.inputs is not None:
         sched._mode.inputs.load(cells)
     sched._last.forget(sched._mode)

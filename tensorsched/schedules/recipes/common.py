@@ -34,7 +34,7 @@ def duration(where: str, value: float, total: int | None = None) -> int:
     return steps
 
 
-def option(where: str, value: str, allowed: tuple[str, ...]) -> str:
+def option(where: str, value: object, allowed: tuple[str, ...]) -> str:
     """One of a few words."""
     if not isinstance(value, str) or value not in allowed:
         raise f.refuse(where, "one of " + ", ".join(map(repr, allowed)), value)

@@ -14,7 +14,6 @@ from tensorsched.schedules.schedule import Schedule
 from tensorsched.schedules.shapes import power_law
 from tensorsched.schedules.words import worded
 
-
 _LARGEST_EXPONENT = 700.0  # of which exp is finite
 
 
