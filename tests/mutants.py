@@ -189,10 +189,14 @@ def _chosen(package: Path, options: argparse.Namespace) -> Iterator[tuple[Mutant
     for path, source in sources.items():
         name = str(path.relative_to(package))
         if _tested(name, under):
+            lines = source.splitlines()
             for mutant in mutants(source, name):
-                mutated = mutant.of(source)
-                if any(text in _place(source, mutated, mutant.line) for text in options.only):
-                    yield mutant, mutated
+                if any(
+                    lines[mutant.line - 1].strip() in text for text in options.only
+                ):  # most are quickly told
+                    mutated = mutant.of(source)
+                    if _parses(mutated) and _place(source, mutated, mutant.line) in options.only:
+                        yield mutant, mutated
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         "--under", action="append", help="files and folders of the package; default: all that are tested"
     )
     parser.add_argument(
-        "--only", action="append", help="the mutants that have this text, `function: old -> new`"
+        "--only", action="append", help="this mutant, `function: old -> new`, as it was printed"
     )
     parser.add_argument("--sample", type=int, default=40)
     parser.add_argument(

@@ -59,8 +59,8 @@ PASSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 FOLDERS: Mapping[str, Sequence[str]] = {
     "schedules": ["schedules", "engine"],
     "cli": ["schedules"],
-    "engine": ["engine", "binding", "device", "plan", "compiled"],
-    "binding": ["binding", "device", "schedules", "plan", "compiled"],
+    "engine": ["engine", "binding", "device", "plan"],
+    "binding": ["binding", "device", "schedules", "plan"],
     "param_groups.py": ["binding", "plan", "recording"],
     "plan": ["plan", "binding"],
     "recording": ["recording"],
@@ -273,7 +273,14 @@ class Runs:
         """What notices the mutant that is in the copy; "" if nothing does."""
         for name in (passes := passes_of(path, quick=quick)):
             tests = self.reach.tests(name, path, line, source)
-            tests.sort(key=lambda test: (-len(self.killers.get(test.name, ())), test.seconds))
+            stem = Path(path).stem
+            tests.sort(
+                key=lambda test: (
+                    f"test_{stem}.py" not in test.name,
+                    -len(self.killers.get(test.name, ())),
+                    test.seconds,
+                )
+            )
             if quick:
                 spent = list(itertools.accumulate(test.seconds for test in tests))
                 tests = tests[: bisect.bisect(spent, QUICK)]

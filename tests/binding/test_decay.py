@@ -377,3 +377,13 @@ def test_a_capture_names_what_a_fused_kernel_would_bake_in(schedules, text, monk
     ts.attach(optimizer, **schedules)
     with pytest.raises(ts.BindingError, match=text):
         optimizer.step()
+
+
+def test_with_a_trainers_face_the_schedule_moves_when_that_is_stepped():
+    optimizer, sched = decaying()
+    face = sched.lr_scheduler()
+    set_gradients(optimizer, 0)
+    optimizer.step()
+    assert sched.step_count == 0
+    face.step()
+    assert sched.step_count == 1

@@ -11,7 +11,7 @@ import torch
 from torch import nn, optim
 
 import tensorsched as ts
-from tensorsched.binding.movers import Mover, float_mover, joined, tensor_mover
+from tensorsched.binding.movers import Mover, fill_all, float_mover, joined, tensor_mover
 from tensorsched.engine import ClockFloatEngine, FloatEngine, ScheduleEngine, tabulate, tabulate_on_clock
 from tensorsched.param_groups import Place
 
@@ -309,3 +309,12 @@ def test_on_a_clock_a_write_between_check_and_move_moves_neither_slots_nor_count
     assert engine.where == (7, 1, 7)
     assert bound.check()
     assert [group["lr"] for group in it.param_groups] == table.at(7).tolist()
+
+
+def test_a_tensor_that_a_group_holds_is_filled_and_stays():
+    tensor, last = torch.tensor(0.5), 0.25
+    groups = [{"lr": last}, {"lr": tensor}]
+    fill_all(groups, "lr", last, 0.125)
+    assert groups == [{"lr": 0.125}, {"lr": tensor}]
+    assert groups[1]["lr"] is tensor
+    assert tensor.item() == 0.125

@@ -271,3 +271,9 @@ def test_the_rows_are_the_reference_of_the_schedule():
         table.positions[: table.used : 97].tolist(), table.data[: table.used : 97, 1], strict=True
     ):
         assert value == pytest.approx(reference.value(table.schedules["x"], position), rel=2**-48)
+
+
+@pytest.mark.parametrize("progress", [1, 1.0, 0, "yes"])
+def test_progress_is_a_function_or_true_itself(progress):
+    with pytest.raises(ts.ScheduleError, match=r"clock: progress must be a function .*or True"):
+        ts.clock(progress=progress)

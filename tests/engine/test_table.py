@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import tensorsched as ts
+from tensorsched.engine import drivers, memory, sharing
 from tensorsched.engine import layouts as table_module
 from tests import strategies
 from tests.rounding import analyse
@@ -183,3 +184,36 @@ def test_a_column_of_subnormal_numbers_is_compared_without_a_warning():
 def test_many_different_columns_are_compared_by_their_look():
     table = ts.tabulate({str(i): ts.cosine(1.0, i / 400, steps=50) for i in range(200)}, scale=True)
     assert table.host.shape[0] == 200
+
+
+def test_the_extremes_of_scaled_columns_are_those_of_their_values():
+    lr = ts.linear(0.0, 1.0, steps=300) >> ts.linear(1.0, 0.25, steps=600)
+    table = ts.tabulate({f"{n}": float(n - 3) * lr for n in range(9) if n != 3})
+    assert "from 1 scaled" in repr(table)
+    low, high = table.layout.extremes()
+    values = table.layout.block(0, table.rows)
+    assert low.tolist() == values.min(axis=0).tolist()
+    assert high.tolist() == values.max(axis=0).tolist()
+
+
+def test_a_table_that_main_memory_has_no_room_for_is_refused(monkeypatch):
+    monkeypatch.setattr(sharing, "free_bytes", lambda device: 100)
+    with pytest.raises(ts.ScheduleError, match=r"does not fit.* on cpu, and 100 B may be used"):
+        ts.tabulate({"a": ts.linear(0.0, 1.0, steps=1000)})
+
+
+def test_a_message_about_memory_names_the_longest_first():
+    steps = {"short": 4, "longest": 4000, "long": 400}
+    schedules = {name: ts.linear(0.0, 1.0, steps=n) for name, n in steps.items()}
+    error = memory.does_not_fit(8, 4001, schedules, torch.device("cpu"), None)
+    assert "for 'longest', 'long', 'short'." in str(error)
+
+
+def test_a_device_without_nextafter_counts_otherwise(monkeypatch):
+    assert drivers._nextafter_counts.__wrapped__(torch.device("cpu"))
+
+    def missing(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(torch, "nextafter", missing)
+    assert not drivers._nextafter_counts.__wrapped__(torch.device("cpu"))

@@ -473,3 +473,22 @@ def test_a_gan_steps_its_discriminator_twice_and_resumes_so():
         iteration(again, number)
     for mine, theirs in zip(parts[:2], again[:2], strict=True):
         assert all(torch.equal(p, q) for p, q in zip(mine.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_plan_of_one_watches_nobody():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))])
+    sched = ts.attach(optimizer, lr=ts.linear(1.0, 0.0, steps=4))
+    before = len(optimizer._optimizer_step_post_hooks)
+    ts.Plan(a=sched)
+    assert len(optimizer._optimizer_step_post_hooks) == before
+
+
+def test_a_state_with_a_name_more_is_refused():
+    def plan(*names):
+        optimizers = {name: torch.optim.SGD([torch.nn.Parameter(torch.ones(2))]) for name in names}
+        return ts.Plan(
+            {name: ts.attach(o, lr=ts.linear(1.0, 0.0, steps=4)) for name, o in optimizers.items()}
+        )
+
+    with pytest.raises(ts.BindingError, match="this state is of a plan of a, b, c, and this plan is of a, b"):
+        plan("a", "b").load_state_dict(plan("a", "b", "c").state_dict())

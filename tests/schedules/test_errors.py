@@ -206,6 +206,7 @@ ROWS = [
     ("warmup_cosine(1, total=9, warmup=1, eta_min=0.1)", "it has no argument 'eta_min': write floor=0.1"),
     ("adamc(up, weight_decay=0.1)", "adamc: it has no argument 'weight_decay': write wd=0.1"),
     ("cosine(1, 0)", "cosine: missing a required argument: 'steps'", "cosine(start, end, *, steps)"),
+    ("power(1, warmup=6, scale=1, total=10, decay=5)", "power: warmup (6) and decay (5) are 11 steps, longer than the total of 10"),
     ("cosine(1, 0, stepz=4)", "cosine: it has no argument 'stepz'; did you mean steps?"),
     ("parse('cosine(1, 0, steps=?)')(0)", "steps of cosine(1, 0, steps=?) is not known yet", ".bind(steps=n)"),
     ("parse('cosine(1, 0, steps=?)').to_json()", "steps of cosine(1, 0, steps=?) is not known yet"),

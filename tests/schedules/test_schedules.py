@@ -18,6 +18,7 @@ from tensorsched.schedules import validators as fields
 from tensorsched.schedules.live import Input
 from tensorsched.schedules.node import NODES, SHAPES, node
 from tensorsched.schedules.parse import parse
+from tensorsched.schedules.recipes.curves import half_life
 from tensorsched.schedules.validators import MAX_STEPS
 from tensorsched.schedules.views.phases import phases
 from tests import strategies
@@ -530,3 +531,15 @@ def test_a_mirror_between_two_steps_is_the_schedule_itself_to_the_bit():
     there = ts.power_law(1.0, 0.5, timescale=0.5).take(1000)
     for step in range(1, 50):
         assert there.mirror().stretch(3.0)(step) == there.stretch(3.0)(step)
+
+
+def test_one_step_is_asked_for_and_no_other():
+    schedule = 1.0 / ts.linear(1.0, 0.0, steps=4)
+    assert schedule(3) == 4.0
+    with pytest.raises(ts.ScheduleError):
+        schedule(4)
+
+
+def test_half_life_does_not_fall_below_a_floor_of_1():
+    fall = half_life(8.0, 1.0, 2, steps=40, rising=False)
+    assert fall.values(60).min() == 1.0
