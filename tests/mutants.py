@@ -96,7 +96,7 @@ def _change(original: str, mutated: str) -> str:
     for line in itertools.islice(lines, 2, None):
         if text := line[1:].strip():
             {"-": old, "+": new}.get(line[0], []).append(text)
-    return f"{' '.join(old)} -> {' '.join(new)}"
+    return f"{' '.join(old)} -> {' '.join(new)}".rstrip()
 
 
 def _tested(name: str, under: Sequence[str]) -> bool:

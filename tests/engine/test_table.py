@@ -188,7 +188,7 @@ def test_many_different_columns_are_compared_by_their_look():
 
 def test_the_extremes_of_scaled_columns_are_those_of_their_values():
     lr = ts.linear(0.0, 1.0, steps=300) >> ts.linear(1.0, 0.25, steps=600)
-    table = ts.tabulate({f"{n}": float(n - 3) * lr for n in range(9) if n != 3})
+    table = ts.tabulate({f"{n}": float(n - 3) * lr for n in range(9) if n != 3}, scale=True)
     assert "from 1 scaled" in repr(table)
     low, high = table.layout.extremes()
     values = table.layout.block(0, table.rows)
