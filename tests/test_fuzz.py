@@ -211,6 +211,19 @@ def test_a_number_that_is_no_count_in_an_optimizers_checkpoint_is_refused(key):
         optimizer.load_state_dict(saved)
 
 
+def test_a_picture_of_no_number_of_steps_is_refused():
+    _, sched = attached()
+    with pytest.raises(ts.ScheduleError, match="plot: steps must be a whole number"):
+        sched.plot(steps=object)
+
+
+def test_a_free_value_that_is_a_long_word_is_refused_in_a_short_message():
+    _, sched = attached()
+    with pytest.raises(ts.BindingError) as caught:
+        sched.rewrite(free={"kl": "9" * 5_000})
+    targets.harmless(str(caught.value))
+
+
 def test_a_metric_that_no_float_holds_is_refused():
     _, sched = attached()
     with pytest.raises(ts.BindingError, match="must be a number"):
