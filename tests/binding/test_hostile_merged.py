@@ -126,3 +126,52 @@ def test_a_step_that_only_makes_state_and_raises_hides_no_other(tensor: bool) ->
         optimizer.step()
         assert sched.step_count == count
     assert lrs(optimizer) == pytest.approx([LINE(2)])
+
+
+@pytest.mark.parametrize("first", ["attached", "loaded"])
+def test_attachments_with_equal_schedules_find_their_own_steps(first: str) -> None:
+    """Free names may be the same in both; each goes on where it was itself."""
+
+    def attach(optimizer: Any) -> list[Any]:
+        return [ts.attach(optimizer, free={"weight": LINE}) for _ in range(3)]
+
+    optimizer = sgd()
+    scheds = attach(optimizer)
+    for step, sched in enumerate(scheds, start=3):
+        sched.seek(step)
+    saved, optimizer = copy.deepcopy(optimizer.state_dict()), sgd()
+    again = attach(optimizer) if first == "attached" else []
+    optimizer.load_state_dict(saved)
+    again = again or attach(optimizer)
+    assert [sched.step_count for sched in again] == [3, 4, 5]
+    optimizer.step()
+    saved, optimizer = copy.deepcopy(optimizer.state_dict()), sgd()
+    again = attach(optimizer)
+    optimizer.load_state_dict(saved)
+    assert [sched.step_count for sched in again] == [4, 5, 6], "and their entries are still theirs"
+
+
+@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
+def test_a_write_within_a_rounding_of_float32_is_undone_before_it_is_used(tensor: bool) -> None:
+    """Such a write is no error, since what was read from a float32 tensor has that rounding; nor is it used."""
+    optimizer = sgd()
+    ts.attach(optimizer, lr=LINE, resident=tensor)
+    optimizer.step()
+    group = optimizer.param_groups[0]
+    expected = float(group["lr"])
+
+    def write(factor: float) -> None:
+        if tensor:
+            group["lr"].mul_(factor)
+        else:
+            group["lr"] *= factor
+
+    write(1 + 2 ** (-23 if tensor else -24))
+    assert float(group["lr"]) != expected, "the control: it was written"
+    used: list[float] = []
+    optimizer.register_step_pre_hook(lambda o, *_: used.append(float(o.param_groups[0]["lr"])))
+    optimizer.step()
+    assert used == [expected]
+    write(1 + 2**-21)
+    with pytest.raises(ts.BindingError, match="no longer follows its schedule"):
+        optimizer.step()
