@@ -146,6 +146,7 @@ def test_a_picture_ends_where_it_is_told():
     (line,) = picture([WARM], last=50).lines
     assert line.steps[-1] == 50
     assert [phase.what for phase in line.phases] == ["linear", "cosine"]
+    assert picture([WARM], last=1).last == 1
     for wrong in (0, -1, 2.5):
         with pytest.raises(ScheduleError, match="plot: steps must be a whole number"):
             picture([WARM], last=wrong)
@@ -155,6 +156,7 @@ def test_a_picture_ends_where_it_is_told():
     ("schedule", "axis"),
     [
         (ts.constant(4.0), (2.0, 6.0)), (ts.constant(0.0), (-0.5, 0.5)), (ts.linear(1, 9, steps=9), (0.0, 9.0)),
+        (ts.constant(3.0), (1.5, 4.5)), (ts.linear(5, 11, steps=9), (0.0, 11.0)), (ts.linear(-9, -4.75, steps=9), (-9.0, -4.75)),
         (ts.linear(5, 9, steps=9), (5.0, 9.0)), (ts.linear(-9, -1, steps=9), (-9.0, 0.0)), (ts.linear(-9, -5, steps=9), (-9.0, -5.0)),
     ],
     ids=repr,
