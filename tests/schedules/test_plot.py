@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
-from tensorsched.schedules.views import axes, plot
+from tensorsched.schedules.views import axes as axes_module
+from tensorsched.schedules.views import plot
 from tensorsched.schedules.views.axes import new_figure
 
 WARM = ts.warmup_cosine(3e-4, total=1000, warmup=100)
@@ -233,12 +234,12 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
             draw()
 
 
-@pytest.mark.parametrize("module", [plot, axes], ids=["plot", "axes"])
+@pytest.mark.parametrize("module", [plot, axes_module], ids=["plot", "axes"])
 def test_what_draws_is_imported_without_matplotlib(monkeypatch, module):
     for name in ("matplotlib", "matplotlib.axes", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     again = runpy.run_path(module.__file__)
-    assert again["COLOURS"] == axes.COLOURS
+    assert again["COLOURS"] == axes_module.COLOURS
 
 
 def upright(x, y) -> bool:
