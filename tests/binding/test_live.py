@@ -510,6 +510,17 @@ def test_a_malformed_state_is_refused_and_nothing_has_changed(inputs):
     assert run.lr == 0.4
 
 
+@pytest.mark.parametrize("given", [1.0, None, [], [1.0], "123"])
+def test_a_list_of_another_length_and_what_is_no_list_are_refused(given):
+    run = Run("float", BASE * ts.greedy(window=2))
+    before = run.sched.state_dict()
+    cells = before["inputs"]["greedy"]
+    for broken in ({"window": given}, {"value": [1.0]}):
+        with pytest.raises(ScheduleError, match=r"inputs\['greedy'\] must be numbers for"):
+            run.sched.load_state_dict(before | {"inputs": {"greedy": cells | broken}})
+        assert run.sched.state_dict() == before
+
+
 def test_the_state_of_schedules_without_inputs_is_as_before():
     assert "inputs" not in Run("float", BASE).sched.state_dict()
     assert not [k for k in Run("float", BASE).optimizer.state_dict()["param_groups"][0] if "input" in k]
