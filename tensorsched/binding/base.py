@@ -215,7 +215,7 @@ class AttachmentBase:
     def _go(self, where: Where) -> None:
         """Be there, as we were told."""
         self._told, self._doubt, self._read_from = where.position, "", None
-        self._ever_stepped |= self._stepped
+        self._ever_stepped |= self._stepped or where.steps > 0
         self._stepped = self._uncertain  # a step that waits to be counted is none of those
         self._mode.go(where)
         if self._mode.tally is not None:

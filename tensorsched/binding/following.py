@@ -28,7 +28,9 @@ def follow(sched: AttachmentBase, schedules: Mapping[str, Schedule]) -> None:
     inputs_of(list((sched._schedules() | dict(schedules)).values()))  # two of one name are none
     in_use = sched._graph is not None and sched._graph.in_use
     if sched._graph is not None:
-        sched._graph.check_rewrite({p: schedules[p.name] for p in sched._places if p.name in schedules})
+        # The eager mode's slots: the graph of groups that were adopted just now is yet to be made.
+        slots = sched._eager.slot_at.values()
+        sched._graph.check_rewrite([(s, schedules[s.name]) for s in slots if s.name in schedules])
     before, numbered = inputs_of(list(sched._schedules().values())), sched._numbered()
     modes: list[Mode] = [sched._eager] if sched._graph is None else [sched._eager, sched._graph]
     try:

@@ -26,7 +26,7 @@ def last_used(sched: AttachmentBase) -> dict[str, float]:
     labels = _labels(sched)
     missing = [name for name in labels if name not in found]
     if missing and mode.tally is not None:
-        found |= sched._last.before()
+        found = sched._last.before() | found  # what was kept before is the older one
     elif missing:
         found |= _of_steps(sched, missing)
     return {label: found[name] for name, label in labels.items() if name in found}

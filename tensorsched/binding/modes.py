@@ -302,7 +302,7 @@ class HandedMode(Mode):
         """What compiled steps know of the optimizer is no longer so."""
         raise NotImplementedError
 
-    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+    def check_rewrite(self, moved: Sequence[tuple[Slot, Schedule]]) -> None:
         """Refuse schedules that compiled steps cannot follow."""
         raise NotImplementedError
 

@@ -58,7 +58,7 @@ class Watch:
 
     def fast(self) -> Mover:
         """What the hooks may call at once; where there is something to watch for, what answers False."""
-        ahead = self.nests or self.fresh or self.overwritten
+        ahead = self.nests or self.fresh or self.overwritten or self.hidden
         behind = self.nests or self.hidden
         return Mover(
             NEVER.check if ahead else self.mover.check, NEVER.advance if behind else self.mover.advance
@@ -95,6 +95,7 @@ class RareSteps:
         sched, watch = self._sched, self._watch
         if not watch.alive or (watch.nests and _is_nested(optimizer)):
             return None
+        self._was_hidden(optimizer)  # and raised: torch then leaves out what comes after a step
         if watch.overwritten:
             watch.overwritten = False
             sched._bind()

@@ -118,6 +118,7 @@ def go_on_from(
     sched._history.add("optimizer.load_state_dict", sched._made(), goes_on=where.position)
     sched._last.forget(sched._mode)
     sched._mode.go(where)
+    sched._ever_stepped |= where.steps > 0
     if sched._mode.tally is not None:
         sched._mode.tally.moved(where)
     sched._doubt = doubt or (other and f"{other} {sched._words(where)}")

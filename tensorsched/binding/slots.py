@@ -130,7 +130,10 @@ def is_near(slot: Slot, groups: Sequence[Mapping[str, Any]], expected: float) ->
 
 
 def same_number(found: float, expected: float) -> bool:
-    """Whether both are the same but for float32: what is read from a tensor has one rounding, what was written too."""
+    """Whether both are the same but for float32: what is read from a tensor has one rounding, what was written too.
+
+    A write within that is no error, and is not used either: what finds it puts the exact value back before the step.
+    """
     return abs(found - expected) <= abs(expected) * 2**-23 + 2**-149
 
 

@@ -163,16 +163,15 @@ class GraphMode(HandedMode):
         for step in list(self.users):
             step._remake()
 
-    def check_rewrite(self, schedules: Mapping[Place, Schedule]) -> None:
+    def check_rewrite(self, moved: Sequence[tuple[Slot, Schedule]]) -> None:
         """Refuse schedules that a compiled step's graph cannot follow.
 
         Raises:
             BindingError: a momentum touches 0.
         """
         if self.users:
-            at = self.slot_at
-            for place, schedule in schedules.items():
-                refuse_zero_momentum(self._kind, at[place], schedule, self._clock)
+            for slot, schedule in moved:
+                refuse_zero_momentum(self._kind, slot, schedule, self._clock)
 
     @property
     def in_use(self) -> bool:

@@ -288,6 +288,8 @@ class FloatEngine:
         span = max(1, _PIECE // unpacker.size)
         while row < table.last:
             stop = min(row + span, table.last)
-            yield unpacker.iter_unpack(table.layout.block(row, stop).data)
+            # The array itself: a memoryview in a circle that is collected while an iterator reads it ends the process
+            # (CPython clears it, whoever has its buffer).
+            yield unpacker.iter_unpack(table.layout.block(row, stop))
             row = stop
         yield itertools.repeat(unpacker.unpack(table.layout.block(table.last, table.rows).data))

@@ -329,6 +329,19 @@ def test_a_clock_of_tokens_and_an_input_do_not_go_together():
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_root_of_a_negative_number_is_no_complex_one(resident):
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = optim.SGD([weight], lr=0.1)
+    sched = ts.attach(optimizer, lr=ts.live("x", 0.25) ** 0.5, resident=resident)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    weight.grad = torch.ones(1)
+    sched.inputs["x"].fill_(-1.0)
+    with pytest.raises(ScheduleError, match="is nan at step 0, not a finite number, with x = -1"):
+        optimizer.step()
+    assert (weight.item(), sched.step_count) == (1.0, 0)
+
+
 def test_attach_refuses_what_is_not_finite_from_the_start():
     optimizer = optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with pytest.raises(ScheduleError, match="x = 0"):
