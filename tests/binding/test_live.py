@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 import tensorsched as ts
+from tensorsched.engine import reactive_floats
 from tensorsched.errors import BindingError, ScheduleError
 from tensorsched.schedules import reference
 from tests.strategies import live_expressions
@@ -521,6 +522,26 @@ def test_a_malformed_state_is_refused_and_nothing_has_changed(inputs):
         run.sched.load_state_dict(state)
     assert run.sched.state_dict() == before
     assert run.lr == 0.4
+
+
+@pytest.mark.parametrize("y", [-1.0, -2.0, -0.5, 3.0])
+@pytest.mark.parametrize("x", [0.0, -0.0, 1e200, -1e200])
+def test_a_power_that_is_no_finite_number_is_that_of_tensors(x, y):
+    theirs = torch.pow(
+        *torch.tensor([x, y], dtype=torch.float64)
+    ).item()  # by a scalar -0.5 it is rsqrt, whose 0 has a sign
+    assert repr(reactive_floats._power(x, y)) == repr(theirs)
+
+
+@pytest.mark.parametrize("given", [1.0, None, [], [1.0], "123"])
+def test_a_list_of_another_length_and_what_is_no_list_are_refused(given):
+    run = Run("float", BASE * ts.greedy(window=2))
+    before = run.sched.state_dict()
+    cells = before["inputs"]["greedy"]
+    for broken in ({"window": given}, {"value": [1.0]}):
+        with pytest.raises(ScheduleError, match=r"inputs\['greedy'\] must be numbers for"):
+            run.sched.load_state_dict(before | {"inputs": {"greedy": cells | broken}})
+        assert run.sched.state_dict() == before
 
 
 def test_the_state_of_schedules_without_inputs_is_as_before():

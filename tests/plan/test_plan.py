@@ -431,6 +431,26 @@ def test_counters_are_read_more_and_more_rarely_where_they_do_not_come_apart(mon
     assert not recwarn.list
 
 
+@pytest.mark.filterwarnings("ignore:the optimizers of a plan have drifted apart:UserWarning")
+def test_dynamo_looks_into_no_count_of_a_train_step_that_users_compile():
+    """A suspicion too, and what reads the counters then, would be traced and compiled as the user's own."""
+    frames = []
+    for together in (False, False, True):  # at first more: Dynamo remembers what it skips
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        run = Run(together=together)
+        for optimizer in (run.a, run.b):
+            optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+        step = torch.compile(run.step, backend="eager")
+        for only in ("ab", "ab", "b", "b", "b"):
+            step(1, only)
+        assert run.plan.step_counts == {"a": 2, "b": 5}
+        assert (run.plan._drift is not None and run.plan._drift._patience > 1) == together, "one was suspected"
+        frames.append(torch._dynamo.utils.counters["frames"]["total"])
+    assert frames[2] == frames[1] > 0
+    torch._dynamo.reset()
+
+
 def test_drift_that_is_meant_is_not_said(recwarn):
     run = Run(together=False)
     run.step(9, "b")
