@@ -39,7 +39,11 @@ def test_the_garbage_collector_may_find_the_rows_of_floats_in_a_circle() -> None
 def test_on_a_clock_groups_that_join_do_not_bring_back_what_the_plan_before_used(tensor: bool) -> None:
     optimizer = sgd()
     sched = ts.attach(
-        optimizer, lr=ts.linear(1.0, 0.0, steps=1000), clock=ts.clock("tokens"), resident=tensor, capacity=2000
+        optimizer,
+        lr=ts.linear(1.0, 0.0, steps=1000),
+        clock=ts.clock("tokens"),
+        resident=tensor,
+        capacity=2000,
     )
 
     def step() -> dict[str, float]:
