@@ -188,13 +188,13 @@ def test_a_table_is_scaled_where_that_takes_fewer_bytes(monkeypatch, families):
 )  # fmt: skip
 def test_names_that_share_a_column_are_listed_but_not_all(others, listed):
     rise = ts.linear(0.0, 1.0, steps=8)
-    table = ts.tabulate({"before": 2.0 * rise} | dict.fromkeys([*others, "m"], rise) | {"zz": 3.0 * rise})
+    table = ts.tabulate({"before": 2.0 * rise} | dict.fromkeys([*others, "tt"], rise) | {"zz": 3.0 * rise})
     with pytest.raises(
         SharedColumnError,
-        match=rf"^'m' shares a column of the table with {listed}, because their schedules were equal",
+        match=rf"^'tt' shares a column of the table with {listed}, because their schedules were equal",
     ):
         replacement(table, dict.fromkeys(others, 4.0 * rise), lambda *_: None)
-    assert live_at(table, 8) == {"before": 2.0, "zz": 3.0} | dict.fromkeys([*others, "m"], 1.0)
+    assert live_at(table, 8) == {"before": 2.0, "zz": 3.0} | dict.fromkeys([*others, "tt"], 1.0)
 
 
 def test_a_table_that_cannot_grow_says_how_far_it_should_reach():
