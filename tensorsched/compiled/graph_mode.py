@@ -34,7 +34,7 @@ from tensorsched.compiled.state import State, bring_to_host
 from tensorsched.compiled.supported import refuse_zero_momentum
 from tensorsched.engine import Inputs, Where, tabulate
 from tensorsched.errors import BindingError
-from tensorsched.param_groups import Place, entries, put_back
+from tensorsched.param_groups import entries, put_back
 from tensorsched.schedules import Schedule
 
 __all__ = ["GraphMode", "enter"]
