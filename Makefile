@@ -41,7 +41,7 @@ DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_am
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fuzz test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-more format clean
+.PHONY: help demo test fuzz kills test-frameworks test-peers test-torch test-h100-code test-simulated-gpu mutants lint type notebooks docs bench readme bench-graph test-gpu bench-gpu gpu-day wheel ci ci-more format clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,11 @@ test-frameworks: $(FRAMEWORKS_STAMP)  ## Train in Lightning, the HF Trainer, Dee
 test-torch:  ## Run the tests with another torch, in an environment of its own: make test-torch TORCH=torch==2.11.0
 	$(PYTHON) tests/with_torch.py $(TORCH) $(ARGS)
 
-fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states and command lines for ten minutes (ARGS='--minutes 1')
+fuzz: $(DEV_STAMP)  ## Fuzz texts, documents, states, calls and command lines for ten minutes (ARGS='--minutes 1')
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+kills: $(DEV_STAMP)  ## Kill training runs at two hundred statements, and resume each from either file and from both
+	$(BIN)/python -m pytest -s tests/binding/test_kills.py --kills 200 $(ARGS)
 
 test-peers: $(PEERS_STAMP)  ## Compare with the schedulers, configs and optimizers of sixteen libraries; none may be missing
 	NEED_PEERS=1 $(PEERS_VENV)/bin/python -m pytest -n 2 $(PEERS_TESTS) $(ARGS)

@@ -31,7 +31,7 @@ def test_the_benchmark_writes_what_it_measured(tmp_path):
     result = json.loads(out.read_text(encoding="utf-8"))
     assert list(result) == [
         "machine", "peers", "options", "schedule_step", "whole_step", "layout", "build", "ignite", "growth", "import",
-        "profile", "live", "targets", "load_at_end",
+        "profile", "live", "clocks", "targets", "load_at_end",
     ]  # fmt: skip
     assert list(result["machine"]) == [
         "cpu", "cores", "system", "python", "torch", "numpy", "commit", "load",

@@ -238,8 +238,7 @@ def test_a_planted_circle_is_found(module, imported):
 LONGEST = 330
 """Lines of a module: what a reader takes in at one sitting. A longer one has to say why it is not two."""
 LONGER = {
-    "binding.base": (360, "an attachment's state, and the few changes of it that all others are made of"),
-    "binding.movers": (445, "all that runs at every step, in one place"),
+    "binding.movers": (450, "all that runs at every step, in one place"),
     "compiled.step": (390, "one compiled step, from the first call to its release"),
     "engine.clocked": (370, "the counts of one clock, as floats and as tensors, line by line the same"),
     "integrations.ignite.compositions": (345, "ignite's handlers that hold others, one function each"),
@@ -270,7 +269,7 @@ def test_modules_stay_as_long_as_they_are_read():
     ("module", "lines", "found"),
     [
         ("binding.slots", LONGEST + 1, "binding.slots: 331 lines"),
-        ("binding.movers", 446, "binding.movers: 446 lines"),
+        ("binding.movers", 451, "binding.movers: 451 lines"),
         ("binding.movers", LONGEST, "binding.movers needs no exception"),
     ],
 )

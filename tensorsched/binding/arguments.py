@@ -120,7 +120,7 @@ def read_free(groups: Groups, free: Mapping[Any, Any]) -> dict[str, Schedule]:
             or isinstance(value, bool)
             or not isinstance(value, (Schedule, numbers.Real))
         ):
-            raise BindingError(f"free: expected a schedule for each name, got {name!r}: {value!r}")
+            raise BindingError(f"free: expected a schedule for each name, got {shown(name)}: {shown(value)}")
         if any(name in group for group in groups):
             raise BindingError(
                 f"free: {name!r} is a hyperparameter of the optimizer; pass it as {name}=..., or rename it"

@@ -199,6 +199,8 @@ def read_clock(state: Mapping[str, Any], clock: Clock | None, step: int) -> Wher
     ):
         raise refuse("clock", "a dict of unit, position and counted", saved)
     theirs = "steps" if saved is None else saved["unit"]
+    if not isinstance(theirs, str):
+        raise refuse("clock: unit", "a word", theirs)
     mine = "steps" if clock is None else clock.unit
     if saved is None or theirs != mine:
         raise BindingError(

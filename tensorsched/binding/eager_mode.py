@@ -246,8 +246,11 @@ def _may_move(part: Part, schedules: Mapping[str, Schedule]) -> bool:
     mine = {slot.name for slot in part.slots}
     if mine != part.columns.keys() or any(slot.decays or slot.filled for slot in part.slots):
         return False  # somebody may hold the tensor of a free name, or that was there; a decay reads its group's lr
+    wanted = {name: s for name, s in schedules.items() if name in mine}
+    if not wanted:
+        return False
     try:
-        part.rewritten({name: s for name, s in schedules.items() if name in mine}, grow=True)
+        part.rewritten(wanted, grow=True)
     except OtherProgramError:
         return True
     return False

@@ -170,7 +170,7 @@ def tabulate_on_clock(
     rows = rows_of(unique, clock, reach)
     _check_finite(rows, unique, dtype)
     columns, kept = _shared(rows.values)
-    rows = Rows(rows.positions, rows.values[:, kept], rows.error, rows.worst)
+    rows = Rows(rows.positions, rows.values[:, kept], rows.error)
     live = {name: columns[unique.index(schedule)] for name, schedule in schedules.items()}
     spare = 0 if capacity is None else min(_SPARE_ROWS, _SPARE_BYTES // (16 * (1 + len(kept))))
     room = max(len(rows.positions), regular) + spare + 1
@@ -219,7 +219,7 @@ def replacement_on_clock(
         look(name, values[:, table.live_column[name]], rows.positions, clock.unit)
 
     def commit() -> None:
-        table.put(Rows(rows.positions, values, rows.error, rows.worst))
+        table.put(Rows(rows.positions, values, rows.error))
         table.schedules.update(schedules)
 
     return commit

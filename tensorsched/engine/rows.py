@@ -42,13 +42,11 @@ class Rows:
         positions: (N,) increasing, from 0; the last one is right for every later position.
         values: (N, C) float64, of each schedule.
         error: the largest difference between a line and its schedule that is possible, as a part of the largest value.
-        worst: the position where that was found.
     """
 
     positions: Positions
     values: Array
     error: float
-    worst: int
 
 
 def rows_of(schedules: Sequence[Schedule], clock: Clock, reach: int) -> Rows:
@@ -66,7 +64,7 @@ def rows_of(schedules: Sequence[Schedule], clock: Clock, reach: int) -> Rows:
     values = {s: _sampled(s, positions) for s in schedules}
     peaks = {s: float(np.abs(values[s]).max()) or 1.0 for s in schedules}
     most = max(2 * len(positions), _MOST_BYTES // (16 * (1 + len(schedules))))
-    error, worst = 0.0, 0
+    error = 0.0
     fresh = np.ones(len(positions) - 1, dtype=bool)  # the lines that nobody has tried
     while fresh.any():
         start = np.flatnonzero(fresh & (np.diff(positions) > 1))
@@ -75,9 +73,7 @@ def rows_of(schedules: Sequence[Schedule], clock: Clock, reach: int) -> Rows:
             off = _off(schedule, positions, values[schedule], start) / peaks[schedule]
             bad = off > clock.error
             missed[start[bad]] = True
-            good = np.where(bad, 0.0, off)
-            if good.size and good.max() > error:
-                error, worst = float(good.max()), int(positions[start[int(good.argmax())]])
+            error = max(error, float(off[~bad].max(initial=0.0)))
         at = np.flatnonzero(missed)
         if len(positions) + len(at) > most:
             raise _cannot_follow(schedules, clock, positions[at], len(positions) + len(at))
@@ -85,7 +81,7 @@ def rows_of(schedules: Sequence[Schedule], clock: Clock, reach: int) -> Rows:
         fresh = _halves(missed)
         positions = np.insert(positions, at + 1, middles)
         values = {s: np.insert(values[s], at + 1, _sampled(s, middles)) for s in schedules}
-    return Rows(positions, np.stack([values[s] for s in schedules], axis=1), error, worst)
+    return Rows(positions, np.stack([values[s] for s in schedules], axis=1), error)
 
 
 def _halves(missed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -124,7 +120,7 @@ def _held(schedules: Sequence[Schedule], clock: Clock, grid: Positions, distance
             f"clock: held for {distance} {clock.unit}, a value is off by {apart.max():.2g} of the peak at "
             f"{int(grid[at])}, and error={clock.error:g} was asked for; pass a smaller resolution or a larger error"
         )
-    return Rows(grid, values, float(apart.max()), int(grid[at]))
+    return Rows(grid, values, float(apart.max()))
 
 
 def _marks(schedule: Schedule, reach: int) -> Positions:

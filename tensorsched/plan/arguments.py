@@ -117,7 +117,8 @@ def read_state(state: Any, names: Collection[str]) -> Mapping[str, Any]:
     if set(states) != set(names):
         raise BindingError(
             f"this state is of a plan of {cut(', '.join(map(named, states)), 400)}, and this plan is of "
-            f"{', '.join(names)}; give the same names, or load each part by plan[name].load_state_dict(state['attachments'][name])"
+            f"{', '.join(names)}; give the same names, or load each part by "
+            "plan[name].load_state_dict(state['attachments'][name])"
         )
     return states
 

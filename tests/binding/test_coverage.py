@@ -73,6 +73,17 @@ def test_what_is_frozen_and_what_the_model_does_not_have():
     }
 
 
+def test_a_single_one_is_spoken_of_as_one():
+    model = net()
+    a = optim.SGD([*model.parameters(), nn.Parameter(torch.ones(7))])
+    model[2].bias.requires_grad_(requires_grad=False)
+    sentences = found(ts.Plan(a=ts.attach(a, lr=LR)), model)
+    assert sentences["frozen"].startswith("group 0 of a has 2.bias, which does not require grad")
+    assert sentences["not-in-the-model"].startswith(
+        "group 0 of a has 1 parameter that the model does not have, of shape (7,);"
+    )
+
+
 def test_groups_that_follow_nothing():
     model = net()
     a = optim.SGD([{"params": layer.parameters()} for layer in model])

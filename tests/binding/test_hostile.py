@@ -137,6 +137,54 @@ def test_a_checkpoint_in_a_hook_that_was_there_before_ours_has_the_step():
     assert saved == [1, 2, 3]
 
 
+def step_from(module: str, optimizer: Any) -> None:
+    """Call step() from a module of that name."""
+    scope = {"__name__": module, "optimizer": optimizer}
+    exec("def step(): optimizer.step()", scope)  # noqa: S102  our own text
+    scope["step"]()
+
+
+@pytest.mark.parametrize(
+    ("module", "groups"),
+    [("deepspeed.runtime.zero.stage3", 1), ("deepspeed.runtime.zero.stage_1_and_2", 2)],
+)
+def test_who_makes_one_step_of_several_calls_is_refused_at_the_first(module, groups):
+    optimizer = sgd(groups)
+    sched = ts.attach(optimizer, lr=LR)
+    before = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+    with pytest.raises(ts.BindingError, match=r"DeepSpeed does not call SGD.step\(\) once a step"):
+        step_from(module, optimizer)
+    assert sched.step_count == 0
+    assert all(map(torch.equal, before, (p for group in optimizer.param_groups for p in group["params"])))
+    step_from("deepspeed.runtime.zero.stage_1_and_2" if groups == 1 else "trainer", optimizer)
+    assert sched.step_count == 1, "the control: not everybody is refused"
+
+
+class WritesAfterTorch(torch.optim.SGD):
+    """Its load_state_dict goes on after torch's, and writes over what a hook of that has bound."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["lr"] = 0.7
+
+
+@pytest.mark.parametrize("kind", [WritesAfterTorch, torch.optim.SGD])
+def test_what_a_load_state_dict_of_its_own_writes_is_bound_over_and_what_others_write_is_not(kind):
+    optimizer = kind([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    sched = ts.attach(optimizer, lr=LR)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    if kind is WritesAfterTorch:
+        assert optimizer.param_groups[0]["lr"] == 0.7
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == LR(2)
+    optimizer.param_groups[0]["lr"] = 0.7
+    with pytest.raises(ts.BindingError, match=r"lr\[group 0\] no longer follows its schedule"):
+        optimizer.step()
+    assert sched.step_count == (2 if kind is WritesAfterTorch else 1)
+
+
 def test_a_hook_of_somebody_else_that_raises_leaves_the_step_counted():
     optimizer = sgd()
 

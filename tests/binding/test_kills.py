@@ -156,8 +156,8 @@ def _between(name: str) -> list[int]:
 def test_a_run_that_resumes_a_step_off_is_found(name):
     """Control: `judged` would notice."""
     in_saves = whole(name).in_saves
-    line = in_saves.index(False, len(in_saves) // 3)  # both files are there
+    line = in_saves.index(False, len(in_saves) // 2)  # both files are there
     found = resume(name, kill(name, line), schedule_first=False, then="a step off")
     for how in HOWS:
-        with pytest.raises(AssertionError, match=f"{name}, {how}, from step [48]"):
+        with pytest.raises(AssertionError, match=rf"{name}, {how}, from step \d"):
             judged(name, how, found[how])

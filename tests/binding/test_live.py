@@ -329,6 +329,19 @@ def test_a_clock_of_tokens_and_an_input_do_not_go_together():
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_root_of_a_negative_number_is_no_complex_one(resident):
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = optim.SGD([weight], lr=0.1)
+    sched = ts.attach(optimizer, lr=ts.live("x", 0.25) ** 0.5, resident=resident)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    weight.grad = torch.ones(1)
+    sched.inputs["x"].fill_(-1.0)
+    with pytest.raises(ScheduleError, match="is nan at step 0, not a finite number, with x = -1"):
+        optimizer.step()
+    assert (weight.item(), sched.step_count) == (1.0, 0)
+
+
 def test_attach_refuses_what_is_not_finite_from_the_start():
     optimizer = optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with pytest.raises(ScheduleError, match="x = 0"):
@@ -584,7 +597,7 @@ def test_floats_may_begin_to_react_and_cease_to():
 
 
 @pytest.mark.parametrize("kind", ["tensor", "graph"])
-def test_tensors_take_another_curve_and_nothing_else(kind):
+def test_tensors_take_another_curve_in_place(kind):
     run = Run(kind, BASE * ts.live("x", 1.0), BASE, capacity=40)
     run.sched.inputs["x"].fill_(0.5)
     run.step()
@@ -596,14 +609,31 @@ def test_tensors_take_another_curve_and_nothing_else(kind):
         assert run.optimizer.param_groups[0]["lr"] is view
         assert run.lr == pytest.approx(0.475)
         run.step()
-    for other in (longer * ts.live("y", 1.0), longer + ts.live("x", 1.0), longer):
-        with pytest.raises(ScheduleError, match=r"detach.. and attach.. again|another schedule may differ"):
-            run.sched.rewrite(lr=[other, None])
-    with pytest.raises(ScheduleError, match="depends on the step alone, perhaps in a graph"):
-        run.sched.rewrite(lr=[None, longer * ts.live("x", 1.0)])
     with pytest.raises(ScheduleError, match="ends at step 40"):
         run.sched.rewrite(lr=[ts.linear(1.0, 0.0, steps=41) * ts.live("x", 1.0), None])
     assert run.lr == pytest.approx(0.5 * longer(3), rel=U32)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "graph"])
+@pytest.mark.parametrize(
+    ("rewritten", "values"),
+    [
+        ([BASE * ts.live("y", 0.5), None], (0.4, 0.8)),
+        ([BASE + ts.live("x", 1.0), None], (1.3, 0.8)),
+        ([BASE, None], (0.8, 0.8)),
+        ([None, BASE * ts.live("x", 1.0)], (0.4, 0.4)),
+        ([BASE, BASE * ts.live("x", 1.0)], (0.8, 0.4)),
+    ],
+    ids=["other-input", "other-operation", "none", "second-too", "second-instead"],
+)
+def test_one_slot_of_several_comes_to_follow_other_inputs(kind, rewritten, values):
+    """What the others follow stays: each group has its own part, or both share one."""
+    run = Run(kind, BASE * ts.live("x", 1.0), BASE, capacity=40)
+    run.sched.inputs["x"].fill_(0.5)
+    run.step()
+    run.sched.rewrite(lr=rewritten)
+    run.step()
+    assert [float(g["lr"]) for g in run.optimizer.param_groups] == pytest.approx(values, rel=4 * U32)
 
 
 def test_a_rewrite_that_fails_changes_nothing():

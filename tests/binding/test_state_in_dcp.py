@@ -76,6 +76,21 @@ def test_other_schedules_load_it_and_say_what_differs(tmp_path: Path, other, as_
     assert optimizer.param_groups[0]["lr"] == again.schedule("lr")(6) != 0.0
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_flat_the_optimizer_alone_carries_the_step_where_its_groups_have_the_keys(marked):
+    """Only keys of live groups are read back: for that the placeholders are there. Without them it is the control."""
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    model, optimizer, _sched = attached(lr=LR * ts.live("x", 1.0))
+    _sched.inputs["x"].fill_(0.5)
+    trained(5, model, optimizer)
+    state = get_optimizer_state_dict(model, optimizer, options=options)
+    model, optimizer, again = attached(lr=LR * ts.live("x", 1.0))
+    if not marked:
+        again._carrier.unmark(optimizer.param_groups, [])
+    set_optimizer_state_dict(model, optimizer, state, options=options)
+    assert (again.step_count, again.inputs["x"].item()) == ((5, 0.5) if marked else (0, 1.0))
+
+
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("other", ["the same", "other schedules"])
 def test_with_the_optimizer_s_own_nested_and_flat(tmp_path: Path, other, flat):

@@ -322,7 +322,7 @@ def test_diff_of_what_is_written_differently_is_silent_to_a_tolerance(run):
 CLEAN = [
     (COSINE,), (COSINE, "--steps", "20000"), (COSINE, "--steps", "30000"), (COSINE, "--peak", "3e-4"),
     ("wsd(1, total=100, warmup=10, decay=10)",), ("noam(512, warmup=100)",), ("multistep(1, [3, 5])",),
-    ("constant(1, steps=10) >> constant(0.1, steps=10)",), ("warm_restarts(1, period=10)",),
+    ("constant(1, steps=10) >> constant(0.1, steps=10)",), ("constant(0.5, steps=10) >> constant(1, steps=10)",), ("warm_restarts(1, period=10)",),
     ("warmup_cosine(1, total=100, warmup=10, ramp='skip_start')",), ("one_cycle(1, total=100)",),
     ("warmup_constant(1, warmup=500)", "--steps", "2000"), ("one_cycle(0.85, total=100, start=0.95, end=0.95)",),
     ("linear(0.1, 0.2, steps=9) + linear(0.5, 0.1, steps=20)",),

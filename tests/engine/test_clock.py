@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import tensorsched as ts
 from tensorsched.engine import ClockEngine, ClockFloatEngine, ClockTable, Where, tabulate_on_clock
+from tensorsched.engine import rows as rows_module
 from tensorsched.engine.clocked import CpuClock, DeviceClock
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules import reference
@@ -120,6 +121,40 @@ def test_a_jump_that_no_mark_tells_of_is_found():
 def test_ten_trillion_tokens_fit_in_16_megabytes():
     for clock in (TOKENS, ts.clock("tokens", resolution=2**25)):
         assert table_of(ts.cosine(3e-4, 0.0, steps=10**13), clock).nbytes < 16e6
+
+
+@pytest.mark.parametrize("apex", range(1, 100))
+def test_a_line_is_not_further_off_one_kink_than_is_said(apex):
+    """Wherever the kink stands: 4/3 of what the four tries find is never less than it."""
+    tent = ts.piecewise_linear([(0, 0.0), (apex, 1.0), (100, 0.0)])
+    positions = np.array([0, 100])
+    (most,) = rows_module._off(tent, positions, np.zeros(2), np.array([0]))
+    assert 1.0 - 2.0**-50 <= most <= 4.0 / 3.0
+
+
+def test_an_error_that_was_reached_is_enough_to_ask_for():
+    first = table_of(ts.cosine(1.0, 0.0, steps=10**6))
+    again = table_of(first.schedules["x"], ts.clock("t", error=first.error))
+    assert (again.used, again.error) == (first.used, first.error)
+
+
+def test_rows_may_take_so_many_bytes_and_no_more(monkeypatch):
+    curve, clock = ts.cosine(1.0, 0.0, steps=10**6), ts.clock("t", resolution=10**6)
+    used = table_of(curve, clock).used
+    assert used > 100  # most of them because lines missed
+    monkeypatch.setattr(rows_module, "_MOST_BYTES", 32 * used)
+    assert table_of(curve, clock).used == used
+    monkeypatch.setattr(rows_module, "_MOST_BYTES", 32 * used - 1)
+    with pytest.raises(ScheduleError, match=rf"change faster than {used} rows could follow"):
+        table_of(curve, clock)
+
+
+@pytest.mark.parametrize(("columns", "spare"), [(1, 4096), (15, 4096), (63, 1024), (127, 512)])
+def test_the_room_for_other_schedules_is_4096_rows_or_a_mebibyte(columns, spare):
+    lines = {str(n): ts.linear(0.0, 1.0 + n, steps=4) for n in range(columns)}
+    exact, roomy = (tabulate_on_clock(lines, TOKENS, capacity=n) for n in (None, 4))
+    assert len(exact.positions) == exact.used + 1
+    assert len(roomy.positions) == roomy.used + 1 + spare
 
 
 def test_rows_stand_no_further_apart_than_the_resolution():

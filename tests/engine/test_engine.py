@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorsched as ts
+from tensorsched.engine import Inputs, ReactiveEngine
 from tensorsched.engine.drivers import DeviceDriver, _nextafter_counts
 from tensorsched.engine.memory import free_bytes
 from tests import strategies
@@ -116,6 +117,26 @@ def test_a_step_on_a_device_is_two_kernels_and_a_third_for_scaled_tables(scale):
     assert "aten._local_scalar_dense.default" in control.names
 
 
+VIEWS = {"aten.view", "aten.slice", "aten.expand", "aten.select"}
+
+
+@pytest.mark.parametrize(
+    ("operations", "kernels"),
+    [
+        (lambda x: LR * x, ["aten.mul.out"]),
+        (lambda x: (LR * x).clamp(0.0, 1.0), ["aten.mul.Tensor", "aten.minimum.default", "aten.maximum.default", "aten.copy_.default"]),
+    ],
+)  # fmt: skip
+def test_one_operation_with_a_live_value_is_one_kernel_which_rounds(operations, kernels):
+    x = ts.live("x", 0.5)
+    engine = ReactiveEngine({"lr": operations(x)}, Inputs({"x": x}, torch.device("cpu")), None)
+    (compute,) = engine._runs
+    with Operations() as step:
+        compute()
+    assert [name for name in step.names if name.rpartition(".")[0] not in VIEWS] == kernels
+    assert engine.value("lr") == 0.5 * torch.tensor(LR(0))
+
+
 def test_counting_without_nextafter_gives_the_same():
     table = ts.tabulate({"lr": LR})
     by_bits, by_adding = on_device(table), on_device(table)
@@ -200,6 +221,7 @@ def test_an_extended_engine_moves_the_tensors_of_the_first():
     more = schedules | {"c": ts.linear(0.0, 4.0, steps=16)}
     both = engine.extended(ts.tabulate(more))
     assert both is not None
+    assert (engine.room, both.room) == (2, 1)
     assert both.value("b") is held
     both.seek(3)
     both.advance()

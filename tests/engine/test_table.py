@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import tensorsched as ts
 from tensorsched.engine import drivers, memory, sharing
 from tensorsched.engine import layouts as table_module
+from tensorsched.engine.tabulate import SharedColumnError, replacement
 from tests import strategies
 from tests.rounding import analyse
 
@@ -166,6 +167,44 @@ def test_too_many_different_columns_say_so_before_the_last_is_computed():
     many = {str(i): ts.cosine(1.0, i / 100, steps=1_000) for i in range(100)}
     with pytest.raises(ts.ScheduleError, match=r"for '0', '1', '2' and 97 more"):
         ts.tabulate(many, max_bytes=100_000)
+
+
+@pytest.mark.parametrize("families", [1, 2, 3, 4])
+def test_a_table_is_scaled_where_that_takes_fewer_bytes(monkeypatch, families):
+    """A family takes a column of float64, as much as two of float32."""
+    monkeypatch.setattr(sharing, "SCALE_ABOVE", 0)
+    curves = [ts.cosine(1.0, n / 8, steps=50) for n in range(families)]
+    pairs = {f"{n}, {factor}": factor * curve for n, curve in enumerate(curves) for factor in (1.0, 2.0)}
+    for schedules, scaled in ((pairs, False), (pairs | {"one more": 3.0 * curves[0]}, True)):
+        for order in (dict, lambda items: dict(reversed(items))):
+            table = ts.tabulate(order(list(schedules.items())))
+            assert ("scaled" in repr(table)) == scaled
+            assert table.nbytes <= 4 * table.rows * len(schedules) + 16 * len(schedules)
+
+
+@pytest.mark.parametrize(
+    ("others", "listed"),
+    [(["x"], "'x'"), (list("stuvwxyz"), "'s', 't', 'u', 'v', 'w', 'x', 'y', 'z'"), (list("rstuvwxyz"), "'r', 's', 't', 'u', 'v', 'w', 'x', 'y' and others")],
+)  # fmt: skip
+def test_names_that_share_a_column_are_listed_but_not_all(others, listed):
+    rise = ts.linear(0.0, 1.0, steps=8)
+    table = ts.tabulate({"before": 2.0 * rise} | dict.fromkeys([*others, "m"], rise) | {"zz": 3.0 * rise})
+    with pytest.raises(
+        SharedColumnError,
+        match=rf"^'m' shares a column of the table with {listed}, because their schedules were equal",
+    ):
+        replacement(table, dict.fromkeys(others, 4.0 * rise), lambda *_: None)
+    assert live_at(table, 8) == {"before": 2.0, "zz": 3.0} | dict.fromkeys([*others, "m"], 1.0)
+
+
+def test_a_table_that_cannot_grow_says_how_far_it_should_reach():
+    table = ts.tabulate({"a": ts.linear(0.0, 1.0, steps=8)})
+    text = (
+        r"change up to step 11, and the table ends at step 8\. .*pass attach\(\.\.\., capacity=11\) or more"
+    )
+    with pytest.raises(ts.ScheduleError, match=text):
+        replacement(table, {"a": ts.linear(0.0, 1.0, steps=11)}, lambda *_: None)
+    assert table.rows == 9
 
 
 def test_factors_beyond_the_exponent_range_do_not_spoil_a_shared_column():

@@ -114,6 +114,15 @@ def test_a_count_reaches_all_that_count_or_none():
         run.a.step()
 
 
+def test_nothing_is_counted_where_the_second_refuses():
+    run = Run()
+    run.plan["b"].detach()
+    with pytest.raises(ts.BindingError, match="detached"):
+        run.plan.count(64)
+    with pytest.raises(ts.BindingError, match="nothing was counted"):
+        run.a.step()
+
+
 def test_one_number_is_no_place_of_different_clocks():
     run = Run(clock=None)
     with pytest.raises(ts.BindingError, match=r"'a' counts tokens, 'b' counts steps.*plan\['a'\]\.seek"):

@@ -99,3 +99,11 @@ def test_one_log_for_all():
     run = Run()
     run.step(3)
     assert run.plan.log() == {"a/lr/0": 1.0, "b/lr/0": 0.5, "b/weight_decay/0": 0.1}
+
+
+def test_what_only_reads_asks_nothing_of_one_that_is_detached():
+    run = Run()
+    run.step(3)
+    run.plan["a"].detach()
+    assert run.plan.log() == {"b/lr/0": 0.5, "b/weight_decay/0": 0.1}
+    assert list(run.plan.history()) == ["a", "b"]

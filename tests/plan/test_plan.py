@@ -414,6 +414,23 @@ def test_an_optimizer_that_is_forgotten_is_said_once(run, recwarn):
         run.step(3, "a")
 
 
+def test_counters_are_read_more_and_more_rarely_where_they_do_not_come_apart(monkeypatch, recwarn):
+    """Steps that no hook of b reports, as of a graph that is replayed: a suspicion each time, and never true."""
+    run, read_at = Run(), []
+    say = run.plan._drift.say
+    monkeypatch.setattr(run.plan._drift, "say", lambda counts: (read_at.append(counts["a"]), say(counts)))
+    for step in range(1, 30):
+        run.plan["b"].seek(step)
+        run.step(1, "a")
+    assert read_at == [2, 5, 10, 19]
+    run.plan.seek(0)
+    for step in range(1, 6):
+        run.plan["b"].seek(step)
+        run.step(1, "a")
+    assert read_at[4:] == [2, 5], "after a seek as at first"
+    assert not recwarn.list
+
+
 def test_drift_that_is_meant_is_not_said(recwarn):
     run = Run(together=False)
     run.step(9, "b")

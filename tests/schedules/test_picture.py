@@ -13,6 +13,7 @@ from hypothesis import assume, example, given, settings
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import NODES, SHAPES, node
+from tensorsched.schedules.views import picture as picture_module
 from tensorsched.schedules.views.numerals import count, ticks
 from tensorsched.schedules.views.phases import phases
 from tensorsched.schedules.views.picture import EXACT, drawable, picture, window
@@ -146,6 +147,7 @@ def test_a_picture_ends_where_it_is_told():
     (line,) = picture([WARM], last=50).lines
     assert line.steps[-1] == 50
     assert [phase.what for phase in line.phases] == ["linear", "cosine"]
+    assert picture([WARM], last=1).last == 1
     for wrong in (0, -1, 2.5):
         with pytest.raises(ScheduleError, match="plot: steps must be a whole number"):
             picture([WARM], last=wrong)
@@ -155,6 +157,7 @@ def test_a_picture_ends_where_it_is_told():
     ("schedule", "axis"),
     [
         (ts.constant(4.0), (2.0, 6.0)), (ts.constant(0.0), (-0.5, 0.5)), (ts.linear(1, 9, steps=9), (0.0, 9.0)),
+        (ts.constant(3.0), (1.5, 4.5)), (ts.linear(5, 11, steps=9), (0.0, 11.0)), (ts.linear(-9, -4.75, steps=9), (-9.0, -4.75)),
         (ts.linear(5, 9, steps=9), (5.0, 9.0)), (ts.linear(-9, -1, steps=9), (-9.0, 0.0)), (ts.linear(-9, -5, steps=9), (-9.0, -5.0)),
     ],
     ids=repr,
@@ -177,6 +180,34 @@ def test_a_very_long_curve_shows_its_warm_up():
     steps, values = curve(ts.warmup_cosine(1.0, total=100 * EXACT, warmup=100), 100 * EXACT)
     assert values.max() == 1.0
     assert len(steps) < 10_000
+
+
+def test_of_a_very_long_curve_even_steps_and_both_sides_of_each_phase_are_looked_at():
+    last = 60 * 199_999  # the 200,000 steps of a selection are then every 60th
+    curve = ts.warmup_cosine(1.0, total=last, warmup=100)
+    steps, values = picture_module._selected(curve, last, phases(curve))
+    assert set(steps.tolist()) == {*range(0, last + 1, 60), 99, 100, last - 1}
+    assert (np.diff(steps) > 0).all()
+    assert values[steps == 100.0] == 1.0
+
+
+def test_what_is_drawn_of_each_run_is_its_first_smallest_largest_and_last():
+    wild = np.random.default_rng(1).permutation(1000).astype(float)
+    jumps = np.array([444, 777])
+    drawn = picture_module._thinned(wild, 10, jumps)
+    runs = wild.reshape(10, 100)
+    expected = {444, 445, 777, 778}
+    for number, run in enumerate(runs.tolist()):
+        expected |= {100 * number + at for at in (0, run.index(min(run)), run.index(max(run)), 99)}
+    assert drawn.tolist() == sorted(expected)
+
+
+def test_a_curve_of_four_values_a_point_is_drawn_whole():
+    rise, none = np.arange(41.0), np.array([], dtype=np.int64)
+    assert picture_module._thinned(rise[:40], 10, none).tolist() == list(range(40))
+    assert picture_module._thinned(rise, 10, none).tolist() == [
+        0, 3, 4, 7, 8, 11, 12, 15, 16, 19, 20, 23, 24, 27, 28, 31, 32, 35, 36, 40
+    ]  # fmt: skip
 
 
 def test_ticks_are_round_and_within():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 
 import matplotlib as mpl
@@ -12,6 +13,8 @@ from matplotlib import pyplot as plt
 
 import tensorsched as ts
 from tensorsched.errors import ScheduleError
+from tensorsched.schedules.views import axes as axes_module
+from tensorsched.schedules.views import plot
 from tensorsched.schedules.views.axes import new_figure
 
 WARM = ts.warmup_cosine(3e-4, total=1000, warmup=100)
@@ -229,6 +232,14 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     for draw in (WARM.plot, lambda: ts.compare({"a": WARM}), attached().plot):
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'tensorsched\[plot\]'"):
             draw()
+
+
+@pytest.mark.parametrize("module", [plot, axes_module], ids=["plot", "axes"])
+def test_what_draws_is_imported_without_matplotlib(monkeypatch, module):
+    for name in ("matplotlib", "matplotlib.axes", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    again = runpy.run_path(module.__file__)
+    assert again["COLOURS"] == axes_module.COLOURS
 
 
 def upright(x, y) -> bool:

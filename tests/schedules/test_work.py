@@ -72,10 +72,11 @@ def test_peaks_that_are_looked_for_are_counted(monkeypatch):
     )
     text = "adamc(cosine(1, 0, steps=10**7), 0.1)"
     assert ts.parse(text).steps == 10**7
-    assert len(looked) == 1
+    once = sum(looked)
+    assert max(looked) <= 1 << 16  # piece by piece: what it holds in memory does not grow with the length
     with pytest.raises(ScheduleError, match="takes too much work"):
         ts.parse(f"chain([{', '.join([text] * 100)}])")
-    assert len(looked) < 10
+    assert once < sum(looked) < 10 * once
 
 
 def test_a_document_of_too_many_parts_is_refused_while_it_is_read():

@@ -156,9 +156,9 @@ def _scaled(where: str, shape: Schedule, start: float, end: float, steps: int) -
 
 def _from_start_to_end() -> dict[str, Curve]:
     """The shapes that go from start to end, by name."""
-    return {name: cast("Curve", made) for name, made in SHAPES.items() if _has_ends(cast("Curve", made))}
+    return {name: cast("Curve", made) for name, made in SHAPES.items() if _has_ends(name)}
 
 
 @functools.cache  # reading the signatures of all shapes anew would be half of what a recipe takes
-def _has_ends(shape: Callable[..., Schedule]) -> bool:
-    return {"start", "end", "steps"} <= set(inspect.signature(shape).parameters)
+def _has_ends(shape: str) -> bool:
+    return {"start", "end", "steps"} <= set(inspect.signature(SHAPES[shape]).parameters)

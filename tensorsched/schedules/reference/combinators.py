@@ -115,8 +115,8 @@ def _over(c: Over, t: float) -> float:
     *before, now = (at(c.batch, float(s)) for s in range(summed + 1))
     if not all(map(math.isfinite, (*before, now))):
         return math.nan
-    consumed = sum(map(Fraction, before), Fraction(0)) + (Fraction(t) - summed) * Fraction(now)
-    return at(c.inner, float(min(consumed, Fraction(MAX_STEPS))))
+    consumed: Fraction = sum(map(Fraction, before), Fraction(0)) + (Fraction(t) - summed) * Fraction(now)
+    return at(c.inner, float(consumed) if consumed < MAX_STEPS else float(MAX_STEPS))
 
 
 @formula(Floor)

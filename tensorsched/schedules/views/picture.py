@@ -191,8 +191,7 @@ def _selected(schedule: Node, last: int, found: tuple[Phase, ...]) -> tuple[Arra
     """Evenly spread steps, and those around each phase: a short warm-up would lie between two of them."""
     edges = np.array([phase.start for phase in found], dtype=np.float64)
     even = np.linspace(0.0, last, _SELECTED).round()
-    steps = np.unique(np.concatenate((even, edges, edges - 1.0)))
-    steps = steps[(steps >= 0.0) & (steps <= last)]
+    steps = np.unique(np.concatenate((even, edges, np.maximum(edges - 1.0, 0.0))))
     return steps, sample(schedule, steps)
 
 
@@ -209,7 +208,7 @@ def _thinned(values: Array, points: int, jumps: npt.NDArray[np.int64]) -> npt.ND
     """Which values to draw: the first, smallest, largest and last of each of `points` runs, and both sides of jumps."""
     if len(values) <= 4 * points:
         return np.arange(len(values))
-    edges = [*np.linspace(0, len(values), points + 1).astype(np.int64)[:-1].tolist(), len(values)]
+    edges = np.linspace(0, len(values), points + 1).astype(np.int64).tolist()
     chosen = {*edges[:-1], *jumps.tolist(), *(jumps + 1).tolist()}
     for low, high in itertools.pairwise(edges):
         part = values[low:high]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from tensorsched.errors import ScheduleError
 from tensorsched.schedules.node import Node, make
-from tensorsched.schedules.validators import refuse
+from tensorsched.schedules.validators import check_count, refuse
 from tensorsched.schedules.views.axes import (
     COLOURS,
     draw_line,
@@ -115,6 +115,7 @@ def plot_parts(
         unit: what the schedules count; or that of each part. Parts that count different things have an axis each.
     """
     units = one_each(unit, parts)
+    steps = None if steps is None else check_count("plot: steps", steps, least=1)
     ends = [max(map(window, lines)) for lines in parts.values()] if steps is None else [steps] * len(parts)
     last = {unit: max(end for of, end in zip(units, ends, strict=True) if of == unit) for unit in units}
     pictures = [  # what fails fails before there is a figure
