@@ -26,7 +26,7 @@ from tensorsched.engine import (
     ReactiveFloatEngine,
     ScheduleEngine,
 )
-from tensorsched.param_groups import Place, with_element
+from tensorsched.param_groups import Place, hold_equal, with_element
 
 __all__ = [
     "NEVER",
@@ -282,7 +282,7 @@ def reactive_float_mover(
         nonlocal last, seen
         row = engine.row()
         refuse(row)
-        if same(groups, last) or _equal(groups, blocks, last):
+        if same(groups, last) or hold_equal(groups, blocks, last):
             seen = memory._version
             last = tuple([pick(row) for pick in picks])
             write(groups, blocks, last)
@@ -423,18 +423,6 @@ def _comparer(groups: Groups, blocks: Sequence[Block]) -> Callable[[Groups, Row]
         return len(groups) == count
 
     return same
-
-
-def _equal(groups: Groups, blocks: Sequence[Block], row: Row) -> bool:
-    """Whether the places hold the floats of a row, perhaps as other objects: somebody wrote what was there."""
-    try:
-        return all(
-            type(found := group[key] if element is None else group[key][element]) is float and found == value
-            for (key, element, _, of, _, _), values in zip(blocks, row)
-            for group, value in zip(of(groups), values)
-        )
-    except _GONE:
-        return False
 
 
 def _is_one_key(blocks: Sequence[Block], groups: Groups) -> bool:
