@@ -22,6 +22,7 @@ __all__ = [
     "as_float",
     "common_device",
     "entries",
+    "hold_equal",
     "known_keys",
     "param_groups",
     "put_back",
@@ -182,3 +183,24 @@ def common_device(group: Mapping[str, Any]) -> torch.device | None:
     """The one device of the group's parameters; None if there are none, or several."""
     devices = {p.device for p in group.get("params", ()) if isinstance(p, torch.Tensor)}
     return devices.pop() if len(devices) == 1 else None
+
+
+def hold_equal(
+    groups: Sequence[Mapping[str, Any]], blocks: Iterable[Any], row: Iterable[Iterable[float]]
+) -> bool:
+    """Whether places hold the floats of a row, perhaps as other objects: somebody wrote what was there.
+
+    Args:
+        groups: the optimizer's.
+        blocks: places with key and element in common, each with `of`, which takes its groups of all.
+        row: for each block, what its places are to hold.
+    """
+    try:
+        return all(
+            type(found := group[b.key] if b.element is None else group[b.key][b.element]) is float
+            and found == value
+            for b, values in zip(blocks, row, strict=True)
+            for group, value in zip(b.of(groups), values, strict=True)
+        )
+    except (KeyError, IndexError, TypeError):  # it is not there
+        return False

@@ -154,14 +154,15 @@ def shared_out(
     free = [n for n in range(_most(group) + len(wanted) + len(others)) if n not in others]
     saved = {_whole(group.get(Carrier(number).schedules)): number for number in reversed(free)}
     # Who finds its own where it looks keeps it: an equal one that has read its entries finds placeholders there.
-    found = {at: m.number for at, (m, known) in enumerate(wanted) if _whole(group.get(m.schedules)) == known}
-    found = {at: number for at, number in found.items() if number in free}
-    for number in found.values():
-        free.remove(number)
+    found = {
+        at: mine.number
+        for at, (mine, fingerprint) in enumerate(wanted)
+        if mine.number in free and _whole(group.get(mine.schedules)) == fingerprint
+    }
+    for own in found.values():
+        free.remove(own)
     for at, (_, fingerprint) in enumerate(wanted):
-        if at in found:
-            continue
-        if (number := saved.get(fingerprint)) in free:
+        if at not in found and (number := saved.get(fingerprint)) in free:
             found[at] = number
             free.remove(number)
     for at, (mine, _) in enumerate(wanted):

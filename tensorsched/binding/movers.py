@@ -26,7 +26,7 @@ from tensorsched.engine import (
     ReactiveFloatEngine,
     ScheduleEngine,
 )
-from tensorsched.param_groups import Place, with_element
+from tensorsched.param_groups import Place, hold_equal, with_element
 
 __all__ = [
     "NEVER",
@@ -282,7 +282,7 @@ def reactive_float_mover(
         nonlocal last, seen
         row = engine.row()
         refuse(row)
-        if same(groups, last):
+        if same(groups, last) or hold_equal(groups, blocks, last):
             seen = memory._version
             last = tuple([pick(row) for pick in picks])
             write(groups, blocks, last)

@@ -290,6 +290,7 @@ class FloatEngine:
             stop = min(row + span, table.last)
             # The array itself: a memoryview in a circle that is collected while an iterator reads it ends the process
             # (CPython clears it, whoever has its buffer).
-            yield unpacker.iter_unpack(table.layout.block(row, stop))
+            rows: Any = table.layout.block(row, stop)
+            yield unpacker.iter_unpack(rows)
             row = stop
         yield itertools.repeat(unpacker.unpack(table.layout.block(table.last, table.rows).data))

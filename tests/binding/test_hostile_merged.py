@@ -179,3 +179,29 @@ def test_a_write_within_a_rounding_of_float32_is_undone_before_it_is_used(tensor
     write(1 + 2**-21)
     with pytest.raises(ts.BindingError, match="no longer follows its schedule"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("how", ["turned", "observed"])
+def test_whoever_writes_the_same_lr_again_may_turn_an_input_too(how: str) -> None:
+    """Fine-tuning loops write lr * lr_scale before each step, with a scale of 1: the same number, another object."""
+    optimizer = sgd(2)
+    reacts = ts.live("scale", 1.0) if how == "turned" else ts.plateau(factor=0.5, patience=0)
+    sched = ts.attach(optimizer, lr=LINE * reacts)
+
+    def turn() -> None:
+        if how == "turned":
+            sched.inputs["scale"].fill_(0.5)
+        else:
+            sched.observe(1.0)
+            sched.observe(2.0)
+
+    optimizer.step()
+    for group in optimizer.param_groups:
+        group["lr"] *= 1.0
+    turn()
+    optimizer.step()
+    assert sched.log() == {"lr/0": 0.45, "lr/1": 0.45}
+    optimizer.param_groups[1]["lr"] *= 1.5
+    turn()
+    with pytest.raises(ts.BindingError, match="no longer follows"):
+        optimizer.step()
