@@ -445,7 +445,9 @@ def test_dynamo_looks_into_no_count_of_a_train_step_that_users_compile():
         for only in ("ab", "ab", "b", "b", "b"):
             step(1, only)
         assert run.plan.step_counts == {"a": 2, "b": 5}
-        assert (run.plan._drift is not None and run.plan._drift._patience > 1) == together, "one was suspected"
+        assert (run.plan._drift is not None and run.plan._drift._patience > 1) == together, (
+            "one was suspected"
+        )
         frames.append(torch._dynamo.utils.counters["frames"]["total"])
     assert frames[2] == frames[1] > 0
     torch._dynamo.reset()
