@@ -202,5 +202,5 @@ def hold_equal(
             for b, values in zip(blocks, row, strict=True)
             for group, value in zip(b.of(groups), values, strict=True)
         )
-    except (KeyError, IndexError, TypeError):  # it is not there
+    except (KeyError, IndexError, TypeError, ValueError):  # it is not there, or its group is not
         return False
