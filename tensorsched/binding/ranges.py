@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import optim
 
 from tensorsched.engine import ScheduleTable
@@ -53,6 +54,9 @@ _ANY, _ABOVE, _BETA = Range(), Range(open_low=True), Range(0.0, 1.0, open_high=T
 _COMMON = {"lr": _ANY, "weight_decay": _ANY}
 _BETAS = {"betas[0]": _BETA, "betas[1]": _BETA}
 _ADAM = _COMMON | _BETAS | {"eps": _ANY}
+_ASGD = (
+    {"lambd": _ANY, "alpha": _ANY} if torch.__version__ >= "2.15" else {}
+)  # looked at from that release on
 
 RANGES: dict[type, Mapping[str, Range]] = {
     optim.Adadelta: _COMMON | {"rho": Range(0.0, 1.0), "eps": _ANY},
@@ -62,7 +66,7 @@ RANGES: dict[type, Mapping[str, Range]] = {
     optim.Adam: _ADAM,
     optim.AdamW: _ADAM,
     optim.Adamax: _ADAM,
-    optim.ASGD: _COMMON,
+    optim.ASGD: _COMMON | _ASGD,
     optim.LBFGS: {"lr": _ANY},
     optim.Muon: _COMMON | {"momentum": _ANY},
     optim.NAdam: _ADAM | {"momentum_decay": _ANY},
