@@ -17,22 +17,17 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from torch import nn, optim
+from torch import optim
 
 import tensorsched as ts
 from tensorsched.engine import FloatEngine
 from tensorsched.engine.drivers import CpuDriver
-from tensorsched.schedules import reference
 from tests.binding.test_attach import LR, WD, M, set_gradients
+from tests.lifecycle import at, cooled_down, follows, held, is_over, new_group, scaled, values_of
 
 SCHEDULES = {"lr": LR, "weight_decay": WD, "momentum": M}
-FIRST = {key: [reference.value(schedule, step) for step in range(300)] for key, schedule in SCHEDULES.items()}
+FIRST = {key: values_of(schedule) for key, schedule in SCHEDULES.items()}
 MOST_GROUPS = 4
-
-
-def new_group(seed: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    return {"params": [nn.Parameter(torch.randn(3, 2, generator=generator)) for _ in range(2)]}
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -59,15 +54,12 @@ class Lifecycle(RuleBasedStateMachine):
         groups = range(len(self.twin.param_groups))
         return {key: [self.sched.schedule(key, group) for group in groups] for key in SCHEDULES}
 
-    def _value(self, key, group):
-        return self.plan[key][group][min(self.clock, len(FIRST[key]) - 1)]
-
     @rule(times=st.integers(1, 3), calls=st.integers(1, 2))
     def step(self, times, calls=1):
         for _ in range(times):
             for optimizer in (self.optimizer, self.twin):
                 set_gradients(optimizer, self.updates)
-            self.used.append(self._value("lr", 0))
+            self.used.append(at(self.plan["lr"][0], self.clock))
             with warnings.catch_warnings():  # a checkpoint that was loaded alone may have left a doubt
                 warnings.filterwarnings("ignore", message="the optimizer's checkpoint", category=UserWarning)
                 self.sched._take_in_new_groups()
@@ -103,29 +95,21 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(factor=st.sampled_from([0.5, 2.0]), key=st.sampled_from(sorted(SCHEDULES)))
     def rewrite(self, factor, key):
         self.sched.rewrite(**{key: lambda old, _: factor * old})
-        self.plan[key] = [[factor * value for value in values] for values in self.plan[key]]
+        self.plan[key] = [scaled(values, factor) for values in self.plan[key]]
 
     @rule(steps=st.integers(0, 5), to=st.sampled_from([0.0, 0.25]))
     def cool_down(self, steps, to):
         self.sched.cool_down(steps, to=to)
-        now = self.clock
-        for group, values in enumerate(self.plan["lr"]):
-            start = values[min(now, len(values) - 1)]
-            down = [start + (to - start) * step / steps for step in range(steps)]
-            changed = values[:now] + down + [to] * len(values)
-            self.plan["lr"][group] = changed[: len(values)]
+        self.plan["lr"] = [cooled_down(values, self.clock, steps, to) for values in self.plan["lr"]]
 
     @rule(steps=st.integers(1, 4))
     def extend(self, steps):
-        now = self.clock
         try:
             self.sched.extend(steps, how="hold", keys="lr")
         except ts.BindingError:
-            assert all(len(set(values[now:])) <= 1 for values in self.plan["lr"]), "nothing was left"
+            assert all(is_over(values, self.clock) for values in self.plan["lr"])
             return
-        for group, values in enumerate(self.plan["lr"]):
-            held = [values[min(now, len(values) - 1)]] * steps
-            self.plan["lr"][group] = (values[:now] + held + values[now:])[: len(values)]
+        self.plan["lr"] = [held(values, self.clock, steps) for values in self.plan["lr"]]
 
     @rule(step=st.integers(0, 14))
     def seek(self, step):
@@ -268,16 +252,9 @@ class Lifecycle(RuleBasedStateMachine):
         assert self.sched.step_count == self.clock
         if self.face:
             assert self.face.last_epoch == self.clock
-        # A change of plan rounds a few times in float64, of values up to the largest of the plan; a tensor slot to
-        # float32, in which two equal groups may be one column.
-        rounding = 2.0**-24 if self.resident else 0.0
         for key in SCHEDULES:
             for index, group in enumerate(self.optimizer.param_groups):
-                value = self._value(key, index)
-                most = max(map(abs, self.plan[key][index]))
-                assert (
-                    abs(float(group[key]) - value) <= abs(value) * rounding + most * 64 * 2.0**-53 + 2.0**-149
-                )
+                assert follows(float(group[key]), self.plan[key][index], self.clock, tensor=self.resident)
                 assert isinstance(group[key], torch.Tensor) == self.resident
 
     @invariant()
