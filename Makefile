@@ -36,7 +36,7 @@ FRAMEWORKS_ALONE := import tomllib; print(*tomllib.load(open("pyproject.toml", "
 # What has tensor slots: once more with the driver that a GPU gets, on CPU tensors.
 DEVICE_TESTS := tests/engine/test_engine.py tests/compiled tests/binding/test_amp.py tests/binding/test_rewrite.py \
 	tests/binding/test_attach.py tests/binding/test_checkpoint.py tests/binding/test_lifecycle_machine.py \
-	tests/engine/test_clock.py tests/binding/test_clock.py
+	tests/engine/test_clock.py tests/binding/test_clock.py tests/plan/test_lifecycle_machine.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

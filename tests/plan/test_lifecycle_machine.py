@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import repeat
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -564,3 +565,16 @@ def test_the_machine_would_notice_half_a_change(monkeypatch, what):
     monkeypatch.setattr(plan_module, "all_or_none", lambda _: contextlib.nullcontext())
     with pytest.raises(AssertionError):
         machine.ask_for_what_is_refused(what)
+
+
+@pytest.mark.parametrize("what", ["no state", "others' state"])
+def test_a_step_that_was_refused_is_none_that_we_were_told(what):
+    """A path that is rarely drawn: a checkpoint of other schedules, loaded alone, still brings its step along."""
+    machine = begun()
+    machine.save()
+    machine.cool_down(4, 0.25)
+    machine.step_both(2)
+    machine.ask_for_what_is_refused(what)
+    machine.load_one_optimizer_alone(SimpleNamespace(draw=lambda _: machine.snapshots[0]), "sgd")
+    assert machine.sides["sgd"].model.clock == 2
+    machine.slots_follow_the_models()
