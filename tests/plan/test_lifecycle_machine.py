@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,6 +75,10 @@ def label(part: Part, group: int) -> str:
 
 def times(factor: float) -> Callable[[ts.Schedule, int], ts.Schedule]:
     return lambda old, _: factor * old
+
+
+def pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
 
 
 @dataclass
@@ -422,10 +427,10 @@ class PlanLifecycle(RuleBasedStateMachine):
         self.plan["adamw"].adopt(**arguments(SCHEDULES["adamw"]))
         self._bound("adamw")
 
-    @rule()
-    def go_on_with_a_copy(self):
+    @rule(copied=st.sampled_from([copy.deepcopy, pickled]))
+    def go_on_with_a_copy(self, copied):
         optimizers = {name: side.optimizer for name, side in self.sides.items()}
-        optimizers, self.plan, self.face = copy.deepcopy((optimizers, self.plan, self.face))
+        optimizers, self.plan, self.face = copied((optimizers, self.plan, self.face))
         for name, side in self.sides.items():
             side.optimizer, side.model.told = optimizers[name], side.model.clock
 
