@@ -158,8 +158,7 @@ class AttachmentBase:
             (None, 0.25)
         """
         self._require_attached()
-        inputs = self._mode.inputs
-        return by_name(inputs)
+        return by_name(self._mode.inputs)
 
     def detach(self) -> None:
         """Give the optimizer back: plain floats with the current values in the groups, every hook removed.
